@@ -1,0 +1,309 @@
+"""Records read back from a real MLflow store, and a server that refuses, hangs and breaks."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from xfm.core.errors import EnvironmentProblem
+from xfm.track import mlflow as track
+from xfm.track.mlflow import clean_name, send_pending, start_run
+from xfm.track.spool import Spool
+from xfm.track.tracker import open_run
+
+# MLflow 3.17 asks SQLAlchemy 2.1 for a loader that is on its way out.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """URI of one sqlite store; the first test pays for its tables."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def client(store):
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=store)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name, value in track.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)  # set here, so that it is taken back after the test
+
+
+def start(path, uri, **more):
+    return start_run(path / "tracking.jsonl", "job", uri=uri, **({"close_timeout_s": 60.0} | more))
+
+
+def runs_of(client, experiment):
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
+
+
+def the_run(client, experiment):
+    (run,) = runs_of(client, experiment)
+    return run
+
+
+def test_everything_a_job_says_can_be_read_back(tmp_path, store, client):
+    report = tmp_path / "report.json"
+    report.write_text("{}")
+    tracker = start(tmp_path, store, experiment="all", tags={"mlflow.note.content": "hello"})
+    tracker.params({"backbone": {"kind": "scgpt", "max_length": 1200}, "pools": ["cls", "mean"]})
+    for layer, mse in enumerate([0.9, 0.4, 0.7]):
+        tracker.metrics({"masked MSE (bins²)": mse}, step=layer)
+    tracker.artifact(report, "reports")
+    tracker.dataset("census", "0123456789abcdef" * 4, "cellxgene-census 2025-11-08")
+    assert tracker.close()
+
+    run = the_run(client, "all")
+    assert run.info.run_name == "job"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"backbone.kind": "scgpt", "backbone.max_length": "1200", "pools": '["cls", "mean"]'}
+    curve = client.get_metric_history(run.info.run_id, "masked MSE _bins²_")
+    assert [(point.step, point.value) for point in curve] == [(0, 0.9), (1, 0.4), (2, 0.7)]
+    assert run.data.tags["mlflow.note.content"] == "hello"
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "reports")] == ["reports/report.json"]
+    assert "/mlartifacts/all/" in run.info.artifact_uri
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("census", ("0123456789abcdef" * 4)[:36])
+    assert json.loads(data.dataset.source)["digest"] == "0123456789abcdef" * 4
+
+
+def test_children_lie_under_their_parent_and_end_with_it(tmp_path, store, client):
+    tracker = start(tmp_path, store, experiment="nested")
+    children = [tracker.child(f"trial {number}") for number in range(3)]
+    grandchild = children[0].child("fold")
+    children[1].metrics({"score": 0.5})
+    children[2].close("FAILED")
+    assert tracker.close()
+
+    runs = {run.info.run_name: run for run in runs_of(client, "nested")}
+    parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
+    root = runs["job"].info.run_id
+    trial = runs["trial 0"].info.run_id
+    assert parents == {"job": None, "trial 0": root, "trial 1": root, "trial 2": root, "fold": trial}
+    assert runs["trial 1"].data.metrics == {"score": 0.5}
+    assert [runs[f"trial {number}"].info.status for number in range(3)] == ["FINISHED", "FINISHED", "FAILED"]
+    assert grandchild.close()
+
+
+def test_a_rerun_continues_the_run_and_params_stay_as_first_logged(tmp_path, store, client):
+    for attempt, workers in enumerate([1, 8]):
+        tracker = start(tmp_path, store, experiment="resumed")
+        tracker.params({"seed": 3, "workers": workers})
+        tracker.metrics({"loss": 1.0 - attempt}, step=attempt)
+        assert tracker.close("KILLED" if attempt == 0 else "FINISHED")
+
+    run = the_run(client, "resumed")
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"seed": "3", "workers": "1"}
+    assert run.data.tags["param_changed.workers"] == "8"
+    assert run.data.tags["attempt"] == "2"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == [0, 1]
+
+
+def test_sending_twice_keeps_one_copy(tmp_path, store, client):
+    tracker = start(tmp_path, store, experiment="twice")
+    tracker.metrics({"loss": 0.5}, step=1)
+    tracker.params({"seed": 3})
+    assert tracker.close()
+    (tmp_path / "tracking.sent.json").unlink()  # as if every acknowledgement had been lost
+    assert send_pending(tmp_path / "tracking.jsonl", store).waiting == 0
+    run = the_run(client, "twice")
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 1
+
+
+def test_a_run_deleted_by_hand_is_written_again_whole(tmp_path, store, client):
+    tracker = start(tmp_path, store, experiment="deleted")
+    tracker.params({"seed": 3})
+    assert tracker.close()
+    client.delete_run(the_run(client, "deleted").info.run_id)
+    assert start(tmp_path, store, experiment="deleted").close()
+    run = the_run(client, "deleted")
+    assert run.data.params == {"seed": "3"}
+    assert run.data.tags["attempt"] == "2"
+
+
+def test_awkward_values_neither_fail_nor_turn_into_numbers(tmp_path, store, client):
+    tracker = start(tmp_path, store, experiment="awkward")
+    tracker.params({"long": "x" * 7000, "../up": "y", "many": {str(number): number for number in range(250)}})
+    tracker.metrics({"mse": float("nan"), "r": 0.5}, step=7)
+    tracker.artifact(tmp_path / "missing.png")
+    tracker.metrics({f"m{number}": 1.0 for number in range(1500)})
+    assert tracker.close()
+    run = the_run(client, "awkward")
+    assert run.data.params["long"].startswith("7000 characters")
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "params")] == ["params/long.json"]
+    assert len(run.data.params) == 252
+    assert "mse" not in run.data.metrics
+    assert run.data.tags["not_finite.mse"] == "nan at step 7, not sent"
+    assert len(run.data.metrics) == 1501
+    sent = send_pending(tmp_path / "tracking.jsonl")
+    assert sent.waiting == 0
+    assert len(sent.refused) == 1
+    assert "missing.png" in sent.refused[0]
+
+
+def test_a_locked_database_holds_up_nothing_and_gets_all_when_it_is_free(tmp_path, store, client):
+    with sqlite3.connect(store.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        tracker = start(tmp_path, store, experiment="locked")
+        for step in range(50):
+            tracker.metrics({"loss": 1.0}, step)
+        assert time.monotonic() - started < 0.5
+        time.sleep(0.5)
+        lock.execute("COMMIT")
+    lock.close()
+    assert tracker.close()
+    assert len(client.get_metric_history(the_run(client, "locked").info.run_id, "loss")) == 50
+
+
+def test_no_call_waits_for_mlflow_to_be_imported(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from xfm.track.mlflow import start_run;"
+        "started = time.monotonic();"
+        "tracker = start_run(Path(sys.argv[1]), 'job', uri='http://127.0.0.1:9', close_timeout_s=0.1);"
+        "tracker.params({'a': 1}); print(time.monotonic() - started, tracker.close())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "t.jsonl")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    seconds, closed = done.stdout.split()
+    assert float(seconds) < 1.0  # the import alone takes two
+    assert closed == "False"
+    assert "python -m xfm sync" in done.stderr
+
+
+class Server(ThreadingHTTPServer):
+    """As much of MLflow's REST interface as a run needs, and ways to misbehave."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.mood, self.metrics, self.calls = "well", [], 0
+        self.well_again = threading.Event()
+
+    @property
+    def uri(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+RUN = {"info": {"run_id": "r1", "lifecycle_stage": "active", "status": "RUNNING"}, "data": {}, "inputs": {}}
+ANSWERS = {
+    "experiments/get-by-name": {"experiment": {"experiment_id": "1", "name": "xfm", "lifecycle_stage": "active"}},
+    "runs/search": {"runs": []},
+    "runs/create": {"run": RUN},
+    "runs/get": {"run": RUN},
+    "runs/update": {"run_info": RUN["info"]},
+    "runs/log-batch": {},
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.calls += 1
+        mood = self.server.mood
+        if mood == "hangs":
+            self.server.well_again.wait(20)
+            return
+        call = self.path.partition("?")[0].split("/mlflow/")[-1]
+        if mood == "well" and call == "runs/log-batch":
+            self.server.metrics += [metric["step"] for metric in json.loads(body).get("metrics", ())]
+        code = 500 if mood == "breaks" else 200 if call in ANSWERS else 404
+        data = json.dumps(ANSWERS.get(call, {}) if code == 200 else {"error_code": "INTERNAL_ERROR"}).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.well_again.set()
+        running.shutdown()
+
+
+@pytest.mark.parametrize("mood", ["hangs", "breaks", "well"])
+def test_a_server_in_any_mood_costs_the_job_nothing_and_gets_all_in_the_end(tmp_path, monkeypatch, server, mood):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server.mood = mood
+    started = time.monotonic()
+    tracker = start(tmp_path, server.uri, close_timeout_s=20.0 if mood == "well" else 0.5)
+    for step in range(100):
+        tracker.metrics({"loss": 1.0}, step)
+    assert time.monotonic() - started < 0.5
+    assert tracker.close() is (mood == "well")
+    server.mood = "well"
+    server.well_again.set()
+    sent = send_pending(tmp_path / "tracking.jsonl", timeout_s=20)
+    assert (sent.uri, sent.waiting, sent.refused) == (server.uri, 0, [])
+    assert server.metrics == list(range(100))
+
+
+def test_a_server_that_is_not_there_yet_gets_all_when_it_is(tmp_path, monkeypatch, server):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracker = start(tmp_path, "http://127.0.0.1:9", close_timeout_s=0.3)
+    tracker.metrics({"loss": 1.0}, 5)
+    assert not tracker.close()
+    assert send_pending(tmp_path / "tracking.jsonl", server.uri, timeout_s=20).waiting == 0
+    assert server.metrics == [5]
+
+
+def test_sync_says_what_is_missing(tmp_path):
+    with pytest.raises(EnvironmentProblem, match="no records to send"):
+        send_pending(tmp_path / "tracking.jsonl")
+    open_run(Spool(tmp_path / "tracking.jsonl"), "job")
+    side = {"root": None, "last": "postgresql://***@db/x", "servers": {}}
+    (tmp_path / "tracking.sent.json").write_text(json.dumps(side))
+    with pytest.raises(EnvironmentProblem, match="MLFLOW_TRACKING_URI"):
+        send_pending(tmp_path / "tracking.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("recall@10", "recall_10"),
+        ("a/b: c-d", "a/b: c-d"),
+        ("/abs", "abs"),
+        ("..", "_"),
+        ("../x", "_/x"),
+        ("", "_"),
+    ],
+)
+def test_names_are_made_fit_for_mlflow(name, clean):
+    from mlflow.utils.validation import _validate_metric_name
+
+    assert clean_name(name) == clean
+    _validate_metric_name(clean)
+
+
+def test_long_names_stay_apart():
+    assert len(clean_name("x" * 300)) == 250
+    assert clean_name("x" * 300) != clean_name("x" * 301)

@@ -1,0 +1,65 @@
+"""python -m xfm: list what there is, export an OUTPUT, send records that tracking could not."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from xfm.core import errors, registry
+from xfm.engine.job import guarded, scratch_path, set_up_logging
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses and runs one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m xfm", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="sources and backbones")
+    export = commands.add_parser("export", help="one AnnData from an OUTPUT of embed")
+    export.add_argument("output", help="folder or URI that embed wrote")
+    export.add_argument("target", help="cells.h5ad or cells.zarr")
+    export.add_argument("--layers", default="all", help="layer numbers to keep, e.g. 0,6,12 (default: all)")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing target")
+    sync = commands.add_parser("sync", help="send the MLflow records that a job could not")
+    sync.add_argument("output", help="folder or URI of the job")
+    arguments = parser.parse_args(argv)
+    set_up_logging()
+    run = {"list": _list, "export": _export, "sync": _sync}[arguments.command]
+    return guarded(lambda: run(arguments), f"python -m xfm {arguments.command}")
+
+
+def _list(_arguments: argparse.Namespace) -> int:
+    tables = {"source": registry.SOURCES, "backbone": registry.BACKBONES}
+    for what, table in tables.items():
+        for name, place in sorted(registry.entries(f"xfm.{what}s", table).items()):
+            print(f"{what:<10}{name:<12}{place}")
+    return errors.OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from xfm.engine.export import export
+
+    layers = None
+    if arguments.layers != "all":
+        try:
+            layers = [int(layer) for layer in arguments.layers.split(",")]
+        except ValueError:
+            print(f"--layers {arguments.layers}: expected all, or numbers such as 0,6,12", file=sys.stderr)
+            return errors.USAGE
+    export(arguments.output, arguments.target, layers=layers, overwrite=arguments.overwrite)
+    print(f"wrote {arguments.target}")
+    return errors.OK
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from xfm.engine.session import SPOOL
+    from xfm.track.mlflow import send_pending
+
+    sent = send_pending(Path(scratch_path(arguments.output, SPOOL)))
+    for line in sent.refused:
+        print(f"not taken: {line}")
+    print(f"sent to {sent.uri}; {sent.waiting} records still waiting")
+    return errors.ENVIRONMENT if sent.waiting else errors.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

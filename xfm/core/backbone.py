@@ -1,0 +1,57 @@
+"""A pretrained transformer whose every layer can be read."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pyarrow as pa
+from torch import Tensor, nn
+
+from xfm.core.tokenizer import Tokenizer, Tokens
+
+
+class Backbone(nn.Module, ABC):
+    """Shapes: B rows, T tokens, D width, L transformer blocks."""
+
+    n_layers: int  # L
+    dim: int  # D
+
+    @abstractmethod
+    def layers(self, tokens: Tokens) -> Iterator[Tensor]:
+        """Yields L + 1 states (B, T, D): 0 is the input embedding, i the output of block i.
+
+        A generator: a caller that stops early saves the deeper blocks. Values at padding are finite and
+        meaningless.
+        """
+
+
+class BackboneConfig(Protocol):
+    """A frozen config that builds the tokenizer (light) and the weights (heavy) of one model."""
+
+    def tokenizer(self, seed: int) -> Tokenizer:
+        """Called on CPU workers; reads the vocabulary, no weights."""
+        ...
+
+    def build(self, device: str) -> Backbone:
+        """Reads the weights: once per worker. In evaluation mode, on `device`."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """SHA-256 of the weights and of the vocabulary, and the resolved revision. Part of the fingerprint."""
+        ...
+
+    def n_layers(self) -> int:
+        """Transformer blocks, from the checkpoint's settings alone."""
+        ...
+
+    def dim(self) -> int:
+        """Width of a state, from the checkpoint's settings alone."""
+        ...
+
+    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
+        """Overlap of a gene table with the vocabulary.
+
+        Raises:
+            Refused: fewer genes are known than the config's threshold.
+        """
+        ...

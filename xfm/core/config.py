@@ -1,0 +1,40 @@
+"""The base of every config: frozen, strict about unknown keys, and with a fingerprint."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """A frozen recipe of strings and numbers. It may cross process boundaries; open handles may not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def recipe(self) -> dict[str, Any]:
+        """The fields as plain JSON values, without those that cannot change a result."""
+        return self.model_dump(mode="json", exclude=self.neutral_fields())
+
+    @classmethod
+    def neutral_fields(cls) -> set[str]:
+        """Fields that say where and how fast, not what: they are left out of the fingerprint."""
+        return set()
+
+
+def fingerprint(recipe: dict[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of a recipe: same settings, same data and weights, same fingerprint."""
+    canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differing_fields(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
+    """`path: old -> new` for every leaf in which two recipes differ."""
+    lines: list[str] = []
+    for key in sorted(a.keys() | b.keys()):
+        path, old, new = f"{prefix}{key}", a.get(key), b.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differing_fields(old, new, f"{path}.")
+        elif old != new:
+            lines.append(f"{path}: {json.dumps(old)} -> {json.dumps(new)}")
+    return lines

@@ -1,0 +1,33 @@
+"""The table of contents of the house: one line an entry, loaded when asked for."""
+
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+SOURCES = {
+    "census": "xfm.sources.census:Census",
+    "h5ad": "xfm.sources.h5ad:H5ad",
+}
+BACKBONES = {
+    "scgpt": "xfm.models.scgpt.config:ScGPT",
+}
+
+
+def entries(group: str, table: dict[str, str]) -> dict[str, str]:
+    """A table together with what other installed packages add through the entry points of `group`."""
+    return table | {point.name: point.value for point in entry_points(group=group)}
+
+
+def load(table: dict[str, str], name: str, what: str) -> Any:
+    """The object behind one entry.
+
+    Raises:
+        KeyError: unknown name; the message offers the nearest and lists all.
+    """
+    if name not in table:
+        near = get_close_matches(name, table, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise KeyError(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(table))}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,63 @@
+"""Where rows come from: shards that can be listed without data and read independently."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One independently readable piece of a source; the unit of work, of determinism and of commit.
+
+    Attributes:
+        key: stable and file-name safe, unique in the source: "census-2025-11-08-000017".
+        start: first row (or joinid) in the source's own coordinates.
+        stop: one past the last.
+        rows: exact count promised, or None where only reading can tell (a compressed file).
+        path: the file it lies in, for sources made of files.
+    """
+
+    key: str
+    start: int
+    stop: int
+    rows: int | None
+    path: str = ""
+
+
+class Source(Protocol):
+    """A frozen config that knows how to list and read its rows."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch: always ROW_ID and SHARD as strings."""
+        ...
+
+    def shards(self) -> Sequence[Shard]:
+        """All shards in fixed order. Runs on the driver and touches metadata only.
+
+        A file that cannot be read is listed all the same: its shard raises `ShardRefused` when read.
+
+        Raises:
+            Refused: nothing at all can be read.
+        """
+        ...
+
+    def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:
+        """Rows of one shard, in order. Runs on a worker; opens and closes what it needs.
+
+        A bad row is not dropped: it carries a reason in REFUSED.
+
+        Raises:
+            ShardRefused: the shard's file is broken, or its rows differ from what was promised.
+        """
+        ...
+
+    def genes(self) -> pa.Table | None:
+        """The gene table, where it can be had without reading rows; None otherwise."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What the data are: release or file digests. Part of the fingerprint."""
+        ...

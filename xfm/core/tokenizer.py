@@ -1,0 +1,54 @@
+"""From raw rows to token ids, on the CPU."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A padded batch, ready for a backbone. B rows, T tokens of the longest row; padding on the right.
+
+    Attributes:
+        ids: (B, T) int64.
+        values: (B, T) float32, or None for models without values.
+        is_token: (B, T) bool, False at padding.
+        is_content: (B, T) bool, True where mean pooling looks: neither padding nor special tokens.
+        condition: (B,) int64 batch labels for models conditioned on them, or None.
+    """
+
+    ids: "Tensor"
+    values: "Tensor | None"
+    is_token: "Tensor"
+    is_content: "Tensor"
+    condition: "Tensor | None" = None
+
+    def to(self, device: str) -> "Tokens":
+        """The same tokens on another device."""
+        return Tokens(
+            self.ids.to(device),
+            None if self.values is None else self.values.to(device),
+            self.is_token.to(device),
+            self.is_content.to(device),
+            None if self.condition is None else self.condition.to(device),
+        )
+
+
+class Tokenizer(Protocol):
+    """Picklable, without weights. A row's tokens never depend on its neighbours."""
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Replaces the raw columns by ragged INPUT_IDS (and VALUES); may add a reason in REFUSED."""
+        ...
+
+    def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
+        """Pads tokenised rows to the longest of them."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What was matched and dropped, for the report."""
+        ...

@@ -1,0 +1,63 @@
+"""Joining a Ray cluster, or starting one on this machine, reachable from this machine only."""
+
+import logging
+import os
+import sys
+from importlib.metadata import version
+
+from xfm.core.errors import EnvironmentProblem
+
+logger = logging.getLogger(__name__)
+
+MIN_RAY = (2, 60)
+
+
+def prepare() -> None:
+    """Sets what Ray reads when it is imported, by whomever; call before. What the user has set stays."""
+    if not os.environ.get("RAY_ADDRESS"):
+        # Ray on Linux takes the machine's outward address even when told 127.0.0.1; only this switch, meant for
+        # other systems, keeps every port of a single-machine cluster on loopback.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Its native part reports ordinary events as errors on the user's terminal.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without it Ray hides GPUs from CPU workers with a warning for each.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def connect() -> None:
+    """Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts a local one. Does nothing twice.
+
+    A local cluster binds to 127.0.0.1, has no dashboard, and asks for a token, which Ray makes by itself.
+
+    Raises:
+        EnvironmentProblem: no cluster at RAY_ADDRESS, or Ray does not start here.
+    """
+    prepare()
+    address = os.environ.get("RAY_ADDRESS")
+    import ray
+
+    if ray.is_initialized():
+        return
+    if tuple(int(part) for part in version("ray").split(".")[:2]) < MIN_RAY:
+        raise EnvironmentProblem(f"ray {version('ray')} is too old; xfm needs {'.'.join(map(str, MIN_RAY))} or newer")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            logger.info("starting a local Ray cluster")
+            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"RAY_ADDRESS={address}" if address else "a local cluster"
+        raise EnvironmentProblem(
+            f"Ray did not start ({where}): {error}. Is the address right and RAY_AUTH_TOKEN set for that cluster?"
+        ) from error
+
+
+def disconnect() -> None:
+    """Leaves the cluster; ends it if it was started here."""
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()

@@ -1,0 +1,45 @@
+"""Settings that every job shares, and the unions that the registry fills."""
+
+from typing import Annotated, Any, Union
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from xfm.core import registry
+from xfm.core.config import Config
+
+
+def union_of(table: dict[str, str], group: str, what: str) -> Any:
+    """The type of a field that may hold any entry of a table, told apart by `kind`."""
+    known = registry.entries(group, table)
+    kinds = tuple(registry.load(known, name, what) for name in known)
+    return kinds[0] if len(kinds) == 1 else Annotated[Union[kinds], Field(discriminator="kind")]  # noqa: UP007
+
+
+AnySource = union_of(registry.SOURCES, "xfm.sources", "source")
+AnyBackbone = union_of(registry.BACKBONES, "xfm.backbones", "backbone")
+
+
+class JobConfig(Config):
+    """Settings of every job."""
+
+    output: str
+    """Folder or URI (s3://bucket/prefix) for everything the job leaves behind; rerunning continues there."""
+
+    workers: PositiveInt | None = None
+    """Actors that hold the model; by default one per CPU, or one per GPU where --gpus is set."""
+
+    gpus: NonNegativeFloat = 0.0
+    """GPUs of each worker; 0 computes on the CPU, one thread a worker."""
+
+    seed: int = 0
+    """Keys every random choice: tie-breaks, sampled genes, masks, splits, bootstrap."""
+
+    experiment: str = "xfm"
+    """MLflow experiment."""
+
+    dry_run: bool = False
+    """Print the plan (shards, rows, output bytes, actors) and stop."""
+
+    @classmethod
+    def neutral_fields(cls) -> set[str]:
+        return {"output", "workers", "gpus", "experiment", "dry_run"}

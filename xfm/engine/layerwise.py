@@ -1,0 +1,197 @@
+"""The two stages of a layerwise job: fit readouts on some cells, score every layer on the others."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xfm.core.backbone import BackboneConfig
+from xfm.core.errors import Refused
+from xfm.core.random import key64
+from xfm.core.report import Figure
+from xfm.core.source import Shard, Source
+from xfm.core.tracker import Tracker
+from xfm.engine.ledger import part_name
+from xfm.engine.output import Output
+from xfm.engine.session import OpenJob
+from xfm.engine.storage import below
+from xfm.engine.stage import StageResult, run_stage
+from xfm.loops.layerwise import BASELINES, F64, READOUTS, Design, FitLayers, ScoreLayers, score_columns
+from xfm.loops.layerwise_report import LABELS, Scores
+from xfm.loops.readouts import Readouts, fit_affine, fit_gene_baselines, fit_ridge, raw_mse
+from xfm.metrics.regression import SUMS
+from xfm.plots.layer_curve import Baseline, Series, draw_layer_curve
+
+logger = logging.getLogger(__name__)
+
+GUESS = 10_000  # rows of a compressed file, where only the order of magnitude matters
+
+
+@dataclass(frozen=True, slots=True)
+class Layerwise:
+    """What both stages need."""
+
+    source: Source
+    backbone: BackboneConfig
+    shards: Sequence[Shard]
+    design: Design
+    workers: int | None
+    gpus: float
+    run: dict[str, Any]
+    job: OpenJob
+
+    def stage(self, name: str, shards: Sequence[Shard], build: Callable[[Design], Any], output: Output) -> StageResult:
+        """One pass over shards, resumable on its own under OUTPUT/NAME."""
+
+        def on(device: str) -> Any:
+            return build(replace(self.design, device=device))
+
+        return run_stage(
+            self.source, self.backbone, self.design.seed, shards, on, output,
+            stage=name, workers=self.workers, gpus=self.gpus, attempt=self.job.attempt,
+        )  # fmt: skip
+
+    def open(self, name: str) -> Output:
+        """The OUTPUT of one stage."""
+        return Output(below(self.job.output.uri, name), {**self.run, "job": f"layerwise {name}"})
+
+
+def fit_shards(shards: Sequence[Shard], fit_cells: int, fit_fraction: float, seed: int) -> list[Shard]:
+    """Enough shards, in keyed order, to hold about `fit_cells` fitting cells; all where there are fewer."""
+    chosen: list[Shard] = []
+    cells = 0.0
+    for shard in sorted(shards, key=lambda shard: key64(seed, f"fit\x1f{shard.key}")):
+        if cells >= fit_cells:
+            break
+        chosen.append(shard)
+        cells += (shard.rows if shard.rows is not None else GUESS) * fit_fraction
+    kept = {shard.key for shard in chosen}
+    return [shard for shard in shards if shard.key in kept]
+
+
+def fit(work: Layerwise, shards: Sequence[Shard]) -> tuple[Readouts, dict[tuple[str, str], int]]:
+    """Stage one.
+
+    Returns:
+        The readouts, and for each (mode, readout) the layer that did best on the fitting cells.
+
+    Raises:
+        Refused: NO_FIT_CELLS.
+    """
+    identity = work.run["recipe"]["weights"]
+    with work.open("fit") as output:
+        work.stage("fit", shards, lambda design: partial(FitLayers, work.backbone, design, identity=identity), output)
+        sums = _merge_sums(output, [shard.key for shard in shards])
+    if "genes" not in sums:
+        raise Refused("NO_FIT_CELLS", "no cell fell to the fitting side; raise --fit_fraction or give more cells")
+    affine, ridge = {}, {}
+    for mode in work.design.modes:
+        for layer in range(work.backbone.n_layers() + 1):
+            key = f"l{layer:02d}"
+            affine[mode, layer] = fit_affine(sums[f"{mode}_moments_{key}"])
+            size = work.backbone.dim() + 2
+            halves = [sums.get(f"{mode}_gram{half}_{key}", np.zeros(size * size)) for half in (0, 1)]
+            ridge[mode, layer] = fit_ridge((halves[0].reshape(size, size), halves[1].reshape(size, size)))
+    best = {}
+    for mode in work.design.modes:
+        raw = [raw_mse(sums[f"{mode}_moments_l{layer:02d}"]) for layer in range(work.backbone.n_layers() + 1)]
+        calibrated = [_residual(sums[f"{mode}_moments_l{layer:02d}"]) for layer in range(work.backbone.n_layers() + 1)]
+        linear = [ridge[mode, layer].validation_mse for layer in range(work.backbone.n_layers() + 1)]
+        best |= {(mode, name): int(np.argmin(e)) for name, e in zip(READOUTS, (raw, calibrated, linear), strict=True)}
+    return Readouts(fit_gene_baselines(sums["genes"].reshape(-1, 5)), affine, ridge), best
+
+
+def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], StageResult]:
+    """Stage two: {column: (C, 5)} over all scored cells, and what the pass refused.
+
+    Raises:
+        Refused: NO_SCORED_CELLS.
+    """
+    identity = work.run["recipe"]["weights"]
+    with work.open("score") as output:
+        result = work.stage(
+            "score", work.shards, lambda design: partial(ScoreLayers, work.backbone, design, readouts, identity=identity),
+            output,
+        )  # fmt: skip
+        columns: dict[str, list[F64]] = {name: [] for name in score_columns(work.design.modes, work.backbone.n_layers())}
+        for key in output.committed:
+            table = _read_part(output, key)
+            for name, pieces in columns.items():
+                pieces.append(table[name].combine_chunks().flatten().to_numpy().reshape(-1, len(SUMS)))
+    merged = {name: np.concatenate(pieces) if pieces else np.empty((0, len(SUMS))) for name, pieces in columns.items()}
+    if not len(next(iter(merged.values()))):
+        raise Refused("NO_SCORED_CELLS", "no cell is left to score; lower --fit_fraction or give more cells")
+    return merged, result
+
+
+def track_scores(scores: Scores, tracker: Tracker) -> None:
+    """One child run a mode; every readout is a step curve over the layers."""
+    for mode in scores.modes:
+        child = tracker.child(mode)
+        base = scores.strongest(mode)
+        child.metrics({f"{name}_mse": scores.by_name[f"{mode}_{name}"].mse.value for name in BASELINES})
+        for layer in range(scores.n_layers + 1):
+            items = {readout: scores.layer(mode, readout, layer) for readout in READOUTS}
+            values = {f"{readout}_mse": item.mse.value for readout, item in items.items()}
+            values |= {f"{readout}_skill": item.skill[base].value for readout, item in items.items()}
+            values |= {f"{readout}_pearson": item.pearson.value for readout, item in items.items() if item.pearson}
+            child.metrics(values, step=layer)
+        child.close()
+
+
+def draw(scores: Scores, folder: Path) -> list[Figure]:
+    """The layer curve of every mode, masked first."""
+    figures = []
+    for mode in sorted(scores.modes, key=lambda mode: mode != "masked"):
+        layers = range(scores.n_layers + 1)
+        series = []
+        for readout in ("ridge", "calibrated"):
+            mse = [scores.layer(mode, readout, layer).mse for layer in layers]
+            ends = [e.low for e in mse], [e.high for e in mse]
+            series.append(Series(LABELS[readout], layers, [e.value for e in mse], *ends))
+        baselines = []
+        for name in BASELINES:
+            own = scores.by_name[f"{mode}_{name}"].mse
+            baselines.append(Baseline(LABELS[name], own.value, own.low, own.high))
+        what = "genes hidden from the input" if mode == "masked" else "the input holds the answer"
+        figures.append(
+            draw_layer_curve(
+                folder, f"{mode}_mse", series, baselines, metric="MSE (bins²)", higher_is_better=False,
+                title=f"{mode.capitalize()} expression: {what}",
+                caption=f"Error of reading {mode} expression from each layer, {scores.cells:,} cells, 95 % intervals "
+                "over cells; dashed: baselines that need no model. The uncalibrated decoder is in the table only.",
+            )  # fmt: skip
+        )
+    return figures
+
+
+def _merge_sums(output: Output, keys: Sequence[str]) -> dict[str, F64]:
+    """Adds up the parts in shard order, so that the result does not depend on who finished first."""
+    merged: dict[str, F64] = {}
+    committed = output.committed
+    for key in (key for key in keys if key in committed):
+        table = _read_part(output, key)
+        for name, values in zip(table["name"].to_pylist(), table["values"].combine_chunks(), strict=True):
+            part = values.values.to_numpy()
+            merged[name] = merged[name] + part if name in merged else part
+    return merged
+
+
+def _read_part(output: Output, key: str) -> pa.Table:
+    with tempfile.TemporaryDirectory() as scratch:
+        return pq.read_table(output.local_copy(part_name(key), Path(scratch)), memory_map=False)
+
+
+def _residual(moments: F64) -> float:
+    """Mean squared error of the calibrated prediction on the cells it was fitted on."""
+    n, p, t, pp, pt, tt = moments
+    line = fit_affine(moments)
+    a, b = line.scale, line.shift
+    return float((tt - 2 * a * pt - 2 * b * t + a * a * pp + 2 * a * b * p + n * b * b) / n)

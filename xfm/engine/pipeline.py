@@ -1,0 +1,156 @@
+"""Shards through Ray: read and tokenise (CPU tasks) → compute (actors) → commit (CPU tasks) → receipts (driver)."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from xfm.core.backbone import BackboneConfig
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.source import Shard, Source
+from xfm.engine.datasource import ShardDatasource
+from xfm.engine.envelope import Envelope
+from xfm.engine.output import write_part
+
+logger = logging.getLogger(__name__)
+
+Compute = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where a stage runs.
+
+    Attributes:
+        workers: actors that hold the model.
+        gpus: GPUs of each, 0 for CPU actors with one thread each.
+        cpus: share of a CPU that each actor claims. Less than one on CPU machines, so that reading, tokenising and
+            committing always find room: actors that claim every CPU would wait for input for ever.
+    """
+
+    workers: int
+    gpus: float
+    cpus: float
+
+    @property
+    def device(self) -> str:
+        """Where actors compute."""
+        return "cuda" if self.gpus else "cpu"
+
+
+READ_CPUS = 0.2
+COMMIT_CPUS = 0.1
+ACTOR_SHARE = 0.8  # of all CPUs; the rest is for reading and committing
+
+
+def plan(workers: int | None, gpus: float) -> Plan:
+    """Fits the workers to the cluster that is connected.
+
+    Raises:
+        EnvironmentProblem: fewer GPUs than asked for.
+    """
+    have = ray.cluster_resources()
+    cpus, all_gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    if cpus < 1:
+        raise EnvironmentProblem(f"the Ray cluster has {cpus:g} CPUs; a job needs at least 1")
+    if gpus:
+        fit = int(all_gpus // gpus)
+        if fit < (workers or 1):
+            raise EnvironmentProblem(
+                f"--workers {workers or 1} --gpus {gpus:g} asks for {(workers or 1) * gpus:g} GPUs; the cluster has "
+                f"{all_gpus:g}. Lower either, or leave out --gpus to compute on CPUs."
+            )
+        workers = workers or fit
+    workers = workers or max(1, int(cpus))
+    return Plan(workers, gpus, min(ACTOR_SHARE, ACTOR_SHARE * cpus / workers))
+
+
+class ComputeActor:
+    """One worker: builds the model once, then maps shard after shard."""
+
+    def __init__(self, build: Callable[[], Compute], stage: str, device: str) -> None:
+        import torch
+
+        if device == "cpu":
+            # One thread: results must not depend on how many workers share the machine.
+            torch.set_num_threads(1)
+        self.stage = stage
+        self.problem: Refused | EnvironmentProblem | None = None
+        try:
+            self.compute = build()
+        except (Refused, EnvironmentProblem) as problem:
+            # Raised by the first call: of an actor that dies while it is made, Ray keeps a text only.
+            self.problem = problem
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """One envelope in, one out."""
+        if self.problem is not None:
+            raise self.problem
+        envelope = Envelope.from_table(row)
+        if envelope.error is None and envelope.table is not None:
+            started = time.monotonic()
+            try:
+                envelope.table = self.compute(envelope.table)
+            except Refused as problem:
+                envelope.error, envelope.stage, envelope.table = (problem.code, problem.message), self.stage, None
+            envelope.seconds[self.stage] = time.monotonic() - started
+        return envelope.to_table()
+
+
+def commit(row: pa.Table, *, output: str) -> pa.Table:
+    """Writes a shard's part; what goes on to the driver is a few hundred bytes."""
+    envelope = Envelope.from_table(row)
+    if envelope.table is not None:
+        started = time.monotonic()
+        envelope.rows = envelope.table.num_rows
+        envelope.sha256, envelope.size = write_part(output, envelope.key, envelope.table)
+        envelope.seconds["commit"] = time.monotonic() - started
+        envelope.table = None
+    return envelope.to_table()
+
+
+def run_shards(
+    source: Source,
+    backbone: BackboneConfig,
+    seed: int,
+    shards: Sequence[Shard],
+    build: Callable[[], Compute],
+    *,
+    stage: str,
+    output: str,
+    where: Plan,
+) -> Iterator[Envelope]:
+    """Runs shards and yields an envelope for each as it is committed or refused, in any order.
+
+    Actors and tasks that die are restarted and their shards computed again; an exception of the code ends the job.
+    """
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.max_errored_blocks = 0
+    context.execution_options.preserve_order = False
+    rows = ray.data.read_datasource(
+        ShardDatasource(source, backbone, seed, shards),
+        num_cpus=READ_CPUS,
+        override_num_blocks=len(shards),
+    )
+    rows = rows.map_batches(
+        ComputeActor,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=where.workers, max_tasks_in_flight_per_actor=2),
+        fn_constructor_kwargs={"build": build, "stage": stage, "device": where.device},
+        num_cpus=where.cpus,
+        num_gpus=where.gpus or None,
+    )
+    rows = rows.map_batches(
+        commit, batch_size=None, batch_format="pyarrow", fn_kwargs={"output": output}, num_cpus=COMMIT_CPUS
+    )
+    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for i in range(batch.num_rows):
+            yield Envelope.from_table(batch.slice(i, 1))

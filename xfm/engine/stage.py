@@ -1,0 +1,108 @@
+"""One stage of a job: the shards that an OUTPUT still lacks, computed and committed, with progress."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xfm.core.backbone import BackboneConfig
+from xfm.core.source import Shard, Source
+from xfm.engine.cluster import connect
+from xfm.engine.envelope import Envelope
+from xfm.engine.ledger import Receipt, Refusal
+from xfm.engine.output import Output
+from xfm.engine.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class StageResult:
+    """What a stage did.
+
+    Attributes:
+        rows: committed in OUTPUT, by this run and earlier ones.
+        computed: rows of this run alone, in `wall_s` seconds.
+        refused: quarantine lines by code.
+        seconds: summed over workers, by stage: read, embed, commit.
+        notes: what tokenizers said, each distinct note once.
+    """
+
+    rows: int = 0
+    computed: int = 0
+    wall_s: float = 0.0
+    refused: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_stage(
+    source: Source,
+    backbone: BackboneConfig,
+    seed: int,
+    shards: Sequence[Shard],
+    build: Callable[[str], Callable[[], Any]],
+    output: Output,
+    *,
+    stage: str,
+    workers: int | None,
+    gpus: float,
+    attempt: int = 1,
+) -> StageResult:
+    """Runs what is left of `shards` and brings the manifest into their order.
+
+    Args:
+        build: from the device's name to the recipe of a worker's model; called on workers.
+        attempt: which start of the job this is.
+    """
+    result = StageResult()
+    committed = output.committed
+    left = [shard for shard in shards if shard.key not in committed]
+    if committed:
+        logger.info("%s: %d of %d shards are committed already", stage, len(shards) - len(left), len(shards))
+    if left:
+        connect()
+        from xfm.engine.pipeline import plan, run_shards
+
+        where = plan(workers, gpus)
+        rows = [shard.rows for shard in left if shard.rows is not None]
+        total = sum(rows) if len(rows) == len(left) else None
+        logger.info("%s: %d shards on %d workers (%s)", stage, len(left), where.workers, where.device)
+        with Progress(stage, total, len(left)) as progress:
+            for envelope in run_shards(
+                source, backbone, seed, left, build(where.device), stage=stage, output=output.uri, where=where
+            ):
+                _record(output, envelope, attempt)
+                result.computed += envelope.rows
+                result.seconds.update(envelope.seconds)
+                if envelope.notes and envelope.notes not in result.notes:
+                    result.notes.append(envelope.notes)
+                progress.add(envelope.rows + len(envelope.refused))
+            result.wall_s = progress.seconds
+    output.finish([shard.key for shard in shards])
+    result.rows = sum(receipt.rows for receipt in output.committed.values())
+    result.refused = Counter(refusal.code for refusal in output.quarantined())
+    return result
+
+
+def _record(output: Output, envelope: Envelope, attempt: int) -> None:
+    if envelope.error is not None:
+        code, message = envelope.error
+        logger.warning("shard %s refused: %s: %s", envelope.key, code, message)
+        output.refuse_shard([Refusal(envelope.key, envelope.path or envelope.key, envelope.stage, code, message)])
+        return
+    refusals = []
+    for row in envelope.refused:
+        code, _, message = row.reason.partition(": ")
+        refusals.append(Refusal(envelope.key, row.row_id, row.stage, code, message))
+    receipt = Receipt(
+        envelope.key,
+        envelope.rows,
+        envelope.sha256,
+        envelope.size,
+        seconds=sum(envelope.seconds.values()),
+        attempts=attempt,
+        path=envelope.path,
+    )
+    output.record(receipt, refusals)

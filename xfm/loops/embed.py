@@ -1,0 +1,130 @@
+"""Every layer of every row of a shard, in one pass per batch.
+
+Batches are formed inside the shard: rows sorted by length (ties by position), cut where rows x longest row would
+exceed a token budget. So a shard's embeddings are a function of its tokens, the weights and the settings alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from xfm.core.backbone import Backbone, BackboneConfig
+from xfm.core.errors import EnvironmentProblem, ShardRefused
+from xfm.core.reduction import Reduction
+from xfm.core.schema import DEPTH, INPUT_IDS, SHARD, VALUES, layer_column
+from xfm.core.tokenizer import Tokenizer
+from xfm.tokenizers.binned import CONDITION
+
+INTERNAL = (INPUT_IDS, VALUES, CONDITION, DEPTH, SHARD)
+
+
+class Embedder:
+    """Holds the weights; maps a shard's tokens to its output table.
+
+    Args:
+        backbone: recipe of the model.
+        reductions: what to keep of each layer, e.g. `Pool("cls")`.
+        layers: which states, 0 to L.
+        batch_tokens: token budget of a batch, padding included.
+        device: "cpu" or "cuda".
+        seed: for the tokenizer's padding rules.
+        stored_dtype: "float32" or "float16", of the columns.
+        identity: the weights that the job was planned with.
+
+    Raises:
+        EnvironmentProblem: this machine's copy of the checkpoint is another one.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        reductions: Sequence[Reduction],
+        layers: Sequence[int],
+        *,
+        batch_tokens: int,
+        device: str,
+        seed: int,
+        stored_dtype: str = "float32",
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_identity(backbone, identity)
+        self.backbone: Backbone = backbone.build(device)
+        self.tokenizer: Tokenizer = backbone.tokenizer(seed)
+        self.reductions = tuple(reductions)
+        self.layers = tuple(layers)
+        self.batch_tokens = batch_tokens
+        self.device = device
+        self.dtype = np.dtype(stored_dtype)
+
+    def __call__(self, tokens: pa.Table) -> pa.Table:
+        """N tokenised rows to row_id, obs columns and one fixed-size list per reduction and layer; N rows."""
+        kept = [name for name in tokens.column_names if name not in INTERNAL]
+        out = tokens.select(kept)
+        for name, values in self.embed(tokens).items():
+            flat = pa.array(values.astype(self.dtype, copy=False).reshape(-1))
+            out = out.append_column(name, pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
+        return out
+
+    def embed(self, tokens: pa.Table) -> dict[str, NDArray[np.float32]]:
+        """{column: (N, D)} in the order of the rows.
+
+        Raises:
+            ShardRefused: NOT_FINITE, a state overflowed; the weights or the input values must be wrong.
+        """
+        columns = {
+            layer_column(name, layer): np.empty((tokens.num_rows, self.backbone.dim), np.float32)
+            for reduction in self.reductions
+            for name in reduction.columns
+            for layer in self.layers
+        }
+        for rows in batches(row_lengths(tokens), self.batch_tokens):
+            for name, values in self._batch(tokens.take(rows)).items():
+                columns[name][rows] = values
+        for name, values in columns.items():
+            if not np.isfinite(values).all():
+                raise ShardRefused("NOT_FINITE", f"{name} is not finite: are the weights or the input values wrong?")
+        return columns
+
+    def _batch(self, rows: pa.Table) -> Mapping[str, NDArray[np.float32]]:
+        batch = self.tokenizer.collate(rows).to(self.device)
+        out: dict[str, NDArray[np.float32]] = {}
+        with torch.inference_mode():
+            for layer, state in enumerate(self.backbone.layers(batch)):
+                if layer in self.layers:
+                    for reduction in self.reductions:
+                        for name, values in reduction(state, batch, self.backbone).items():
+                            out[layer_column(name, layer)] = values.float().cpu().numpy()
+                if layer == max(self.layers):
+                    break
+        return out
+
+
+def row_lengths(tokens: pa.Table) -> NDArray[np.int64]:
+    """(N,) tokens of each row."""
+    lengths: Any = pc.list_value_length(tokens[INPUT_IDS])
+    return lengths.to_numpy().astype(np.int64)
+
+
+def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers of each batch: longest rows first, rows x longest <= budget; a longer row goes alone.
+
+    Longest first, so that a device that lacks the memory says so at once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, int(batch_tokens // lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+
+def check_identity(backbone: BackboneConfig, identity: Mapping[str, Any] | None) -> None:
+    """Compares the weights here with those the job was planned with: a path may hold others on another machine."""
+    if identity is not None and backbone.identity() != identity:
+        raise EnvironmentProblem(f"the checkpoint on this machine is {backbone.identity()}, the job's is {identity}")

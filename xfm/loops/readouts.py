@@ -1,0 +1,142 @@
+"""What is fitted before layers are scored: baselines, an affine calibration and a ridge readout per layer.
+
+Everything is fitted from sums, and sums add up over shards: no prediction is stored. The penalty of a ridge readout
+is chosen on one half of the fitting cells after fitting on the other, again from sums alone, then the readout is
+refitted on both (Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 3.4.1).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+PENALTIES = 10.0 ** np.arange(-6, 3)  # in units of the mean squared feature
+GENE_SUMS = ("n", "t", "d", "dd", "td")  # per gene over fitting cells: count, target, log depth, products
+
+
+@dataclass(frozen=True, slots=True)
+class GeneBaselines:
+    """Predictions from the gene and the cell's depth alone, without any model.
+
+    Attributes:
+        mean: (V,) mean bin of each token id over the fitting cells, the overall mean where never seen.
+        intercept, slope: (V,) of bin against log depth; slope 0 where a gene was seen in fewer than 10 cells.
+    """
+
+    mean: F64
+    intercept: F64
+    slope: F64
+
+    def by_gene(self, ids: NDArray[np.int64]) -> F64:
+        """(G,) token ids to (G,) predicted bins."""
+        return self.mean[ids]
+
+    def by_gene_and_depth(self, ids: NDArray[np.int64], log_depth: float) -> F64:
+        """(G,) token ids of one cell to (G,) predicted bins."""
+        return self.intercept[ids] + self.slope[ids] * log_depth
+
+
+def fit_gene_baselines(sums: F64) -> GeneBaselines:
+    """(V, 5) sums in the order of GENE_SUMS to per-gene predictions."""
+    n, t, d, dd, td = sums.T
+    if n.sum() == 0:
+        raise ValueError("no gene was seen in the fitting cells")
+    overall = t.sum() / n.sum()
+    seen = np.maximum(n, 1)
+    mean = np.where(n > 0, t / seen, overall)
+    mean_depth = np.where(n > 0, d / seen, 0.0)
+    variance = dd - n * mean_depth**2
+    covariance = td - n * mean_depth * mean
+    enough = (n >= 10) & (variance > 1e-9 * np.maximum(dd, 1e-300))
+    slope = np.where(enough, covariance / np.where(enough, variance, 1.0), 0.0)
+    return GeneBaselines(mean, mean - slope * mean_depth, slope)
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """target ≈ scale * prediction + shift."""
+
+    scale: float
+    shift: float
+
+
+def fit_affine(moments: F64) -> Affine:
+    """Least squares from (6,) moments: n, sum p, sum t, sum pp, sum pt, sum tt."""
+    n, p, t, pp, pt, _ = moments
+    variance = pp - p * p / n
+    if variance <= 1e-12 * max(pp, 1e-300):
+        return Affine(0.0, float(t / n))
+    scale = (pt - p * t / n) / variance
+    return Affine(float(scale), float((t - scale * p) / n))
+
+
+def raw_mse(moments: F64) -> float:
+    """Mean squared error of the uncalibrated prediction, from its (6,) moments."""
+    n, _, _, pp, pt, tt = moments
+    return float((pp - 2 * pt + tt) / n)
+
+
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """A linear readout of one layer.
+
+    Attributes:
+        weights: (D,).
+        shift: the intercept.
+        penalty: chosen from PENALTIES.
+        validation_mse: on the half of the fitting cells that the choice was made on.
+    """
+
+    weights: F64
+    shift: float
+    penalty: float
+    validation_mse: float
+
+
+def fit_ridge(halves: tuple[F64, F64]) -> Ridge:
+    """Two (D + 2, D + 2) Gram matrices of [state, 1, target] to a readout.
+
+    Args:
+        halves: Gram matrices over the scored positions of the two halves of the fitting cells.
+    """
+    first, second = halves
+    solutions = [_solve(first, penalty) for penalty in PENALTIES]
+    errors = [_mse(second, solution) for solution in solutions]
+    best = int(np.argmin(errors))
+    solution = _solve(first + second, PENALTIES[best])
+    return Ridge(solution[:-1], float(solution[-1]), float(PENALTIES[best]), errors[best])
+
+
+def _solve(gram: F64, penalty: float) -> F64:
+    """(D + 1,) weights and intercept; features are centred first, so the intercept is not penalised."""
+    size = gram.shape[0] - 2
+    n = gram[size, size]
+    if n < 2:
+        raise ValueError("fewer than two positions to fit a readout on; raise --fit_cells or --fit_fraction")
+    mean = gram[:size, size] / n
+    target = gram[size + 1, size] / n
+    covariance = gram[:size, :size] - n * np.outer(mean, mean)
+    cross = gram[:size, size + 1] - n * mean * target
+    scale = np.trace(covariance) / size
+    if scale <= 0:
+        return np.append(np.zeros(size), target)
+    weights = np.linalg.solve(covariance + penalty * scale * np.eye(size), cross)
+    return np.append(weights, target - weights @ mean)
+
+
+def _mse(gram: F64, solution: F64) -> float:
+    n = gram[-2, -2]
+    vector = np.append(solution, -1.0)
+    return float(vector @ gram @ vector / n)
+
+
+@dataclass(frozen=True, slots=True)
+class Readouts:
+    """All that scoring needs. Keys are (mode, layer)."""
+
+    genes: GeneBaselines
+    affine: Mapping[tuple[str, int], Affine]
+    ridge: Mapping[tuple[str, int], Ridge]

@@ -1,0 +1,87 @@
+"""Errors and correlations of predictions within one cell, and their merging over cells and shards.
+
+A cell's numbers are sums, so merging shards adds them up; means are taken last. Correlations that are not defined
+(a constant vector) are NaN here and counted by whoever reports them; they never become 0.
+
+Reference implementations: scipy.stats.pearsonr and spearmanr, sklearn.metrics.mean_squared_error.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+F64 = NDArray[np.float64]
+
+# Columns of `cell_sums`, in order.
+SUMS = ("n", "squared_error", "absolute_error", "pearson", "spearman")
+
+
+def cell_sums(predicted: F64, target: F64, target_ranks: F64 | None = None) -> F64:
+    """Sums of one cell.
+
+    Args:
+        predicted: (G,) predictions.
+        target: (G,) truths, G >= 1.
+        target_ranks: (G,) `rankdata(target)`, where many predictions meet one target.
+
+    Returns:
+        (5,) in the order of SUMS: count, summed squared error, summed absolute error, Pearson and Spearman r.
+    """
+    error = predicted - target
+    return np.array(
+        [
+            len(target),
+            np.dot(error, error),
+            np.abs(error).sum(),
+            pearson(predicted, target),
+            pearson(rankdata(predicted), rankdata(target) if target_ranks is None else target_ranks),
+        ]
+    )
+
+
+def pearson(a: F64, b: F64) -> float:
+    """Pearson correlation of two (G,) vectors; NaN where either is constant or G < 2."""
+    # A vector is constant if it deviates by no more than rounding, as scipy.stats.pearsonr judges it.
+    da, db = a - a.mean(), b - b.mean()
+    na, nb = np.linalg.norm(da), np.linalg.norm(db)
+    tiny = 1e-13
+    if len(a) < 2 or na <= tiny * abs(a.mean()) or nb <= tiny * abs(b.mean()) or na == 0 or nb == 0:
+        return float("nan")
+    return float(np.clip(np.dot(da / na, db / nb), -1.0, 1.0))
+
+
+def mse(sums: F64) -> float:
+    """Mean squared error over all predictions of (C, 5) cells."""
+    return float(sums[:, 1].sum() / sums[:, 0].sum())
+
+
+def mae(sums: F64) -> float:
+    """Mean absolute error over all predictions of (C, 5) cells."""
+    return float(sums[:, 2].sum() / sums[:, 0].sum())
+
+
+def bootstrap(
+    cells: int, statistic: "list[F64]", rng: np.random.Generator, resamples: int, level: float = 0.95
+) -> NDArray[np.float64]:
+    """Percentile interval of ratios of sums over cells, all ratios on the same resamples.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13. Cells are resampled, not single genes:
+    genes of one cell are not independent.
+
+    Args:
+        cells: number of cells C.
+        statistic: [numerators (C, S), denominators (C, S)]; statistic s is sum(numerator) / sum(denominator).
+        rng: draws the resamples.
+        resamples: how many.
+        level: coverage.
+
+    Returns:
+        (2, S) lower and upper ends.
+    """
+    top, bottom = statistic
+    ratios = np.empty((resamples, top.shape[1]))
+    for i in range(resamples):
+        weights = np.bincount(rng.integers(0, cells, cells), minlength=cells).astype(np.float64)
+        ratios[i] = (weights @ top) / (weights @ bottom)
+    tail = (1 - level) / 2
+    return np.asarray(np.quantile(ratios, [tail, 1 - tail], axis=0))

@@ -1,0 +1,224 @@
+"""Reading and writing scGPT weights in every layout they come in.
+
+All layouts become one state dict with official names, checked against the settings and the vocabulary. Nothing in
+a file is executed, and nothing that does not fit is skipped in silence.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from xfm.core.errors import Refused
+from xfm.models.scgpt.files import complete, find_files, read_vocab
+from xfm.models.scgpt.layouts import load, official_names, unwrap
+from xfm.models.scgpt.network import ScGPTBackbone
+from xfm.models.scgpt.settings import Architecture, declare, read_args
+from xfm.models.scgpt.settle import disagreements, settle
+
+logger = logging.getLogger(__name__)
+
+IGNORED = ("flag_encoder.", "grad_reverse_discriminator.")  # generative pre-training and adversary: not for inference
+_HEADS = ("decoder", "mvc_decoder", "cls_decoder")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, checked: tensors, architecture and vocabulary fit each other.
+
+    Attributes:
+        architecture: settled from settings and tensors.
+        vocab: token to index, special tokens included.
+        tensors: float32, under official names; exactly what the network of this architecture holds.
+        layout: "flash", "torch" or "hub", with what wrapped it: "module.", "model_state_dict", ...
+        ignored: known keys that inference has no use for.
+        unknown: keys nobody here knows.
+        absent_heads: heads this checkpoint does not bring.
+        overruled: a line for each part the settings declare otherwise than the tensors, which decide.
+        digests: SHA-256 of each file read.
+    """
+
+    architecture: Architecture
+    vocab: dict[str, int]
+    tensors: dict[str, Tensor]
+    layout: str
+    ignored: tuple[str, ...]
+    unknown: tuple[str, ...]
+    absent_heads: tuple[str, ...]
+    overruled: tuple[str, ...]
+    digests: dict[str, str]
+
+    @property
+    def pad_id(self) -> int:
+        """Token id of padding: the vocabulary's, whatever a settings file says."""
+        return self.vocab[self.architecture.pad_token]
+
+    def report(self) -> dict[str, Any]:
+        """What was found and what was left out, as JSON values."""
+        return {
+            "layout": self.layout,
+            "ignored_keys": list(self.ignored),
+            "unknown_keys": list(self.unknown),
+            "absent_heads": list(self.absent_heads),
+            "overruled_settings": list(self.overruled),
+            "sha256": self.digests,
+        }
+
+    def log(self) -> None:
+        """One line on what was read, and one on each thing left out."""
+        logger.info("read scGPT weights in layout %r: %d tensors", self.layout, len(self.tensors))
+        for what, keys in (("no use for", self.ignored), ("unknown", self.unknown)):
+            if keys:
+                logger.warning("%d tensors left out (%s): %s", len(keys), what, ", ".join(keys))
+        for note in self.overruled:
+            logger.warning("%s", note)
+
+
+def read_checkpoint(folder: Path, vocab_path: Path | None = None) -> Checkpoint:
+    """Reads a local checkpoint folder.
+
+    Args:
+        folder: holds the weights (see `find_files`), args.json or config.json, and normally vocab.json.
+        vocab_path: a vocabulary from elsewhere, where the folder has none.
+
+    Raises:
+        Refused: a file is missing, ambiguous, broken or unsafe; a tensor of the backbone or part of a head is
+            missing; a shape contradicts the settings or the vocabulary; a number is not finite.
+    """
+    files = find_files(folder, vocab_path)
+    args = read_args(folder)
+    declared = declare(args)
+    tensors, layout = official_names(*unwrap(load(files.weights), files.weights), files.weights)
+    architecture = settle(declared, {key: tuple(t.shape) for key, t in tensors.items()}, flash="flash" in layout)
+    vocab = read_vocab(files.vocab)
+    _check_vocab(vocab, architecture, files.vocab)
+    kept, ignored, unknown = _fit(tensors, _expected(architecture), architecture)
+    absent = tuple(head for head in _HEADS if not any(key.startswith(f"{head}.") for key in kept))
+    overruled = tuple(disagreements(declared, architecture))
+    return Checkpoint(architecture, vocab, kept, layout, ignored, unknown, absent, overruled, files.digests())
+
+
+def _check_vocab(vocab: dict[str, int], architecture: Architecture, path: Path) -> None:
+    rows, key = architecture.n_tokens, "encoder.embedding.weight"
+    if len(vocab) != rows or max(vocab.values()) >= rows:
+        raise Refused(
+            "WRONG_VOCABULARY",
+            f"{path} gives {len(vocab)} tokens (special tokens included) with indices up to {max(vocab.values())}, "
+            f"so {key} should be ({max(len(vocab), max(vocab.values()) + 1)}, {architecture.dim}); found "
+            f"({rows}, {architecture.dim}). This vocabulary belongs to other weights",
+        )
+    if architecture.pad_token not in vocab:
+        raise Refused("WRONG_VOCABULARY", f"{path} lacks the padding token {architecture.pad_token!r} of args.json")
+
+
+def _expected(architecture: Architecture) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return ScGPTBackbone(architecture).state_dict()
+
+
+def _fit(
+    tensors: dict[str, Tensor], expected: dict[str, Tensor], architecture: Architecture
+) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
+    """The tensors the network takes, the ignored keys and the unknown ones."""
+    kept: dict[str, Tensor] = {}
+    for key, slot in expected.items():
+        if key.endswith("num_batches_tracked"):
+            kept[key] = tensors.get(key, torch.zeros((), dtype=torch.int64))
+            continue
+        if key not in tensors:
+            raise _missing(key, tuple(slot.shape), tensors, architecture)
+        if tensors[key].shape != slot.shape:
+            raise Refused(
+                "WRONG_SHAPE",
+                f"tensor {key}: {tuple(slot.shape)} expected from the settings, found {tuple(tensors[key].shape)}",
+            )
+        if not bool(torch.isfinite(tensors[key]).all()):
+            raise Refused("NOT_FINITE", f"tensor {key} holds NaN or infinite weights")
+        kept[key] = tensors[key]
+    spare = [key for key in tensors if key not in expected]
+    parts = {key.split(".")[0] for key in expected}
+    surplus = [key for key in spare if key.split(".")[0] in parts]
+    if surplus:
+        raise Refused(
+            "UNEXPECTED_TENSOR",
+            f"tensor {surplus[0]} {tuple(tensors[surplus[0]].shape)} (and {len(surplus) - 1} more) belongs to a part "
+            f"of the network that has no such tensor by the settings: {architecture.n_layers} layers (nlayers), "
+            f"{architecture.n_layers_cls} in the classification head (n_layers_cls)",
+        )
+    ignored = tuple(key for key in spare if key.startswith(IGNORED))
+    return kept, ignored, tuple(key for key in spare if not key.startswith(IGNORED))
+
+
+def _missing(key: str, shape: tuple[int, ...], tensors: dict[str, Tensor], architecture: Architecture) -> Refused:
+    part = key.split(".")[0]
+    there = sorted(name for name in tensors if name.split(".")[0] == part)
+    found = f"found of {part}: {', '.join(there[:6]) or 'nothing'}"
+    if part in _HEADS:
+        return Refused(
+            "PARTIAL_HEAD", f"tensor {key} {shape} is missing, though others of that head are there; {found}"
+        )
+    return Refused(
+        "MISSING_TENSOR",
+        f"tensor {key} {shape} is missing; the settings ask for {architecture.n_layers} layers of width "
+        f"{architecture.dim} with input_emb_style {architecture.value_style!r}; {found}",
+    )
+
+
+def build_network(checkpoint: Checkpoint, *, device: str = "cpu", autocast: bool = False) -> ScGPTBackbone:
+    """The network with a checkpoint's weights, in evaluation mode on `device`."""
+    with torch.device("meta"):
+        network = ScGPTBackbone(checkpoint.architecture, pad_id=checkpoint.pad_id, autocast=autocast)
+    network.to_empty(device=device)
+    network.load_state_dict(checkpoint.tensors, strict=True)
+    return network.eval()
+
+
+def write_checkpoint(
+    folder: Path,
+    network: ScGPTBackbone,
+    vocab: Mapping[str, int],
+    *,
+    training: Mapping[str, Any] | None = None,
+    replace: bool = False,
+) -> None:
+    """Writes model.safetensors, args.json and vocab.json under official names; they appear together or not at all.
+
+    Args:
+        folder: created; its parent too.
+        network: weights are written in float32, whatever device they are on.
+        vocab: token to index.
+        training: further fields for args.json (learning rate, data, ...); architecture fields cannot be changed.
+        replace: whether an existing folder is exchanged.
+
+    Raises:
+        Refused: the folder exists and `replace` is not set, or the vocabulary does not fit the network.
+    """
+    if folder.exists() and not replace:
+        raise Refused("OUTPUT_EXISTS", f"{folder} exists already; a checkpoint is written to a new folder")
+    whole = complete(vocab, "vocab")
+    _check_vocab(whole, network.architecture, folder / "vocab.json")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir()
+        tensors = {
+            key: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+            for key, tensor in network.state_dict().items()
+        }
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        args = {**(training or {}), **network.architecture.to_args()}
+        (new / "args.json").write_text(json.dumps(args, indent=2) + "\n", encoding="utf-8")
+        (new / "vocab.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,150 @@
+"""scGPT as a recipe: which checkpoint, which tokens. Builds its tokenizer and its network where they are used."""
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field, PositiveInt
+
+from xfm.core.config import Config
+from xfm.core.errors import Refused
+from xfm.core.hub import Fetched, fetch_folder
+from xfm.models.scgpt.files import SPECIALS, Files, find_files, read_vocab
+from xfm.models.scgpt.settings import Declared, declare, read_args
+
+if TYPE_CHECKING:
+    from xfm.models.scgpt.network import ScGPTBackbone
+    from xfm.tokenizers.binned import BinnedTokenizer
+
+logger = logging.getLogger(__name__)
+
+PATTERNS = ("*.safetensors", "*.pt", "*.json")
+REFERENCE_BINS = 51
+
+
+class ScGPT(Config):
+    """An scGPT checkpoint in any of its layouts (Cui et al., Nature Methods 2024)."""
+
+    kind: Literal["scgpt"] = "scgpt"
+
+    checkpoint: str
+    """Folder with weights, args.json (or config.json) and vocab.json; or hf://OWNER/NAME[@REVISION]."""
+
+    vocab: str | None = None
+    """vocab.json, where the checkpoint has none (the Hub's tdc/scGPT)."""
+
+    ties: Literal["mid", "keyed", "low", "high"] = "mid"
+    """Bin of a value that spans several: the middle one, the lowest, the highest, or one drawn by seed and cell."""
+
+    max_length: PositiveInt = Field(1200, ge=2)
+    """Tokens of a cell, <cls> included; longer cells are sampled by a keyed choice."""
+
+    n_bins: PositiveInt | None = Field(None, ge=3)
+    """Bins, zero included; by default what the checkpoint was trained with, 51 where it does not say."""
+
+    cls_value: float | None = None
+    """Value at <cls>; by default the checkpoint's pad_value, as its package embeds. Some fine-tuned models used 0."""
+
+    min_overlap: float = Field(0.1, ge=0, le=1)
+    """Least share of genes that must be known (of the data's genes or of the vocabulary, whichever is smaller)."""
+
+    batch_key: str | None = None
+    """obs column with the batch label of each cell, for checkpoints conditioned on it; add it to --source.obs."""
+
+    batch_labels: tuple[str, ...] = ()
+    """Values of batch_key in the order the checkpoint numbers them."""
+
+    autocast: bool = False
+    """bfloat16 on CUDA; CPUs compute in float32 always."""
+
+    def tokenizer(self, seed: int) -> "BinnedTokenizer":
+        """Reads the vocabulary; no weights."""
+        from xfm.tokenizers.binned import BinnedTokenizer
+
+        declared, vocabulary = self._declared(), self._vocabulary()
+        pad_value = -2 if declared.pad_value is None else declared.pad_value
+        return BinnedTokenizer(
+            vocabulary={token: index for token, index in vocabulary.items() if token not in SPECIALS},
+            cls_id=vocabulary["<cls>"],
+            pad_id=vocabulary[declared.pad_token or "<pad>"],
+            cls_value=float(pad_value) if self.cls_value is None else self.cls_value,
+            pad_value=float(pad_value),
+            n_bins=self.n_bins or declared.n_bins or REFERENCE_BINS,
+            ties=self.ties,
+            max_length=self.max_length,
+            seed=seed,
+            min_overlap=self.min_overlap,
+            batch_key=self.batch_key,
+            batch_labels=self.batch_labels,
+        )
+
+    def build(self, device: str) -> "ScGPTBackbone":
+        """Reads the weights.
+
+        Raises:
+            Refused: unsafe or broken file, missing tensors, shapes that do not fit.
+        """
+        from xfm.models.scgpt.checkpoint import build_network, read_checkpoint
+
+        checkpoint = read_checkpoint(self._fetched().folder, vocab_path=self._vocab_path())
+        checkpoint.log()
+        return build_network(checkpoint, autocast=self.autocast).to(device).eval()
+
+    def identity(self) -> dict[str, Any]:
+        """File digests, and the commit of a Hub checkpoint."""
+        revision = self._fetched().revision
+        digests: dict[str, Any] = dict(_digests(self._files()))
+        return digests | ({"revision": revision} if revision else {})
+
+    def n_layers(self) -> int:
+        """Transformer blocks."""
+        layers = self._declared().n_layers
+        return layers if layers is not None else self.build("cpu").n_layers
+
+    def dim(self) -> int:
+        """Width of a state."""
+        dim = self._declared().dim
+        return dim if dim is not None else self.build("cpu").dim
+
+    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
+        """Overlap of a gene table with the vocabulary.
+
+        Raises:
+            Refused: NO_OVERLAP.
+        """
+        from xfm.tokenizers.vocabulary import match_genes
+
+        vocabulary = {token: index for token, index in self._vocabulary().items() if token not in SPECIALS}
+        return match_genes(genes, vocabulary, self.min_overlap).describe()
+
+    def _fetched(self) -> Fetched:
+        return fetch_folder(self.checkpoint, PATTERNS)
+
+    def _vocab_path(self) -> Path | None:
+        if self.vocab is None:
+            return None
+        if not self.vocab.startswith("hf://"):
+            return Path(self.vocab).expanduser()
+        folder, _, name = self.vocab.rpartition("/")
+        return fetch_folder(folder, (f"*{name}",)).folder / name
+
+    def _files(self) -> Files:
+        return find_files(self._fetched().folder, self._vocab_path())
+
+    def _declared(self) -> Declared:
+        return declare(read_args(self._fetched().folder))
+
+    def _vocabulary(self) -> dict[str, int]:
+        vocabulary = read_vocab(self._files().vocab)
+        pad = self._declared().pad_token or "<pad>"
+        if pad not in vocabulary:
+            raise Refused("BAD_VOCABULARY", f"the settings name the padding token {pad!r}, which the vocabulary lacks")
+        return vocabulary
+
+
+@lru_cache(maxsize=8)
+def _digests(files: Files) -> dict[str, str]:
+    """Once a process: weights are hundreds of megabytes."""
+    return files.digests()

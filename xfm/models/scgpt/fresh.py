@@ -1,0 +1,133 @@
+"""scGPT before its first step of training: sizes, a vocabulary, and weights drawn from a seed."""
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from xfm.core.config import Config, fingerprint
+from xfm.core.errors import Refused
+from xfm.core.random import key64
+from xfm.models.scgpt.files import SPECIALS, complete
+from xfm.models.scgpt.settings import Architecture
+
+if TYPE_CHECKING:
+    from xfm.models.scgpt.network import ScGPTBackbone
+    from xfm.tokenizers.binned import BinnedTokenizer
+
+ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
+
+
+class FreshScGPT(Config):
+    """An untrained scGPT (Cui et al., Nature Methods 2024)."""
+
+    tokens: tuple[str, ...]
+    """Tokens in the order of their ids, special tokens included; see `vocabulary_of`."""
+
+    architecture: Architecture
+    """Sizes and parts; `n_tokens` is the length of `tokens`."""
+
+    ties: Literal["mid", "keyed", "low", "high"] = "mid"
+    """Bin of a value that spans several, as in `ScGPT`."""
+
+    min_overlap: float = Field(0.1, ge=0, le=1)
+    """Least share of genes that must be known."""
+
+    seed: int = 0
+    """Of the initial weights."""
+
+    def vocabulary(self) -> dict[str, int]:
+        """Token to id."""
+        return {token: index for index, token in enumerate(self.tokens)}
+
+    def tokenizer(self, seed: int) -> "BinnedTokenizer":
+        """Light: no weights."""
+        from xfm.tokenizers.binned import BinnedTokenizer
+
+        vocabulary, a = self.vocabulary(), self.architecture
+        return BinnedTokenizer(
+            vocabulary={token: index for token, index in vocabulary.items() if token not in SPECIALS},
+            cls_id=vocabulary["<cls>"],
+            pad_id=vocabulary[a.pad_token],
+            cls_value=float(a.pad_value),
+            pad_value=float(a.pad_value),
+            n_bins=a.n_bins,
+            ties=self.ties,
+            max_length=a.max_length,
+            seed=seed,
+            min_overlap=self.min_overlap,
+        )
+
+    def build(self, device: str) -> "ScGPTBackbone":
+        """The network with initial weights, the same on every worker and machine; in evaluation mode."""
+        import torch
+
+        from xfm.models.scgpt.network import ScGPTBackbone
+
+        # Initialisers take no generator; the global one is put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key64(self.seed, "weights"))
+            network = ScGPTBackbone(self.architecture, pad_id=self.vocabulary()[self.architecture.pad_token])
+        return network.to(device).eval()
+
+    def identity(self) -> dict[str, Any]:
+        """What stands in for the digest of weights: sizes, seed and the digest of the vocabulary."""
+        sizes = self.architecture.model_dump(mode="json")
+        return {"initial": sizes, "seed": self.seed, "vocabulary": fingerprint({"tokens": list(self.tokens)})}
+
+    def n_layers(self) -> int:
+        """Transformer blocks."""
+        return self.architecture.n_layers
+
+    def dim(self) -> int:
+        """Width of a state."""
+        return self.architecture.dim
+
+    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
+        """Overlap of a gene table with the vocabulary.
+
+        Raises:
+            Refused: NO_OVERLAP.
+        """
+        from xfm.tokenizers.vocabulary import match_genes
+
+        vocabulary = {token: index for token, index in self.vocabulary().items() if token not in SPECIALS}
+        return match_genes(genes, vocabulary, self.min_overlap).describe()
+
+
+def vocabulary_of(genes: pa.Table) -> tuple[str, ...]:
+    """A vocabulary from a gene table: each symbol once, in the table's order, then <pad>, <cls>, <eoc>.
+
+    Of several identifier columns the first that is not mostly Ensembl accessions is taken, since scGPT's tokens are
+    symbols; where there are only accessions, those.
+
+    Raises:
+        Refused: NO_GENES, the table is empty.
+    """
+    names = [[name for name in genes[column].to_pylist() if name] for column in genes.column_names]
+    filled = [column for column in names if column]
+    if not filled:
+        raise Refused("NO_GENES", f"the source's gene table ({', '.join(genes.column_names)}) names no gene")
+    symbols = (column for column in filled if sum(map(_is_accession, column)) * 2 < len(column))
+    return ordered({name: index for index, name in enumerate(dict.fromkeys(next(symbols, filled[0])))}, "the gene table")
+
+
+def ordered(vocabulary: dict[str, int], where: str) -> tuple[str, ...]:
+    """Tokens in the order of their ids, missing special tokens appended.
+
+    Raises:
+        Refused: BAD_VOCABULARY, ids that do not run from 0 without a gap.
+    """
+    whole = complete(vocabulary, where)
+    tokens = sorted(whole, key=whole.__getitem__)
+    if whole[tokens[-1]] != len(tokens) - 1:
+        raise Refused(
+            "BAD_VOCABULARY",
+            f"{where}: {len(tokens)} tokens with ids up to {whole[tokens[-1]]}; ids must run from 0 without a gap",
+        )
+    return tuple(tokens)
+
+
+def _is_accession(name: str) -> bool:
+    return ENSEMBL.fullmatch(name) is not None

@@ -1,0 +1,35 @@
+"""Losses over chosen positions of padded rows.
+
+Cui et al., Nature Methods 2024, Methods: gene expression prediction, L = 1/|M| sum over M of (predicted - target)^2.
+"""
+
+# Shapes: B rows, T tokens.
+
+from torch import Tensor
+
+
+def squared_error(predicted: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
+    """Summed squared error of each row over its chosen positions.
+
+    A sum and not a mean, so that batches cut into pieces, or spread over workers, add up to the loss of the whole.
+
+    Args:
+        predicted, target: (B, T); whatever stands at positions not chosen, NaN included, has no influence.
+        chosen: (B, T) bool.
+
+    Returns:
+        (B,).
+    """
+    return (predicted - target).masked_fill(~chosen, 0.0).square().sum(dim=1)
+
+
+def masked_mse(predicted: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
+    """Mean squared error over all chosen positions of a batch; arguments as in `squared_error`.
+
+    Raises:
+        ValueError: no position is chosen.
+    """
+    count = int(chosen.sum())
+    if count == 0:
+        raise ValueError("no position is chosen: the mean of nothing is undefined")
+    return squared_error(predicted, target, chosen).sum() / count

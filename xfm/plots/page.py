@@ -1,0 +1,69 @@
+"""A report as one HTML file: no script, nothing loaded from elsewhere, readable on a phone and on paper."""
+
+import base64
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from xfm.core.report import Report, format_column, is_number
+
+TEMPLATE = "report.html.j2"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def write_page(report: Report, output: Path) -> Path:
+    """Writes OUTPUT/report.html. Figures are read from OUTPUT and put inside.
+
+    Raises:
+        FileNotFoundError: a figure is not where the report says.
+        ValueError: a figure is not a PNG.
+    """
+    path = output / "report.html"
+    path.write_text(render_page(report, output), encoding="utf-8")
+    return path
+
+
+def render_page(report: Report, output: Path) -> str:
+    """The page as text; every word of the report is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("xfm.plots").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        report=report,
+        numbers=[(name, format_column([value])[0]) for name, value in report.numbers.items()],
+        tables=[_table(report, index) for index in range(len(report.tables))],
+        figures=[(figure, _data_uri(output / figure.png)) for figure in report.figures],
+        provenance=[(part, flat(value)) for part, value in report.provenance.items()],
+        refused=[(code, f"{count:,}") for code, count in sorted(report.refused.items())],
+    )
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested value as (dotted name, text) pairs."""
+    if isinstance(value, Mapping):
+        return [pair for key, inner in value.items() for pair in flat(inner, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list | tuple) and all(not isinstance(inner, Mapping | list | tuple) for inner in value):
+        return [(prefix, ", ".join(map(str, value)))]
+    if isinstance(value, list | tuple):
+        return [pair for number, inner in enumerate(value) for pair in flat(inner, f"{prefix}[{number}]")]
+    return [(prefix, "none" if value is None else str(value))]
+
+
+def _table(report: Report, index: int) -> dict[str, Any]:
+    table = report.tables[index]
+    texts = [format_column([row[column] for row in table.rows]) for column in range(len(table.columns))]
+    rows = [
+        [(texts[column][number], is_number(cell) or cell is None) for column, cell in enumerate(row)]
+        for number, row in enumerate(table.rows)
+    ]
+    heads = [(name, bool(rows) and all(row[column][1] for row in rows)) for column, name in enumerate(table.columns)]
+    return {"caption": table.caption, "note": table.note, "heads": heads, "rows": rows, "best": table.best}
+
+
+def _data_uri(path: Path) -> str:
+    data = path.read_bytes()
+    if not data.startswith(PNG):
+        raise ValueError(f"figure {path} is not a PNG file; it begins with {data[:8]!r}")
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,135 @@
+"""Rows of counts as they leave a source: checked one by one, zeros removed, genes in the order of the gene table.
+
+Everything is vectorised over a batch. A row that must not be turned into numbers keeps its place, its row id and its
+obs columns, carries the reason in REFUSED, and has no genes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xfm.core.schema import COUNTS, GENE_IDS, GENE_TABLE_KEY, REFUSED, ROW_ID, SHARD
+
+# Above this, float32 no longer tells neighbouring integers apart.
+MAX_COUNT = 2**24
+
+
+class Rows(NamedTuple):
+    """R rows in compressed sparse row form, with N stored entries.
+
+    Attributes:
+        indptr: (R + 1,) int64, starts at 0.
+        indices: (N,) gene of each entry, already known to lie in the gene table.
+        data: (N,) values in the type they were stored in.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[Any]
+    data: NDArray[Any]
+
+
+def cell_schema(obs: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Columns of every batch of cells: the fixed ones, then the obs columns."""
+    fixed = [
+        pa.field(ROW_ID, pa.string()),
+        pa.field(SHARD, pa.string()),
+        pa.field(REFUSED, pa.string()),
+        pa.field(GENE_IDS, pa.large_list(pa.int32())),
+        pa.field(COUNTS, pa.large_list(pa.float32())),
+    ]
+    return pa.schema(fixed + [pa.field(name, kind) for name, kind in obs.items()])
+
+
+def cell_batch(
+    rows: Rows, *, row_ids: list[str], shard: str, obs: Mapping[str, pa.Array], genes: bytes, counts: bool
+) -> pa.RecordBatch:
+    """Check R rows and lay them out as one batch.
+
+    Args:
+        rows: R rows, columns in any order.
+        row_ids: R names, unique over the job.
+        shard: key of the shard.
+        obs: columns of length R.
+        genes: the encoded gene table, see `gene_table.encode_genes`.
+        counts: whether values must be whole numbers up to 2**24, else merely finite and not negative.
+    """
+    rows = _sorted(Rows(rows.indptr, rows.indices.astype(np.int32, copy=False), rows.data))
+    refused = _reasons(rows, counts)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = rows.data.astype(np.float32)
+    keep = values != 0
+    for row in refused:
+        keep[rows.indptr[row] : rows.indptr[row + 1]] = False
+    indptr, indices = rows.indptr, rows.indices
+    if not keep.all():
+        indptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
+        indices, values = indices[keep], values[keep]
+    offsets = pa.array(indptr, pa.int64())
+    n_rows = len(row_ids)
+    arrays = [
+        pa.array(row_ids, pa.string()),
+        pa.repeat(pa.scalar(shard, pa.string()), n_rows),
+        pa.array([refused.get(row) for row in range(n_rows)], pa.string()),
+        pa.LargeListArray.from_arrays(offsets, pa.array(indices)),
+        pa.LargeListArray.from_arrays(offsets, pa.array(values)),
+        *obs.values(),
+    ]
+    schema = cell_schema({name: column.type for name, column in obs.items()})
+    return pa.RecordBatch.from_arrays(arrays, schema=schema.with_metadata({GENE_TABLE_KEY: genes}))
+
+
+def _row_of(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) row of every stored entry."""
+    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+
+
+def _steps(rows: Rows) -> NDArray[np.int32]:
+    """(N,) distance to the previous gene of the same row; 1 at the start of a row."""
+    steps = np.ones(len(rows.indices), dtype=np.int32)
+    np.subtract(rows.indices[1:], rows.indices[:-1], out=steps[1:])
+    starts = rows.indptr[:-1]
+    steps[starts[starts < len(steps)]] = 1
+    return steps
+
+
+def _sorted(rows: Rows) -> Rows:
+    """The same rows with ascending genes."""
+    if (_steps(rows) >= 0).all():
+        return rows
+    order = np.lexsort((rows.indices, _row_of(rows.indptr)))
+    return Rows(rows.indptr, rows.indices[order], rows.data[order])
+
+
+def _reasons(rows: Rows, counts: bool) -> dict[int, str]:
+    """Why a row is refused, for every row that is: row number to "CODE: why"."""
+    data, steps = rows.data, _steps(rows)
+    limit = MAX_COUNT if counts else float(np.finfo(np.float32).max)
+    # NaN fails every comparison, so a batch that passes here holds none.
+    if len(data) == 0 or (data.min() >= 0 and data.max() <= limit and steps.min() > 0 and (not counts or _whole(data))):
+        return {}
+    infinite = np.isinf(data) if data.dtype.kind == "f" else np.zeros(len(data), dtype=bool)
+    checks = [
+        ("NAN", data != data, "not a number"),
+        ("INFINITE", infinite, "not a finite number"),
+        ("NEGATIVE", data < 0, "counts and log values are never negative"),
+        ("TOO_LARGE", data > limit, "more than 2**24" if counts else "more than float32 can hold"),
+        ("DUPLICATE_ENTRY", steps == 0, "the gene is stored twice in this row"),
+        ("NOT_COUNTS", (data != np.rint(data)) & counts, "counts are whole numbers"),
+    ]
+    found: dict[int, str] = {}
+    for code, bad, why in checks:
+        if not bad.any():
+            continue
+        entries = np.flatnonzero(bad)
+        of_row = np.searchsorted(rows.indptr, entries, side="right") - 1
+        first_rows, first = np.unique(of_row, return_index=True)
+        for row, entry in zip(first_rows.tolist(), entries[first].tolist(), strict=True):
+            found.setdefault(row, f"{code}: {data[entry]} at gene {rows.indices[entry]}; {why}")
+    return found
+
+
+def _whole(data: NDArray[Any]) -> bool:
+    return data.dtype.kind in "iu" or bool((data == np.rint(data)).all())

@@ -1,0 +1,253 @@
+"""Cells from CELLxGENE Census: a published release, or a SOMA store of the same layout on disk or in a bucket.
+
+Census facts (read in cellxgene-census 1.18): obs holds `nnz` and `is_primary_data`, `ms/RNA/X/raw` sparse float32
+counts in tiles of 2,048 x 2,048, joinids run from 0.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import pyarrow as pa
+from pydantic import PositiveInt, field_validator, model_validator
+
+from xfm.core.config import Config
+from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
+from xfm.core.source import Shard
+from xfm.sources.cells import cell_batch, cell_schema
+from xfm.sources.census_arrays import (
+    check_embedding,
+    context,
+    experiment_of,
+    hosted_embedding,
+    open_store,
+    read_counts,
+    read_embedding,
+)
+from xfm.sources.census_tables import PRIMARY, about, obs_types, read_genes, read_obs, selected
+from xfm.sources.census_tiles import Tally
+from xfm.sources.gene_table import encode_genes, missing
+
+logger = logging.getLogger(__name__)
+
+# Kept for at least five years each; weekly releases live for a month.
+LONG_TERM_RELEASES = ("2025-11-08", "2025-01-30", "2024-07-01", "2023-12-15", "2023-07-25", "2023-05-15")
+ATTEMPTS = 4
+
+
+class Survey(NamedTuple):
+    """One pass over obs: the shards, how many cells, their digest, and what the store says about itself."""
+
+    shards: tuple[Shard, ...]
+    cells: int
+    digest: str
+    about: dict[str, str]
+
+
+class Census(Config):
+    """Cells from CELLxGENE Census."""
+
+    kind: Literal["census"] = "census"
+    release: str | None = None
+    """Date of a published release, e.g. 2025-11-08. Moving names such as "stable" are refused."""
+    uri: str | None = None
+    """A SOMA store of Census layout instead of a release: a folder or an address such as s3://bucket/store."""
+    organism: str = "homo_sapiens"
+    """Experiment under census_data."""
+    measurement: str = "RNA"
+    """Measurement of the experiment."""
+    x_name: str = "raw"
+    """Layer of X. Whole numbers are required of every layer except "normalized"."""
+    value_filter: str | None = None
+    """Which cells, in SOMA's language: "tissue_general == 'lung' and disease == 'normal'"."""
+    primary_only: bool = True
+    """Leave out cells that another data set of Census also holds: is_primary_data == True is added to the filter."""
+    obs: tuple[str, ...] = ()
+    """obs columns to carry along, e.g. cell_type,donor_id. Categories become strings."""
+    obsm: tuple[str, ...] = ()
+    """Embeddings to carry along as columns obsm_NAME: a layer of obsm, else `embedding_uri`, else one hosted by Census
+    for the release."""
+    embedding_uri: str | None = None
+    """Address of the SOMA array that holds the one embedding of `obsm` the store does not."""
+    shard_rows: PositiveInt = 2048
+    """Most cells in a shard. Shards keep to storage tiles of 2,048 joinids, and hold fewer where cells are deep."""
+    gene_column: str | None = None
+    """The var column that names genes. By default feature_name and feature_id."""
+
+    @field_validator("release")
+    @classmethod
+    def _pinned(cls, release: str | None) -> str | None:
+        if release is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", release):
+            raise ValueError(
+                f"release {release!r} is not a date. Results must name the data they came from, and names like "
+                f'"stable" or "latest" move. Long-term releases: {", ".join(LONG_TERM_RELEASES)}'
+            )
+        return release
+
+    @field_validator("uri", "embedding_uri")
+    @classmethod
+    def _absolute(cls, address: str | None) -> str | None:
+        # A worker's current folder is not the driver's.
+        return address if address is None or "://" in address else str(Path(address).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.release is None) == (self.uri is None):
+            raise ValueError(
+                f"give either release (long-term: {', '.join(LONG_TERM_RELEASES)}) or uri, found "
+                f"release={self.release!r} and uri={self.uri!r}"
+            )
+        return self
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch."""
+        with self._experiment() as experiment:
+            return cell_schema(obs_types(experiment.obs, self.obs, self.primary_only) | self._obsm_types(experiment))
+
+    def filter(self) -> str | None:
+        """The filter as it is sent to the store."""
+        parts = [f"({self.value_filter})"] if self.value_filter else []
+        parts += [f"{PRIMARY} == True"] if self.primary_only else []
+        return " and ".join(parts) or None
+
+    def shards(self) -> Sequence[Shard]:
+        """Ranges of joinids with the exact number of selected cells in each.
+
+        Raises:
+            Refused: NO_ROWS, BAD_FILTER, NO_OBS_COLUMN, NO_PRIMARY, NO_EMBEDDING, NO_STORE, NO_RELEASE, NOT_CENSUS.
+        """
+        return self._survey().shards
+
+    def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:
+        """The cells of one shard as one batch. A remote store is asked up to four times.
+
+        Raises:
+            ShardRefused: the store no longer holds the promised cells, or is damaged.
+            EnvironmentProblem: a remote store does not answer.
+        """
+        import tiledbsoma
+
+        remote = self.uri is None or "://" in self.uri
+        for attempt in range(ATTEMPTS):
+            try:
+                batch = self._read(shard)
+                break
+            except tiledbsoma.SOMAError as error:
+                if not remote:
+                    raise ShardRefused("STORE_UNREADABLE", f"shard {shard.key}: {error}") from error
+                if attempt == ATTEMPTS - 1:
+                    raise EnvironmentProblem(f"shard {shard.key}: no answer in {ATTEMPTS} attempts: {error}") from error
+                logger.warning("shard %s: attempt %d failed: %s", shard.key, attempt + 1, error)
+                time.sleep(2.0**attempt)
+        yield batch
+
+    def genes(self) -> pa.Table | None:
+        """The gene table, in the order of var."""
+        return _cached_genes(self._without_shape()) if self.release else _genes(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Release or address, the complete filter, and a digest of (joinid, nnz) over the selected cells."""
+        survey = self._survey()
+        origin = {"release": self.release} if self.release else {"uri": self.uri}
+        cells = {"cells": survey.cells, "cells_digest": survey.digest}
+        return {**origin, "organism": self.organism, "filter": self.filter(), **cells, "census": survey.about}
+
+    def _survey(self) -> Survey:
+        # A release never changes, and obs of all of Census is worth reading once.
+        return _cached_survey(self) if self.release else _survey(self)
+
+    def _without_shape(self) -> "Census":
+        """This recipe without what the gene table does not depend on."""
+        return self.model_copy(update={"value_filter": None, "obs": (), "obsm": (), "shard_rows": 1})
+
+    @contextmanager
+    def _experiment(self) -> Iterator[Any]:
+        with open_store(self.release, self.uri) as store:
+            yield experiment_of(store, self.organism, self.measurement, self.x_name)
+
+    def _obsm_types(self, experiment: Any) -> dict[str, pa.DataType]:
+        types = {}
+        for name in self.obsm:
+            with self._embedding(experiment, name) as array:
+                types[f"obsm_{name}"] = pa.list_(pa.float32(), int(array.shape[1]))
+        return types
+
+    @contextmanager
+    def _embedding(self, experiment: Any, name: str) -> Iterator[Any]:
+        """The array of one embedding: in the store, at `embedding_uri`, or hosted."""
+        import tiledbsoma
+
+        measurement = experiment.ms[self.measurement]
+        layers = measurement.obsm if "obsm" in measurement else {}
+        if name in layers:
+            yield layers[name]
+            return
+        elsewhere = [other for other in self.obsm if other not in layers]
+        if self.embedding_uri is not None and len(elsewhere) == 1:
+            address = self.embedding_uri
+        elif self.release is not None and self.embedding_uri is None:
+            address = hosted_embedding(name, self.organism, self.release)
+        else:
+            raise Refused(
+                "NO_EMBEDDING",
+                f"{missing('obsm layer', name, sorted(layers))}. embedding_uri names the array of one embedding; "
+                f"{len(elsewhere)} are not in the store: {', '.join(elsewhere)}",
+            )
+        try:
+            array = tiledbsoma.open(address, context=context(address))
+        except tiledbsoma.DoesNotExistError as error:
+            raise Refused("NO_EMBEDDING", f"there is no SOMA array at {address} for embedding {name!r}") from error
+        with array:
+            check_embedding(array, self.release, self.organism)
+            yield array
+
+    def _read(self, shard: Shard) -> pa.RecordBatch:
+        with self._experiment() as experiment:
+            types = obs_types(experiment.obs, self.obs, self.primary_only)
+            joinids, obs = read_obs(experiment.obs, shard, types, self.filter())
+            genes = self.genes()
+            assert genes is not None
+            layer = experiment.ms[self.measurement].X[self.x_name]
+            rows = read_counts(layer, joinids, genes.num_rows)
+            for name in self.obsm:
+                with self._embedding(experiment, name) as array:
+                    obs[f"obsm_{name}"] = read_embedding(array, joinids)
+        row_ids = [str(joinid) for joinid in joinids.tolist()]
+        counts = self.x_name != "normalized"
+        return cell_batch(rows, row_ids=row_ids, shard=shard.key, obs=obs, genes=encode_genes(genes), counts=counts)
+
+
+def _survey(census: Census) -> Survey:
+    tally = Tally(census.shard_rows)
+    census.genes()
+    with open_store(census.release, census.uri) as store:
+        experiment = experiment_of(store, census.organism, census.measurement, census.x_name)
+        obs_types(experiment.obs, census.obs, census.primary_only)
+        census._obsm_types(experiment)
+        for table in selected(experiment.obs, census.filter()):
+            nnz = table["nnz"].to_numpy() if "nnz" in table.column_names else None
+            tally.add(table["soma_joinid"].to_numpy(), nnz)
+        summary = about(store)
+    if tally.rows == 0:
+        raise Refused("NO_ROWS", f"no cell of {census.release or census.uri} passes the filter {census.filter()}")
+    origin = census.release or re.sub(r"[^A-Za-z0-9._-]+", "_", (census.uri or "").rstrip("/").split("/")[-1])[:100]
+    shards = tuple(
+        Shard(f"census-{origin}-{number:06d}", run.start, run.stop, run.rows) for number, run in enumerate(tally.runs())
+    )
+    logger.info("%d cells in %d shards, filter: %s", tally.rows, len(shards), census.filter() or "none")
+    return Survey(shards, tally.rows, tally.digest(), summary)
+
+
+def _genes(census: Census) -> pa.Table:
+    with census._experiment() as experiment:
+        return read_genes(experiment.ms[census.measurement].var, census.gene_column)
+
+
+_cached_survey = lru_cache(maxsize=4)(_survey)
+_cached_genes = lru_cache(maxsize=4)(_genes)

@@ -1,0 +1,104 @@
+"""The two tables of a Census experiment: obs, filtered and cut into shards, and var, the genes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
+from xfm.core.source import Shard
+from xfm.sources.gene_table import gene_table, identifier_columns, missing
+
+PRIMARY = "is_primary_data"
+
+
+def obs_types(obs: Any, names: tuple[str, ...], primary_only: bool) -> dict[str, pa.DataType]:
+    """Types of the obs columns asked for, categories as strings.
+
+    Raises:
+        Refused: NO_OBS_COLUMN or NO_PRIMARY.
+    """
+    for name in names:
+        if name not in obs.schema.names:
+            raise Refused("NO_OBS_COLUMN", missing("obs column", name, obs.schema.names))
+    if primary_only and PRIMARY not in obs.schema.names:
+        raise Refused("NO_PRIMARY", f"obs has no column {PRIMARY}; to read all cells say --source.primary_only false")
+    return {name: _plain_type(obs.schema.field(name).type) for name in names}
+
+
+def read_obs(
+    obs: Any, shard: Shard, types: dict[str, pa.DataType], value_filter: str | None
+) -> tuple[NDArray[np.int64], dict[str, pa.Array]]:
+    """(R,) ascending joinids of a shard's cells, and their obs columns.
+
+    Raises:
+        ShardRefused: ROWS_CHANGED.
+    """
+    columns = list(dict.fromkeys(["soma_joinid", *types]))
+    query = {"coords": (slice(shard.start, shard.stop - 1),), "column_names": columns, "value_filter": value_filter}
+    last = obs.domain[0][1]  # a range wholly beyond it is an error to SOMA, not an empty answer
+    tables = list(obs.read(**query)) if shard.start <= last else []
+    found = sum(table.num_rows for table in tables)
+    if found != shard.rows:
+        raise ShardRefused(
+            "ROWS_CHANGED",
+            f"shard {shard.key}: {shard.rows} rows promised, {found} found. Was the filter or the store changed "
+            "since listing?",
+        )
+    joinids = np.concatenate([table["soma_joinid"].to_numpy() for table in tables])
+    order = np.argsort(joinids)
+    arrays = {}
+    for name, kind in types.items():
+        chunks = [chunk.cast(kind) for table in tables for chunk in table[name].chunks]
+        arrays[name] = pa.concat_arrays(chunks).take(pa.array(order))
+    return joinids[order], arrays
+
+
+def selected(obs: Any, value_filter: str | None) -> Iterator[pa.Table]:
+    """joinid and nnz of the selected cells, in batches."""
+    import tiledbsoma
+
+    columns = [name for name in ("soma_joinid", "nnz") if name in obs.schema.names]
+    try:
+        yield from obs.read(column_names=columns, value_filter=value_filter)
+    except tiledbsoma.SOMAError as error:
+        try:
+            obs.read(coords=(slice(0, 0),), column_names=columns).concat()
+        except tiledbsoma.SOMAError as unfiltered:
+            raise EnvironmentProblem(f"obs cannot be read, with or without a filter: {unfiltered}") from unfiltered
+        reason = str(error).split("\n")[0]
+        raise Refused(
+            "BAD_FILTER", f"filter {value_filter}: {reason}. obs has the columns {', '.join(obs.schema.names)}"
+        ) from error
+
+
+def about(store: Any) -> dict[str, str]:
+    """What census_info/summary says about the build, where there is one."""
+    if "census_info" not in store or "summary" not in store["census_info"]:
+        return {}
+    table = store["census_info"]["summary"].read(column_names=["label", "value"]).concat()
+    return dict(zip(table["label"].to_pylist(), table["value"].to_pylist(), strict=True))
+
+
+def read_genes(var: Any, gene_column: str | None) -> pa.Table:
+    """The gene table in the order of X's columns.
+
+    Raises:
+        Refused: NO_GENE_COLUMN, or NOT_CENSUS where joinids of var do not run from 0 without gaps.
+    """
+    text = [field.name for field in var.schema if _plain_type(field.type) == pa.string()]
+    names = identifier_columns(text, gene_column)
+    if not names:
+        raise Refused("NO_GENE_COLUMN", f"no column of var names genes: {', '.join(text)}; set gene_column")
+    table = var.read(column_names=["soma_joinid", *names]).concat().sort_by("soma_joinid")
+    if not np.array_equal(table["soma_joinid"].to_numpy(), np.arange(table.num_rows)):
+        raise Refused("NOT_CENSUS", "joinids of var do not run from 0 without gaps")
+    return gene_table({name: table[name].cast(pa.string()).combine_chunks() for name in names})
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    return pa.string() if pa.types.is_large_string(kind) else kind

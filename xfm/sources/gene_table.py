@@ -1,0 +1,58 @@
+"""The gene table: every identifier a source knows for its genes, one row a gene, carried with each batch.
+
+It rides in the schema metadata of a record batch as an Arrow IPC stream, so that a tokenizer can match genes to its
+vocabulary without opening the source.
+"""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+import pyarrow as pa
+
+from xfm.core.errors import Refused
+
+# Names under which symbols and Ensembl ids are found in var; "feature_types" or "genome" are no identifiers.
+IDENTIFIER = re.compile(
+    r"(feature|gene)[ _.-]?(id|name|symbol|short[ _.-]?name)?s?|symbols?|ens(embl|g)?([ _.-].*)?|.*ensembl.*|hgnc.*|"
+    r"gene[ _.-]?(id|name|symbol)s?[ _.-].*|(stable|original)[ _.-]?(gene[ _.-]?)?(id|name)s?",
+    re.IGNORECASE,
+)
+
+
+def identifier_columns(columns: list[str], gene_column: str | None) -> list[str]:
+    """Those of the string columns of a var table that name genes.
+
+    Raises:
+        Refused: `gene_column` is asked for and not there.
+    """
+    if gene_column is None:
+        return [name for name in columns if name == "index" or IDENTIFIER.fullmatch(name)]
+    if gene_column not in columns:
+        raise Refused("NO_GENE_COLUMN", missing("gene column", gene_column, columns))
+    return [gene_column]
+
+
+def missing(what: str, name: str, known: list[str]) -> str:
+    """What was asked, what is nearest, what there is."""
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"no {what} {name!r}.{hint} There are: {', '.join(known)}"
+
+
+def gene_table(columns: Mapping[str, pa.Array]) -> pa.Table:
+    """One string column per identifier."""
+    return pa.table({name: column.cast(pa.string()) for name, column in columns.items()})
+
+
+def encode_genes(table: pa.Table) -> bytes:
+    """The table as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def decode_genes(encoded: bytes) -> pa.Table:
+    """The table of an Arrow IPC stream."""
+    return pa.ipc.open_stream(encoded).read_all()

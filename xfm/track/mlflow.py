@@ -1,0 +1,275 @@
+"""Records to MLflow, through its client with explicit run ids: nothing global, any thread.
+
+`start_run` gives a job its tracker, `send_pending` sends later what could not be sent. MLflow is imported in the
+sending thread, so a job does not wait the seconds that takes. Limits of names and values: mlflow.utils.validation.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xfm.core.errors import EnvironmentProblem
+from xfm.track.redact import HIDDEN, redact_text
+from xfm.track.sender import LineRefused, RunGone, SpoolSender, TryLater, last_server
+from xfm.track.server import artifact_location, tracking_uri
+from xfm.track.spool import Record, Spool
+from xfm.track.tracker import SpoolTracker, open_run
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME = 250
+MAX_PARAM = 6000
+MAX_TAG = 8000
+MAX_DIGEST = 36
+METRICS_PER_CALL = 1000
+PAIRS_PER_CALL = 100
+RUN_TAG = "xfm.run"  # our id of the run: finds it again where a crash came between creating and remembering it
+
+# MLflow's own defaults wait up to 8 times 2 minutes and report usage to its vendor. Set only where unset.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+# The server is well, and says that it will never take this.
+NEVER = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
+
+
+def start_run(
+    spool: Path,
+    name: str,
+    *,
+    uri: str,
+    experiment: str = "xfm",
+    tags: Mapping[str, str] | None = None,
+    sync: str = "",
+    close_timeout_s: float = 20.0,
+) -> SpoolTracker:
+    """A job's tracker: records go to the spool and from there to MLflow. Returns at once and never raises for it.
+
+    Args:
+        spool: a local file; the same file continues the same MLflow run.
+        name: run name shown to people.
+        uri: tracking URI, see `tracking_uri`.
+        experiment: MLflow experiment.
+        tags: words to find the run by.
+        sync: the command that sends what is left, named in the warning.
+        close_timeout_s: how long closing may wait for the server.
+    """
+    file = Spool(spool)
+    sender = SpoolSender(file, redact_text(uri), lambda: MLflowDelivery(uri))
+    tracker = open_run(
+        file, name, sender=sender, experiment=experiment, tags=tags, sync=sync, close_timeout_s=close_timeout_s
+    )
+    sender.start()
+    return tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a sync left behind.
+
+    Attributes:
+        uri: where it was sent, without credentials.
+        waiting: lines the server did not answer for.
+        refused: `line N: reason` for each line it does not take.
+    """
+
+    uri: str
+    waiting: int
+    refused: list[str]
+
+
+def send_pending(spool: Path, uri: str | None = None, timeout_s: float = 300.0) -> Sent:
+    """Sends what a job could not, exactly from where it stopped.
+
+    Args:
+        spool: the job's spool.
+        uri: tracking URI; by default MLFLOW_TRACKING_URI, else the one the job used. A server that never saw this
+            spool gets all of it.
+        timeout_s: how long to try.
+
+    Raises:
+        EnvironmentProblem: no spool there, or the job's URI held credentials, which are never written down.
+    """
+    if not spool.is_file():
+        raise EnvironmentProblem(f"no records to send: {spool} does not exist. Was tracking on, and is OUTPUT right?")
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or last_server(spool) or tracking_uri(str(spool.parent))
+    if HIDDEN in uri:
+        raise EnvironmentProblem(f"the job sent to {uri}; its credentials are not kept: set MLFLOW_TRACKING_URI")
+    file = Spool(spool)
+    sender = SpoolSender(file, redact_text(uri), lambda: MLflowDelivery(uri))
+    sender.start(is_sync=True)
+    waiting = sender.finish(timeout_s)
+    file.close()
+    return Sent(redact_text(uri), waiting, sender.refused())
+
+
+class MLflowDelivery:
+    """An MLflow client that takes spool records. One method per kind of record, found by its name."""
+
+    def __init__(self, uri: str) -> None:
+        """Raises TryLater where the store cannot be opened."""
+        for variable, value in ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        self._uri = uri
+        self._experiments: dict[str, str] = {}
+        try:
+            import mlflow
+
+            # Both tell in many lines what we tell in one.
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            self._entities = mlflow.entities
+            self._error = mlflow.exceptions.MlflowException
+        except Exception as error:  # noqa: BLE001 - see deliver()
+            raise TryLater(f"cannot open {redact_text(uri)}: {_first_line(error)}") from None
+
+    def deliver(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        """Sends one record, or several metric records of one run."""
+        op = records[0].get("op", "")
+        send = getattr(self, f"_send_{op}", None)
+        if send is None:
+            raise LineRefused(f"unknown record {op!r}: written by a newer xfm?")
+        if op != "open" and records[0]["run"] not in runs:
+            raise LineRefused(f"run {records[0]['run']} was never opened")
+        try:
+            send(records, runs)
+        except (TryLater, LineRefused, RunGone):
+            raise
+        # Stores, HTTP, and the clients of every artifact store raise types of their own. This is the one place where
+        # anything at all may go wrong without the job's fault, and must not end the thread.
+        except Exception as error:  # noqa: BLE001
+            reason = _first_line(error)
+            if op != "open" and getattr(error, "error_code", None) in NEVER:
+                raise LineRefused(reason) from None
+            if op == "artifact" and not isinstance(error, self._error | OSError):
+                # For instance: the client of the artifact store is not installed. The metrics behind it go on.
+                raise LineRefused(f"{records[0]['path']}: {reason}") from None
+            raise TryLater(f"{redact_text(self._uri)}: {reason}") from None
+
+    def _send_open(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        record = records[0]
+        ours = record["run"]
+        attempt = {"attempt": str(record["attempt"])}
+        if ours in runs:
+            self._check_alive(runs[ours])
+            self._client.update_run(runs[ours], status="RUNNING")
+            self._set_tags(runs[ours], record["tags"] | attempt)
+            return
+        experiment = self._experiment(record["experiment"])
+        found = self._client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{ours}'", max_results=1)
+        if found:
+            runs[ours] = found[0].info.run_id
+            self._set_tags(runs[ours], record["tags"] | attempt)
+            return
+        own = {RUN_TAG: ours, "mlflow.user": record["user"], "mlflow.source.name": record["source"]}
+        if record["parent"] in runs:
+            own["mlflow.parentRunId"] = runs[record["parent"]]
+        run = self._client.create_run(experiment, record["time"], own | attempt, record["name"])
+        runs[ours] = run.info.run_id
+        self._set_tags(runs[ours], record["tags"])
+
+    def _check_alive(self, run: str) -> None:
+        try:
+            stage = self._client.get_run(run).info.lifecycle_stage
+        except self._error as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise RunGone(f"{redact_text(self._uri)} does not know run {run} any more") from None
+            raise
+        if stage != "active":
+            raise RunGone(f"run {run} was deleted at {redact_text(self._uri)}")
+
+    def _experiment(self, name: str) -> str:
+        if name not in self._experiments:
+            known = self._client.get_experiment_by_name(name)
+            if known is not None and known.lifecycle_stage != "active":
+                raise TryLater(
+                    f"experiment {name!r} was deleted at {redact_text(self._uri)}: restore it or name another"
+                )
+            place = artifact_location(self._uri, name)
+            self._experiments[name] = known.experiment_id if known else self._client.create_experiment(name, place)
+        return self._experiments[name]
+
+    def _send_params(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        run = runs[records[0]["run"]]
+        logged = self._client.get_run(run).data.params
+        new: dict[str, str] = {}
+        changed: dict[str, str] = {}
+        for name, value in records[0]["params"].items():
+            key, kept = clean_name(name), value
+            if len(value) > MAX_PARAM:
+                file = f"params/{key}.json"
+                self._client.log_text(run, value, file)
+                digest = hashlib.sha256(value.encode()).hexdigest()[:16]
+                kept = f"{len(value)} characters, sha256 {digest}, see artifact {file}"
+            if key not in logged:
+                new[key] = kept
+            elif logged[key] != kept:
+                changed[f"param_changed.{key}"] = kept
+        for pairs in _chunks(list(new.items()), PAIRS_PER_CALL):
+            self._client.log_batch(run, params=[self._entities.Param(k, v) for k, v in pairs], synchronous=True)
+        self._set_tags(run, changed)
+
+    def _send_metrics(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        run = runs[records[0]["run"]]
+        dropped: dict[str, str] = {}
+        metrics: list[Any] = []
+        for record in records:
+            time, step = record["time"], record["step"]
+            metrics += [self._entities.Metric(clean_name(k), v, time, step) for k, v in record["metrics"].items()]
+            dropped |= {f"not_finite.{k}": f"{v} at step {step}, not sent" for k, v in record["dropped"].items()}
+        for some in _chunks(metrics, METRICS_PER_CALL):
+            self._client.log_batch(run, metrics=some, synchronous=True)
+        self._set_tags(run, dropped)
+
+    def _send_tags(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        self._set_tags(runs[records[0]["run"]], records[0]["tags"])
+
+    def _set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
+        pairs = [self._entities.RunTag(clean_name(name), str(value)[:MAX_TAG]) for name, value in tags.items()]
+        for some in _chunks(pairs, PAIRS_PER_CALL):
+            self._client.log_batch(run, tags=some, synchronous=True)
+
+    def _send_artifact(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        path = Path(records[0]["path"])
+        if not path.is_file():
+            raise LineRefused(f"artifact {path} is not there any more")
+        self._client.log_artifact(runs[records[0]["run"]], str(path), records[0]["folder"] or None)
+
+    def _send_dataset(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        record = records[0]
+        source = json.dumps({"uri": record["source"], "digest": record["digest"]})
+        data = self._entities.Dataset(record["name"][:500], record["digest"][:MAX_DIGEST], "xfm", source)
+        context = self._entities.InputTag("mlflow.data.context", "input")
+        self._client.log_inputs(runs[record["run"]], [self._entities.DatasetInput(data, [context])])
+
+    def _send_close(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        self._client.set_terminated(runs[records[0]["run"]], records[0]["status"], records[0]["time"])
+
+
+def clean_name(name: str) -> str:
+    """A name MLflow takes: letters, digits and `_-. :/`, at most 250 long, no path that resolves to another."""
+    cleaned = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("/") or "_"
+    cleaned = re.sub(r"^\.+", "_", cleaned)
+    if len(cleaned) > MAX_NAME:
+        cleaned = f"{cleaned[: MAX_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return cleaned
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _first_line(error: Exception) -> str:
+    return redact_text(str(error).strip().partition("\n")[0][:200] or type(error).__name__)
