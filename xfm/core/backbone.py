@@ -40,12 +40,20 @@ class BackboneConfig(Protocol):
         """SHA-256 of the weights and of the vocabulary, and the resolved revision. Part of the fingerprint."""
         ...
 
+    def describe(self) -> dict[str, Any]:
+        """What the checkpoint holds and what of it is not used, for the report. Reads the weights once.
+
+        Raises:
+            Refused: they cannot be used.
+        """
+        ...
+
     def n_layers(self) -> int:
-        """Transformer blocks, from the checkpoint's settings alone."""
+        """Transformer blocks."""
         ...
 
     def dim(self) -> int:
-        """Width of a state, from the checkpoint's settings alone."""
+        """Width of a state."""
         ...
 
     def check_genes(self, genes: pa.Table) -> dict[str, Any]:

@@ -29,7 +29,10 @@ def fingerprint(recipe: dict[str, Any]) -> str:
 
 
 def differing_fields(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    """`path: old -> new` for every leaf in which two recipes differ."""
+    """`path: old -> new` for every leaf in which two recipes differ.
+
+    Null and absent are alike: a later version's new field, unset, does not part a run from its earlier half.
+    """
     lines: list[str] = []
     for key in sorted(a.keys() | b.keys()):
         path, old, new = f"{prefix}{key}", a.get(key), b.get(key)

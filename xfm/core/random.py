@@ -34,7 +34,7 @@ def mix(words: U64) -> U64:
 
 def uniform(words: U64) -> NDArray[np.float64]:
     """(N,) mixed words to (N,) numbers in [0, 1), from their upper 53 bits."""
-    return (words >> np.uint64(11)) * 2.0**-53
+    return (words >> np.uint64(11)) * np.float64(2.0**-53)
 
 
 def in_fraction(seed: int, keys: list[str], fraction: float) -> NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import socket
 import sys
 from importlib.metadata import version
 
@@ -41,6 +43,8 @@ def connect() -> None:
         return
     if tuple(int(part) for part in version("ray").split(".")[:2]) < MIN_RAY:
         raise EnvironmentProblem(f"ray {version('ray')} is too old; xfm needs {'.'.join(map(str, MIN_RAY))} or newer")
+    if address:
+        _knock(address)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address:
@@ -53,6 +57,22 @@ def connect() -> None:
         raise EnvironmentProblem(
             f"Ray did not start ({where}): {error}. Is the address right and RAY_AUTH_TOKEN set for that cluster?"
         ) from error
+    # Ray's native part takes SIGTERM for a crash; this puts back whatever handler Python has.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _knock(address: str) -> None:
+    """Ray itself takes minutes to say that nobody listens."""
+    host, _, port = address.rpartition("://")[2].partition(":")
+    if not port.isdigit():
+        return  # "auto" and the like: Ray's to resolve
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there, correct the address, or "
+            "unset RAY_ADDRESS to use this machine alone."
+        ) from None
 
 
 def disconnect() -> None:

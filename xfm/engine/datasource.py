@@ -29,7 +29,7 @@ class ShardDatasource(Datasource):
     """
 
     def __init__(self, source: Source, backbone: BackboneConfig, seed: int, shards: Sequence[Shard]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._shards = list(shards)
         # One copy in the object store instead of one in each of possibly tens of thousands of tasks.
         self._recipe = ray.put((source, backbone, seed))
@@ -42,7 +42,7 @@ class ShardDatasource(Datasource):
         self,
         parallelism: int,  # noqa: ARG002
         per_task_row_limit: int | None = None,  # noqa: ARG002
-        **_: Any,
+        data_context: Any = None,  # noqa: ARG002
     ) -> list[ReadTask]:
         """One task a shard, whatever parallelism Ray would like."""
         metadata = BlockMetadata(num_rows=1, size_bytes=None, input_files=None, exec_stats=None)

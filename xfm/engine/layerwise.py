@@ -25,7 +25,7 @@ from xfm.engine.storage import below
 from xfm.engine.stage import StageResult, run_stage
 from xfm.loops.layerwise import BASELINES, F64, READOUTS, Design, FitLayers, ScoreLayers, score_columns
 from xfm.loops.layerwise_report import LABELS, Scores
-from xfm.loops.readouts import Readouts, fit_affine, fit_gene_baselines, fit_ridge, raw_mse
+from xfm.loops.readouts import Readouts, fit_readouts
 from xfm.metrics.regression import SUMS
 from xfm.plots.layer_curve import Baseline, Series, draw_layer_curve
 
@@ -89,23 +89,7 @@ def fit(work: Layerwise, shards: Sequence[Shard]) -> tuple[Readouts, dict[tuple[
     with work.open("fit") as output:
         work.stage("fit", shards, lambda design: partial(FitLayers, work.backbone, design, identity=identity), output)
         sums = _merge_sums(output, [shard.key for shard in shards])
-    if "genes" not in sums:
-        raise Refused("NO_FIT_CELLS", "no cell fell to the fitting side; raise --fit_fraction or give more cells")
-    affine, ridge = {}, {}
-    for mode in work.design.modes:
-        for layer in range(work.backbone.n_layers() + 1):
-            key = f"l{layer:02d}"
-            affine[mode, layer] = fit_affine(sums[f"{mode}_moments_{key}"])
-            size = work.backbone.dim() + 2
-            halves = [sums.get(f"{mode}_gram{half}_{key}", np.zeros(size * size)) for half in (0, 1)]
-            ridge[mode, layer] = fit_ridge((halves[0].reshape(size, size), halves[1].reshape(size, size)))
-    best = {}
-    for mode in work.design.modes:
-        raw = [raw_mse(sums[f"{mode}_moments_l{layer:02d}"]) for layer in range(work.backbone.n_layers() + 1)]
-        calibrated = [_residual(sums[f"{mode}_moments_l{layer:02d}"]) for layer in range(work.backbone.n_layers() + 1)]
-        linear = [ridge[mode, layer].validation_mse for layer in range(work.backbone.n_layers() + 1)]
-        best |= {(mode, name): int(np.argmin(e)) for name, e in zip(READOUTS, (raw, calibrated, linear), strict=True)}
-    return Readouts(fit_gene_baselines(sums["genes"].reshape(-1, 5)), affine, ridge), best
+    return fit_readouts(sums, work.design.modes, work.backbone.n_layers(), work.backbone.dim())
 
 
 def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], StageResult]:
@@ -187,11 +171,3 @@ def _merge_sums(output: Output, keys: Sequence[str]) -> dict[str, F64]:
 def _read_part(output: Output, key: str) -> pa.Table:
     with tempfile.TemporaryDirectory() as scratch:
         return pq.read_table(output.local_copy(part_name(key), Path(scratch)), memory_map=False)
-
-
-def _residual(moments: F64) -> float:
-    """Mean squared error of the calibrated prediction on the cells it was fitted on."""
-    n, p, t, pp, pt, tt = moments
-    line = fit_affine(moments)
-    a, b = line.scale, line.shift
-    return float((tt - 2 * a * pt - 2 * b * t + a * a * pp + 2 * a * b * p + n * b * b) / n)

@@ -52,7 +52,7 @@ def plan(workers: int | None, gpus: float) -> Plan:
     Raises:
         EnvironmentProblem: fewer GPUs than asked for.
     """
-    have = ray.cluster_resources()
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, all_gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     if cpus < 1:
         raise EnvironmentProblem(f"the Ray cluster has {cpus:g} CPUs; a job needs at least 1")

@@ -48,17 +48,16 @@ def plan_shards(job: str, config: JobConfig, source: Source, backbone: BackboneC
         Refused: nothing readable, no overlap with the vocabulary, no or a broken checkpoint.
     """
     weights = backbone.identity()
+    checkpoint = backbone.describe()
     shards = source.shards()
     table = source.genes()
     genes = backbone.check_genes(table) if table is not None else {}
     if genes:
-        logger.info(
-            "genes: %d of %d (%s) are in the vocabulary", genes["matched"], genes["genes"], genes["column"]
-        )
+        logger.info("genes: %d of %d (%s) are in the vocabulary", genes["matched"], genes["genes"], genes["column"])
     if genes.get("repeated"):
         logger.warning("%d genes share a %s with another; each keeps its own token", genes["repeated"], genes["column"])
     recipe = {"job": job, "config": config.recipe(), "weights": weights, "data": source.identity()}
-    return ShardPlan(shards, genes, {"job": job, "recipe": recipe, "versions": versions()})
+    return ShardPlan(shards, genes, {"job": job, "recipe": recipe, "checkpoint": checkpoint, "versions": versions()})
 
 
 def chosen_layers(layers: Sequence[int] | Literal["all"], n_layers: int) -> tuple[int, ...]:
@@ -69,15 +68,15 @@ def chosen_layers(layers: Sequence[int] | Literal["all"], n_layers: int) -> tupl
     """
     if layers == "all":
         return tuple(range(n_layers + 1))
+    if not layers:
+        raise Refused("NO_LAYER", f"--layers names none; the model has layers 0 (input embedding) to {n_layers}")
     wrong = [layer for layer in layers if not 0 <= layer <= n_layers]
     if wrong:
         raise Refused("NO_LAYER", f"--layers {wrong[0]}: the model has layers 0 (input embedding) to {n_layers}")
     return tuple(sorted(set(layers)))
 
 
-def describe_plan(
-    plan: ShardPlan, columns: int, dim: int, itemsize: int, workers: int | None, gpus: float
-) -> str:
+def describe_plan(plan: ShardPlan, columns: int, dim: int, itemsize: int, workers: int | None, gpus: float) -> str:
     """What `--dry-run` prints."""
     rows = plan.rows
     size = "unknown until files are inflated" if rows is None else format_bytes(rows * columns * dim * itemsize)

@@ -64,7 +64,7 @@ class OpenJob:
         self._publish("report.json", report.to_json().encode(), folder)
         self.tracker.artifact(self.output.local_copy("run.json", folder))
         self.tracker.close()
-        say("\n" + report.to_text())
+        say("\n" + _on_a_terminal(report).to_text())
         say(f"output   {self._shown}  (report.html is the page to read)")
         say(f"MLflow   {ui_command(self._tracking)}")
         if rows == 0:
@@ -106,6 +106,12 @@ def open_job(config: JobConfig, run: Mapping[str, Any]) -> Iterator[OpenJob]:
         except BaseException:
             tracker.close("FAILED")
             raise
+
+
+def _on_a_terminal(report: Report) -> Report:
+    """Without the long tables and the figures' captions, where there are summaries: they are on the page."""
+    short = [table for table in report.tables if table.name.endswith("summary")]
+    return report.model_copy(update={"tables": short, "figures": []}) if short else report
 
 
 def print_plan(text: str) -> int:

@@ -6,23 +6,31 @@ its kinds; `--help` says which belong to which. Where a higher layer changes a s
 about the old kind is dropped.
 """
 
-import argparse
 import difflib
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from xfm.core.config import Config
+from xfm.engine.flags import build_parser, kind_of, models_of
 
 ENV_PREFIX = "XFM_"
 C = TypeVar("C", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: `release: 2025-11-08` is text, with or without quotes."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as its base declares it
+        letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class UsageError(ValueError):
@@ -54,100 +62,21 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """A settings file as nested mappings.
+    """A settings file as nested mappings; `dry-run` and `dry_run` are the same key.
 
     Raises:
         UsageError: no such file, not YAML, or not a mapping.
     """
     try:
         with Path(path).open(encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            content = yaml.load(file, _Loader)  # noqa: S506 - derives from SafeLoader
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"--config {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected `field: value` lines, found {type(content).__name__}")
-    return content
-
-
-def build_parser(config: type[Config], prog: str) -> argparse.ArgumentParser:
-    """All fields as flags. Values stay strings: pydantic judges them."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=(config.__doc__ or "").strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="Exit codes: 0 done; 2 usage; 3 done, but rows or files were quarantined; 4 input or output refused; "
-        "5 environment; 143 after SIGTERM.",
-    )
-    parser.add_argument("--config", metavar="FILE.yaml", help="settings file; the environment and flags override it")
-    for name, field in config.model_fields.items():
-        models = _models(field.annotation)
-        if not models:
-            _add_flag(parser, name, field, "")
-            continue
-        group = parser.add_argument_group(name, field.description)
-        seen: dict[str, argparse.Action] = {}
-        kinds = [_kind(model) for model in models]
-        if any(kinds):
-            group.add_argument(f"--{name}.kind", metavar="|".join(kind for kind in kinds if kind), help="required")
-        for model, kind in zip(models, kinds, strict=True):
-            for inner, inner_field in model.model_fields.items():
-                flag = f"{name}.{inner}"
-                if inner == "kind":
-                    continue
-                if flag in seen:
-                    seen[flag].help = str(seen[flag].help).replace("]", f", {kind}]", 1)
-                else:
-                    seen[flag] = _add_flag(group, flag, inner_field, f"[{kind}] " if len(models) > 1 else "")
-    return parser
-
-
-def _add_flag(parser: Any, flag: str, field: FieldInfo, scope: str) -> argparse.Action:
-    text = scope + " ".join((field.description or "").split())
-    if field.is_required():
-        text += " (required)"
-    elif field.default is not None and field.default != () and field.annotation is not bool:
-        text += f" (default: {_show(field.default)})"
-    text = text.replace("%", "%%")
-    if field.annotation is bool:
-        action: argparse.Action = parser.add_argument(
-            f"--{flag}".replace("_", "-"), dest=flag, default=None, action=argparse.BooleanOptionalAction, help=text
-        )
-    else:
-        action = parser.add_argument(f"--{flag}", default=None, metavar=_metavar(field.annotation), help=text)
-    return action
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The config classes behind a field: one, or the kinds of a union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType, typing.Annotated):
-        return [model for part in get_args(annotation) for model in _models(part)]
-    return []
-
-
-def _kind(model: type[BaseModel]) -> str:
-    field = model.model_fields.get("kind")
-    return str(get_args(field.annotation)[0]) if field is not None else ""
-
-
-def _metavar(annotation: Any) -> str:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return "|".join(dict.fromkeys(_metavar(part) for part in get_args(annotation) if part is not type(None)))
-    if get_origin(annotation) is typing.Annotated:
-        return _metavar(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return "|".join(str(value) for value in get_args(annotation))
-    if get_origin(annotation) is tuple:
-        return "A,B,..."
-    return {int: "N", float: "X"}.get(annotation, "TEXT")
-
-
-def _show(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return _underscored(content)
 
 
 def _normalise(word: str, known: set[str]) -> str:
@@ -157,6 +86,11 @@ def _normalise(word: str, known: set[str]) -> str:
         return word
     same = [option for option in known if option.replace("-", "_") == flag.replace("-", "_")]
     return same[0] + equals + value if same else word
+
+
+def _underscored(content: dict[Any, Any]) -> dict[str, Any]:
+    named = {str(key).replace("-", "_"): value for key, value in content.items()}
+    return {key: _underscored(value) if isinstance(value, dict) else value for key, value in named.items()}
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +109,7 @@ def _from_environ(config: type[Config], environ: Mapping[str, str]) -> dict[str,
     flat: dict[str, str] = {}
     for name, field in config.model_fields.items():
         paths = {name}
-        for model in _models(field.annotation):
+        for model in models_of(field.annotation):
             paths |= {f"{name}.{inner}" for inner in model.model_fields}
         for path in paths:
             variable = ENV_PREFIX + path.replace(".", "__").upper()
@@ -197,15 +131,15 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split_lists(config: type[Config], values: dict[str, Any]) -> dict[str, Any]:
-    """`a,b` becomes ("a", "b") wherever the field is a tuple and the text is none of its fixed words."""
+    """`a,b` becomes ("a", "b") and 3 becomes ("3",) where the field is a tuple and has no such fixed word."""
     out: dict[str, Any] = {}
     for name, value in values.items():
         field = config.model_fields.get(name)
         if field is not None and isinstance(value, dict):
-            models = [m for m in _models(field.annotation) if _kind(m) in ("", value.get("kind"))]
+            models = [m for m in models_of(field.annotation) if kind_of(m) in ("", value.get("kind"))]
             out[name] = _split_lists(typing.cast(type[Config], models[0]), value) if models else value
-        elif field is not None and isinstance(value, str) and _takes_tuple(field.annotation, value):
-            out[name] = tuple(part.strip() for part in value.split(",") if part.strip())
+        elif field is not None and isinstance(value, str | int) and _takes_tuple(field.annotation, str(value)):
+            out[name] = tuple(part.strip() for part in str(value).split(",") if part.strip())
         else:
             out[name] = value
     return out
@@ -223,41 +157,52 @@ def _takes_tuple(annotation: Any, text: str) -> bool:
 
 def _unknown(word: str, known: set[str], prog: str) -> str:
     flag = word.partition("=")[0]
-    near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"unknown argument {flag}.{hint} `{prog} --help` lists all."
+    return f"unknown argument {flag}.{_nearest(flag, known)} `{prog} --help` lists all."
 
 
 def _explain(error: ValidationError, config: type[Config], prog: str) -> str:
-    lines = []
+    kinds = {kind_of(model) for field in config.model_fields.values() for model in models_of(field.annotation)}
+    lines: list[str] = []
     for problem in error.errors():
-        kinds = {kind for field in config.model_fields.values() for m in _models(field.annotation) if (kind := _kind(m))}
         # pydantic puts the chosen kind into the path of a union's field: source.h5ad.path is --source.path.
         path = [str(part) for i, part in enumerate(problem["loc"]) if not (i == 1 and str(part) in kinds)]
         path = [part for part in path if not part.isdigit() and not part.startswith(("literal[", "tuple["))]
-        flag = "--" + ".".join(path)
-        message, near = problem["msg"], ""
-        if problem["type"] == "missing":
-            message = "is required"
-        elif problem["type"] == "union_tag_not_found":
-            kinds_here = [_kind(model) for model in _models(config.model_fields[path[0]].annotation)]
-            flag, message = flag + ".kind", "is required: one of " + ", ".join(kinds_here)
-        elif problem["type"] == "union_tag_invalid":
-            flag = flag + ".kind"
-            message = f"unknown {problem['ctx']['tag']!r}; known: {problem['ctx']['expected_tags']}"
-        elif problem["type"] == "extra_forbidden":
-            message = "is no setting of this job"
-            options = {o for action in build_parser(config, prog)._actions for o in action.option_strings}
-            close = [] if flag in options else difflib.get_close_matches(flag, options, n=1)
-            near = f" Did you mean {close[0]}?" if close else ""
-            if flag in options:
-                message = f"is no setting of this kind of {path[0]}"
-        elif problem["input"] is not None and not isinstance(problem["input"], dict):
-            message = f"{message}, found {problem['input']!r}"
-        line = f"{flag}: {message}.{near}"
+        line = _describe(problem, path, config, prog)
         if line not in lines:
             lines.append(line)
     return "\n".join(lines)
+
+
+def _describe(problem: Any, path: list[str], config: type[Config], prog: str) -> str:
+    """One problem as pydantic reports it, in the words of the command line."""
+    flag, what = "--" + ".".join(path), problem["type"]
+    field = config.model_fields.get(path[0]) if len(path) == 1 else None
+    choices = [kind_of(model) for model in models_of(field.annotation)] if field is not None else []
+    if what == "union_tag_not_found" or (what == "missing" and len(choices) > 1):
+        return f"{flag}.kind: is required: one of {', '.join(choices)}."
+    if what == "union_tag_invalid":
+        tag = problem["ctx"]["tag"]
+        return f"{flag}.kind: unknown {tag!r}; known: {', '.join(choices)}.{_nearest(tag, choices)}"
+    if what == "missing":
+        return f"{flag}: is required."
+    if what == "extra_forbidden":
+        known = {option.replace("-", "_") for option in _options(config, prog)}
+        if flag.replace("-", "_") in known:
+            return f"{flag}: is no setting of this kind of {path[0]}."
+        return f"{flag}: is no setting of this job.{_nearest(flag, _options(config, prog))}"
+    if what == "value_error":
+        return f"{flag}: {problem['ctx']['error']}."
+    shown = problem["input"] is not None and not isinstance(problem["input"], dict)
+    return f"{flag}: {problem['msg']}" + (f", found {problem['input']!r}." if shown else ".")
+
+
+def _options(config: type[Config], prog: str) -> list[str]:
+    return [option for action in build_parser(config, prog)._actions for option in action.option_strings]
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def exit_usage(message: str, prog: str) -> typing.NoReturn:

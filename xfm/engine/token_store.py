@@ -40,7 +40,7 @@ class TokenParts:
 
 
 class TokenStore:
-    """Cells by part and row. Reads a part when one of its cells is asked for, and forgets those not asked for longest."""
+    """Cells by part and row. A part is read when a cell of it is asked for; the least recently used are forgotten."""
 
     def __init__(self, parts: TokenParts, cache_cells: int = CACHE_CELLS) -> None:
         self.parts, self.cache_cells = parts, cache_cells

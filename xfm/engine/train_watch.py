@@ -41,14 +41,23 @@ class Watch:
         max_seconds: the time budget, if there is one.
         on_record: called with each record, once.
         every_s: seconds between log lines.
+
+    Attributes:
+        seen: steps of the records that arrived.
     """
 
     def __init__(
-        self, steps: int, batch_size: int, max_seconds: float | None, on_record: Callable[[Record], None], every_s: float = 5.0
+        self,
+        steps: int,
+        batch_size: int,
+        max_seconds: float | None,
+        on_record: Callable[[Record], None],
+        every_s: float = 5.0,
     ) -> None:
         self.steps, self.batch_size, self.max_seconds, self.on_record = steps, batch_size, max_seconds, on_record
         self.every_s = every_s
         self.mailbox: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox).remote()
+        self.seen: set[float] = set()
         self._last: Record | None = None
         self._logged = time.monotonic()
         self._stop = threading.Event()
@@ -84,16 +93,19 @@ class Watch:
 
     def _fetch_now_and_then(self) -> None:
         while not self._stop.wait(1.0):
-            try:
-                self._fetch()
-            except ray.exceptions.RayError as problem:
-                # The mailbox lives on a node that may die; the trainer survives that and so must the driver.
-                logger.debug("no news from the workers: %s", problem)
+            self._fetch()
             if self._last is not None and time.monotonic() - self._logged >= self.every_s:
                 logger.info("%s", self.line(self._last))
                 self._logged = time.monotonic()
 
     def _fetch(self) -> None:
-        for record in ray.get(self.mailbox.fetch.remote(), timeout=10):
+        try:
+            records = ray.get(self.mailbox.fetch.remote(), timeout=10)
+        except ray.exceptions.RayError as problem:
+            # The mailbox's node may die: the trainer survives that, and the history it returns is complete.
+            logger.debug("no news from the workers: %s", problem)
+            return
+        for record in records:
             self._last = record
+            self.seen.add(record["step"])
             self.on_record(record)

@@ -66,7 +66,7 @@ class Embedder:
         kept = [name for name in tokens.column_names if name not in INTERNAL]
         out = tokens.select(kept)
         for name, values in self.embed(tokens).items():
-            flat = pa.array(values.astype(self.dtype, copy=False).reshape(-1))
+            flat = pa.array(self._stored(name, values).reshape(-1))
             out = out.append_column(name, pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
         return out
 
@@ -90,6 +90,21 @@ class Embedder:
                 raise ShardRefused("NOT_FINITE", f"{name} is not finite: are the weights or the input values wrong?")
         return columns
 
+    def _stored(self, name: str, values: NDArray[np.float32]) -> NDArray[Any]:
+        """The numbers in the type asked for.
+
+        Raises:
+            ShardRefused: NOT_FINITE, a number is too large for float16.
+        """
+        with np.errstate(over="ignore"):
+            stored: NDArray[Any] = values.astype(self.dtype, copy=False)
+        if not np.isfinite(stored).all():
+            largest = float(np.abs(values).max())
+            raise ShardRefused(
+                "NOT_FINITE", f"{name} reaches {largest:g}, more than {self.dtype} holds; use --dtype float32"
+            )
+        return stored
+
     def _batch(self, rows: pa.Table) -> Mapping[str, NDArray[np.float32]]:
         batch = self.tokenizer.collate(rows).to(self.device)
         out: dict[str, NDArray[np.float32]] = {}
@@ -106,8 +121,8 @@ class Embedder:
 
 def row_lengths(tokens: pa.Table) -> NDArray[np.int64]:
     """(N,) tokens of each row."""
-    lengths: Any = pc.list_value_length(tokens[INPUT_IDS])
-    return lengths.to_numpy().astype(np.int64)
+    lengths: NDArray[np.int64] = pc.list_value_length(tokens[INPUT_IDS]).to_numpy().astype(np.int64)
+    return lengths
 
 
 def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
@@ -121,7 +136,6 @@ def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[n
         size = max(1, int(batch_tokens // lengths[order[start]]))
         yield order[start : start + size]
         start += size
-
 
 
 def check_identity(backbone: BackboneConfig, identity: Mapping[str, Any] | None) -> None:

@@ -60,6 +60,11 @@ def embed_report(
         headline=headline,
         numbers=numbers,
         tables=tables,
-        provenance={"weights": recipe["weights"], "data": recipe["data"], "versions": run["versions"]},
+        provenance={
+            "weights": recipe["weights"],
+            "checkpoint": run.get("checkpoint", {}),
+            "data": recipe["data"],
+            "versions": run["versions"],
+        },
         refused=dict(result.refused),
     )

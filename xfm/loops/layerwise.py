@@ -54,8 +54,15 @@ class Design:
     device: str
 
     def is_fit(self, tokens: pa.Table) -> NDArray[np.bool_]:
-        """(N,) whether each row belongs to the fitting cells."""
-        keys = [str(key) for key in tokens[self.group or ROW_ID].to_pylist()]
+        """(N,) whether each row belongs to the fitting cells.
+
+        Raises:
+            Refused: NO_COLUMN, the rows do not carry `group`.
+        """
+        name = self.group or ROW_ID
+        if name not in tokens.column_names:
+            raise Refused("NO_COLUMN", f"--group {name}: no such column here; add it to --source.obs")
+        keys = [str(key) for key in tokens[name].to_pylist()]
         return in_fraction(self.seed, [f"split\x1f{key}" for key in keys], self.fit_fraction)
 
 
@@ -65,10 +72,11 @@ class LayerReader:
     def __init__(self, backbone: BackboneConfig, design: Design, identity: Mapping[str, Any] | None) -> None:
         check_identity(backbone, identity)
         self.backbone: Any = backbone.build(design.device)
-        if not self.backbone.architecture.decoder:
-            raise Refused("NO_DECODER", "the checkpoint has no expression decoder (decoder.fc.*), which layerwise reads")
+        architecture: Any = self.backbone.architecture
+        if not architecture.decoder:
+            raise Refused("NO_DECODER", "layerwise reads the expression decoder (decoder.fc.*), which is missing here")
         self.tokenizer: Any = backbone.tokenizer(design.seed)
-        self.mask_value = float(self.backbone.architecture.mask_value)
+        self.mask_value = float(architecture.mask_value)
         self.design = design
 
     def cells(self, tokens: pa.Table) -> Iterator["Cells"]:
@@ -131,9 +139,7 @@ class Cells:
 class FitLayers:
     """Stage one: sums over the fitting cells of a shard, as rows (name, values)."""
 
-    def __init__(
-        self, backbone: BackboneConfig, design: Design, *, identity: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, backbone: BackboneConfig, design: Design, *, identity: Mapping[str, Any] | None = None) -> None:
         self.reader = LayerReader(backbone, design, identity)
         self.vocabulary_size = 1 + max(self.reader.tokenizer.vocabulary.values())
 
@@ -150,7 +156,8 @@ class FitLayers:
                 for mode in design.modes:
                     self._layer_sums(sums, cells, mode, half[cells.scored(mode)])
         names = sorted(sums)
-        return pa.table({"name": names, "values": pa.array([sums[name].ravel() for name in names], pa.list_(pa.float64()))})
+        values = pa.array([sums[name].ravel() for name in names], pa.list_(pa.float64()))
+        return pa.table({"name": pa.array(names, pa.string()), "values": values})
 
     def _gene_sums(self, cells: Cells) -> F64:
         ids, target = cells.ids[cells.is_gene], cells.bins[cells.is_gene]
@@ -162,13 +169,15 @@ class FitLayers:
     def _layer_sums(self, sums: dict[str, F64], cells: Cells, mode: Mode, half: NDArray[np.bool_]) -> None:
         target = cells.bins[cells.scored(mode)]
         for layer, state, predicted in self.reader.states(cells, mode):
-            moments = [len(target), predicted.sum(), target.sum(), predicted @ predicted, predicted @ target, target @ target]
-            _add(sums, f"{mode}_moments_l{layer:02d}", np.array(moments, dtype=np.float64))
-            t = torch.from_numpy(target).to(state)[:, None]
-            features = torch.cat([state, torch.ones_like(t), t], dim=1)
+            p, t = predicted, target
+            moments = np.array([len(t), p.sum(), t.sum(), p @ p, p @ t, t @ t], dtype=np.float64)
+            _add(sums, f"{mode}_moments_l{layer:02d}", moments)
+            # Double: the fit subtracts the features' means from the sums, and some features are nearly constant.
+            answer = torch.from_numpy(t).to(state.device)[:, None]
+            features = torch.cat([state.double(), torch.ones_like(answer), answer], dim=1)
             for number, part in enumerate((half, ~half)):
                 rows = features[torch.from_numpy(part).to(state.device)]
-                _add(sums, f"{mode}_gram{number}_l{layer:02d}", (rows.T @ rows).double().cpu().numpy())
+                _add(sums, f"{mode}_gram{number}_l{layer:02d}", (rows.T @ rows).cpu().numpy())
 
 
 class ScoreLayers:
@@ -219,8 +228,8 @@ class ScoreLayers:
             affine, ridge = self.readouts.affine[mode, layer], self.readouts.ridge[mode, layer]
             put(f"{mode}_decoder_l{layer:02d}", predicted)
             put(f"{mode}_calibrated_l{layer:02d}", affine.scale * predicted + affine.shift)
-            read = state.double().cpu().numpy() @ ridge.weights + ridge.shift
-            put(f"{mode}_ridge_l{layer:02d}", read)
+            read = state.double() @ torch.from_numpy(ridge.weights).to(state.device) + ridge.shift
+            put(f"{mode}_ridge_l{layer:02d}", read.cpu().numpy())
 
     def _cell_means(self, cells: Cells, mode: Mode) -> F64:
         """Every scored position gets the mean of what its cell's input shows: in visible mode, of the answers."""
@@ -243,4 +252,3 @@ def score_columns(modes: Sequence[str], n_layers: int) -> Iterator[str]:
 
 def _add(sums: dict[str, F64], name: str, values: F64) -> None:
     sums[name] = sums[name] + values if name in sums else values
-

@@ -8,8 +8,8 @@ import numpy as np
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Report, Table
-from xfm.loops.layerwise import BASELINES, READOUTS, F64, score_columns
-from xfm.metrics.regression import bootstrap
+from xfm.loops.layerwise import BASELINES, F64, READOUTS, score_columns
+from xfm.metrics.regression import percentile_interval, ratios, resampled_sums
 
 LABELS = {
     "cell_mean": "mean of the cell",
@@ -23,7 +23,15 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One predictor (a baseline, or a readout of one layer) over all scored cells; errors are in bins."""
+    """One predictor (a baseline, or a readout of one layer) over all scored cells; errors are in bins.
+
+    Attributes:
+        mse, mae: over all predictions.
+        pearson, spearman: means over the cells that define them; None where no cell does.
+        skill: 1 - MSE / MSE of each baseline; NaN where the baseline makes no error.
+        cell_mse, cell_mae: mean and standard deviation over cells of a cell's own error.
+        undefined: cells without a correlation.
+    """
 
     mse: Estimate
     mae: Estimate
@@ -61,45 +69,59 @@ def score(columns: Mapping[str, F64], modes: Sequence[str], n_layers: int, seed:
         modes, n_layers: of the job.
         seed, resamples: of the bootstrap.
     """
-    scores = Scores(len(next(iter(columns.values()))), n_layers, modes)
-    for name in score_columns(modes, n_layers):
-        mode = name.partition("_")[0]
-        bases = [columns[f"{mode}_{baseline}"] for baseline in BASELINES]
-        scores.by_name[name] = _score(columns[name], bases, seed, resamples)
+    names = list(score_columns(modes, n_layers))
+    per_cell = np.stack([_summands(columns[name]) for name in names], axis=1)
+    cells = len(per_cell)
+    drawn = resampled_sums(per_cell.reshape(cells, -1), rng_for(seed, "bootstrap"), resamples)
+    # Row 0 holds the cells as they are, the others the resamples.
+    totals = np.concatenate([per_cell.sum(axis=0)[None], drawn.reshape(resamples, *per_cell.shape[1:])])
+    n, squared, absolute, pearson, spearman, has_pearson, has_spearman = np.moveaxis(totals, 2, 0)
+    mse, mae = _estimates(ratios(squared, n)), _estimates(ratios(absolute, n))
+    pearsons, spearmans = _estimates(ratios(pearson, has_pearson)), _estimates(ratios(spearman, has_spearman))
+    skills = {}
+    for base in BASELINES:
+        of_mode = [names.index(f"{name.partition('_')[0]}_{base}") for name in names]
+        skills[base] = _estimates(1 - ratios(squared, squared[:, of_mode]))
+    scores = Scores(cells, n_layers, modes)
+    for i, name in enumerate(names):
+        count, cell_squared, cell_absolute, *_ = per_cell[:, i].T
+        cell_mse, cell_mae = cell_squared / count, cell_absolute / count
+        scores.by_name[name] = Score(
+            mse=mse[i],
+            mae=mae[i],
+            pearson=_defined(pearsons[i]),
+            spearman=_defined(spearmans[i]),
+            skill={base: skills[base][i] for base in BASELINES},
+            cell_mse=(float(cell_mse.mean()), float(cell_mse.std())),
+            cell_mae=(float(cell_mae.mean()), float(cell_mae.std())),
+            undefined=cells - int(has_pearson[0, i]),
+        )
     return scores
 
 
-def _score(sums: F64, bases: Sequence[F64], seed: int, resamples: int) -> Score:
-    n, squared, absolute, *correlations = sums.T
-    defined = [np.isfinite(r) for r in correlations]
-    top = [squared, absolute, *(np.where(ok, r, 0.0) for ok, r in zip(defined, correlations, strict=True))]
-    bottom = [n, n, *(ok.astype(float) for ok in defined)]
-    for base in bases:
-        top.append(squared)
-        bottom.append(base[:, 1])
-    tops, bottoms = np.stack(top, axis=1), np.stack(bottom, axis=1)
-    # A correlation that no cell defines has no value and no interval.
-    bottoms[:, [not ok.any() for ok in (np.ones(1), np.ones(1), *defined)] + [False] * len(bases)] = np.nan
-    with np.errstate(invalid="ignore"):
-        values = tops.sum(axis=0) / bottoms.sum(axis=0)
-        low, high = bootstrap(len(sums), [tops, bottoms], rng_for(seed, "bootstrap"), resamples)
-    estimates = [Estimate(value=v, low=a, high=b) for v, a, b in zip(values, low, high, strict=True)]
-    skills = [Estimate(value=1 - e.value, low=1 - e.high, high=1 - e.low) for e in estimates[4:]]
-    cell_mse, cell_mae = squared / n, absolute / n
-    return Score(
-        mse=estimates[0],
-        mae=estimates[1],
-        pearson=estimates[2] if defined[0].any() else None,
-        spearman=estimates[3] if defined[1].any() else None,
-        skill=dict(zip(BASELINES, skills, strict=True)),
-        cell_mse=(float(cell_mse.mean()), float(cell_mse.std())),
-        cell_mae=(float(cell_mae.mean()), float(cell_mae.std())),
-        undefined=int((~defined[0]).sum()),
-    )
+def _summands(sums: F64) -> F64:
+    """(C, 5) cell sums to (C, 7): undefined correlations count 0, and the last two say whether they are defined."""
+    correlations = sums[:, 3:]
+    defined = np.isfinite(correlations)
+    return np.hstack([sums[:, :3], np.where(defined, correlations, 0.0), defined])
+
+
+def _estimates(values: F64) -> list[Estimate]:
+    """(1 + resamples, P) values, the first of all cells, to P estimates; NaN where nothing is defined."""
+    ends = percentile_interval(values[1:])
+    return [Estimate(value=v, low=a, high=b) for v, a, b in zip(values[0], *ends, strict=True)]
+
+
+def _defined(estimate: Estimate) -> Estimate | None:
+    return estimate if np.isfinite(estimate.value) else None
 
 
 def layerwise_report(
-    scores: Scores, best: Mapping[tuple[str, str], int], run: Mapping[str, Any], refused: Mapping[str, int], notes: Sequence[str]
+    scores: Scores,
+    best: Mapping[tuple[str, str], int],
+    run: Mapping[str, Any],
+    refused: Mapping[str, int],
+    notes: Sequence[str],
 ) -> Report:
     """The report.
 
@@ -122,7 +144,12 @@ def layerwise_report(
         numbers={"scored cells": scores.cells, "layers": scores.n_layers + 1},
         tables=tables,
         warnings=[*notes, *_cautions(scores)],
-        provenance={"weights": recipe["weights"], "data": recipe["data"], "versions": run["versions"]},
+        provenance={
+            "weights": recipe["weights"],
+            "checkpoint": run.get("checkpoint", {}),
+            "data": recipe["data"],
+            "versions": run["versions"],
+        },
         refused=dict(refused),
     )
 
@@ -134,7 +161,13 @@ def _headline(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) ->
     chosen = scores.layer(mode, "ridge", at).skill[base]
     last = scores.layer(mode, "ridge", scores.n_layers).skill[base]
     what = "hidden genes" if mode == "masked" else "visible genes"
-    verdict = "beats" if chosen.low > 0 else ("does not beat" if chosen.high < 0 else "is no better, within noise, than")
+    if _defined(chosen) is None:
+        return f"The strongest baseline for {what}, {LABELS[base]}, makes no error: there is nothing to beat."
+    verdict = "is no better, within noise, than"
+    if chosen.low > 0:
+        verdict = "beats"
+    elif chosen.high < 0:
+        verdict = "does not beat"
     return (
         f"Reading {what} linearly from layer {at} (chosen on other cells) {verdict} the strongest baseline, "
         f"{LABELS[base]}: skill {chosen.value:+.3f} [{chosen.low:+.3f}, {chosen.high:+.3f}]; "
@@ -144,34 +177,40 @@ def _headline(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) ->
 
 def _tables(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) -> Iterator[Table]:
     base = scores.strongest(mode)
-    rows: list[list[Any]] = []
+    what = "the scored genes are hidden from the input" if mode == "masked" else "the input holds the answer"
+    chosen = ", ".join(f"{LABELS[r]}: {best[mode, r]}" for r in READOUTS)
+    compact: list[list[Any]] = []
     for name in BASELINES:
-        rows.append([LABELS[name], None, *_cells(scores.by_name[f"{mode}_{name}"], base)])
+        own = scores.by_name[f"{mode}_{name}"]
+        compact.append([LABELS[name], None, None, own.mse, _defined(own.skill[base]) if name != base else None])
+    for layer in range(scores.n_layers + 1):
+        decoder, calibrated, ridge = (scores.layer(mode, readout, layer) for readout in READOUTS)
+        skill = _defined(ridge.skill[base])
+        compact.append([f"layer {layer}", decoder.mse.value, calibrated.mse.value, ridge.mse, skill])
+    yield Table(
+        name=f"{mode}_summary",
+        caption=f"{mode.capitalize()}: {what}. MSE in squared bins over {scores.cells:,} cells, 95 % intervals "
+        "over cells",
+        columns=["", "decoder", "calibrated", "ridge readout, or baseline", f"skill over {LABELS[base]}"],
+        rows=compact,
+        note=f"Skill = 1 - MSE / MSE of the strongest baseline. Best layer on the fitting cells - {chosen}.",
+    )
+    over = [f"skill over {LABELS[name]}" for name in BASELINES]
+    rows: list[list[Any]] = [[LABELS[name], None, *_cells(scores.by_name[f"{mode}_{name}"])] for name in BASELINES]
     for readout in READOUTS:
         for layer in range(scores.n_layers + 1):
-            rows.append([LABELS[readout], layer, *_cells(scores.layer(mode, readout, layer), base)])
-    what = "the scored genes are hidden from the input" if mode == "masked" else "the input holds the answer"
-    chosen = ", ".join(f"{LABELS[r]}: layer {best[mode, r]}" for r in READOUTS)
+            rows.append([LABELS[readout], layer, *_cells(scores.layer(mode, readout, layer))])
     yield Table(
         name=mode,
-        caption=f"{mode.capitalize()}: {what}. Errors in bins; {scores.cells:,} cells; 95 % bootstrap intervals over cells",
-        columns=["predictor", "layer", "MSE", f"skill over {LABELS[base]}", "MAE", "Pearson", "Spearman"],
+        caption=f"{mode.capitalize()}: every predictor, with its skill over each baseline",
+        columns=["predictor", "layer", "MSE", "MAE", "Pearson", "Spearman", *over],
         rows=rows,
-        note=f"Best layer on the fitting cells - {chosen}. Skill = 1 - MSE / MSE of the strongest baseline.",
-    )
-    yield Table(
-        name=f"{mode}_skill",
-        caption=f"{mode.capitalize()}: skill of the ridge readout against each baseline",
-        columns=["layer", *(LABELS[name] for name in BASELINES)],
-        rows=[
-            [layer, *(scores.layer(mode, "ridge", layer).skill[name] for name in BASELINES)]
-            for layer in range(scores.n_layers + 1)
-        ],
+        note="Pearson and Spearman are means over cells of the correlation across a cell's scored genes.",
     )
 
 
-def _cells(item: Score, base: str) -> list[Any]:
-    return [item.mse, item.skill[base], item.mae, item.pearson, item.spearman]
+def _cells(item: Score) -> list[Any]:
+    return [item.mse, item.mae, item.pearson, item.spearman, *(_defined(item.skill[name]) for name in BASELINES)]
 
 
 def _reference_table(scores: Scores) -> Table:
@@ -201,4 +240,7 @@ def _cautions(scores: Scores) -> Iterator[str]:
             f"Correlations are undefined where predictions or truths of a cell are constant; such cells are left out "
             f"of that correlation (at most {others[worst]:,} of {scores.cells:,}, for {worst})."
         )
-    yield "The decoder was trained on the last layer only; on other layers it is a logit lens. The ridge readout is the fair competitor."
+    yield (
+        "The decoder was trained on the last layer only; on other layers it is a logit lens. The ridge readout is the "
+        "fair competitor."
+    )

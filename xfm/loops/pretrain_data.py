@@ -12,13 +12,14 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from torch import Tensor, from_numpy
+from torch import from_numpy
 
 from xfm.core.errors import Refused
 from xfm.core.random import in_fraction, rng_for
 from xfm.core.schema import INPUT_IDS, ROW_ID, VALUES
 from xfm.core.tokenizer import Tokens
 from xfm.loops.embed import batches, row_lengths
+from xfm.tasks.masked_expression import Example
 from xfm.tokenizers.binned import BinnedTokenizer, ragged
 from xfm.tokenizers.masking import choose_fraction, position_uniforms
 
@@ -70,10 +71,15 @@ class Order:
         batch_size: cells of a batch; an epoch leaves out the rest that fills no batch, each time another one.
         seed: of the shuffling.
         window_cells: about how many cells are shuffled with each other.
+
+    Raises:
+        Refused: NO_TRAINING_CELLS.
     """
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, window_cells: int = WINDOW_CELLS) -> None:
         self.sizes = np.array(sizes, np.int64)
+        if not self.sizes.sum():
+            raise Refused("NO_TRAINING_CELLS", "no cell is left to draw from; give more, or hold fewer out")
         self.batch_size = min(batch_size, int(self.sizes.sum()))
         self.seed, self.window_cells = seed, window_cells
         self._epoch: tuple[int, I64, I64] | None = None
@@ -121,27 +127,6 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """Cells with some genes hidden. B cells, T tokens.
-
-    Attributes:
-        tokens: values at hidden positions are the model's mask value.
-        target: (B, T) float32 true bins; only hidden positions mean anything.
-        hidden: (B, T) bool.
-        rows: (B,) place of each cell in the batch it was cut from.
-    """
-
-    tokens: Tokens
-    target: Tensor
-    hidden: Tensor
-    rows: I64
-
-    def to(self, device: str) -> "Example":
-        """The same on another device."""
-        return Example(self.tokens.to(device), self.target.to(device), self.hidden.to(device), self.rows)
-
-
-@dataclass(frozen=True, slots=True)
 class Masker:
     """Hides genes of tokenised cells.
 
@@ -176,9 +161,9 @@ class Masker:
         flat = choose_fraction(offsets, uniforms, is_gene, fractions)
         tokens = self.tokenizer.collate(table)
         assert tokens.values is not None
-        hidden = np.zeros(tuple(tokens.ids.shape), dtype=bool)
-        hidden[tokens.is_token.numpy()] = flat
-        hidden_BT = from_numpy(hidden)
-        masked = tokens.values.masked_fill(hidden_BT, self.mask_value)
+        padded = np.zeros(tuple(tokens.ids.shape), dtype=bool)
+        padded[tokens.is_token.numpy()] = flat
+        hidden = from_numpy(padded)
+        masked = tokens.values.masked_fill(hidden, self.mask_value)
         shown = Tokens(tokens.ids, masked, tokens.is_token, tokens.is_content, tokens.condition)
-        return Example(shown, tokens.values, hidden_BT, rows)
+        return Example(shown, tokens.values, hidden, rows)

@@ -5,11 +5,13 @@ is chosen on one half of the fitting cells after fitting on the other, again fro
 refitted on both (Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 3.4.1).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xfm.core.errors import Refused
 
 F64 = NDArray[np.float64]
 
@@ -43,7 +45,7 @@ def fit_gene_baselines(sums: F64) -> GeneBaselines:
     """(V, 5) sums in the order of GENE_SUMS to per-gene predictions."""
     n, t, d, dd, td = sums.T
     if n.sum() == 0:
-        raise ValueError("no gene was seen in the fitting cells")
+        raise Refused("NO_FIT_CELLS", "no gene was seen in the fitting cells; raise --fit_cells or --fit_fraction")
     overall = t.sum() / n.sum()
     seen = np.maximum(n, 1)
     mean = np.where(n > 0, t / seen, overall)
@@ -79,6 +81,14 @@ def raw_mse(moments: F64) -> float:
     return float((pp - 2 * pt + tt) / n)
 
 
+def calibrated_mse(moments: F64) -> float:
+    """Mean squared error of the calibrated prediction on the cells it was fitted on."""
+    n, p, t, pp, pt, tt = moments
+    line = fit_affine(moments)
+    a, b = line.scale, line.shift
+    return float((tt - 2 * a * pt - 2 * b * t + a * a * pp + 2 * a * b * p + n * b * b) / n)
+
+
 @dataclass(frozen=True, slots=True)
 class Ridge:
     """A linear readout of one layer.
@@ -101,8 +111,18 @@ def fit_ridge(halves: tuple[F64, F64]) -> Ridge:
 
     Args:
         halves: Gram matrices over the scored positions of the two halves of the fitting cells.
+
+    Raises:
+        Refused: NO_FIT_CELLS, one half has fewer than two positions.
     """
     first, second = halves
+    found = [int(half[-2, -2]) for half in halves]
+    if min(found) < 2:
+        raise Refused(
+            "NO_FIT_CELLS",
+            f"a readout is fitted on one half of the fitting cells and checked on the other; they hold {found[0]} and "
+            f"{found[1]} scored genes. Raise --fit_cells or --fit_fraction, or give more cells",
+        )
     solutions = [_solve(first, penalty) for penalty in PENALTIES]
     errors = [_mse(second, solution) for solution in solutions]
     best = int(np.argmin(errors))
@@ -114,8 +134,6 @@ def _solve(gram: F64, penalty: float) -> F64:
     """(D + 1,) weights and intercept; features are centred first, so the intercept is not penalised."""
     size = gram.shape[0] - 2
     n = gram[size, size]
-    if n < 2:
-        raise ValueError("fewer than two positions to fit a readout on; raise --fit_cells or --fit_fraction")
     mean = gram[:size, size] / n
     target = gram[size + 1, size] / n
     covariance = gram[:size, :size] - n * np.outer(mean, mean)
@@ -140,3 +158,33 @@ class Readouts:
     genes: GeneBaselines
     affine: Mapping[tuple[str, int], Affine]
     ridge: Mapping[tuple[str, int], Ridge]
+
+
+def fit_readouts(
+    sums: Mapping[str, F64], modes: Sequence[str], n_layers: int, dim: int
+) -> tuple[Readouts, dict[tuple[str, str], int]]:
+    """Everything from the merged sums of `FitLayers`.
+
+    Returns:
+        The readouts, and for each (mode, readout) the layer that did best on the fitting cells.
+
+    Raises:
+        Refused: NO_FIT_CELLS.
+    """
+    if "genes" not in sums:
+        raise Refused("NO_FIT_CELLS", "no cell fell to the fitting side; raise --fit_fraction or give more cells")
+    affine: dict[tuple[str, int], Affine] = {}
+    ridge: dict[tuple[str, int], Ridge] = {}
+    best: dict[tuple[str, str], int] = {}
+    for mode in modes:
+        errors: dict[str, list[float]] = {"decoder": [], "calibrated": [], "ridge": []}
+        for layer in range(n_layers + 1):
+            moments = sums[f"{mode}_moments_l{layer:02d}"]
+            halves = [sums.get(f"{mode}_gram{half}_l{layer:02d}", np.zeros((dim + 2) ** 2)) for half in (0, 1)]
+            first, second = (half.reshape(dim + 2, dim + 2) for half in halves)
+            affine[mode, layer], ridge[mode, layer] = fit_affine(moments), fit_ridge((first, second))
+            errors["decoder"].append(raw_mse(moments))
+            errors["calibrated"].append(calibrated_mse(moments))
+            errors["ridge"].append(ridge[mode, layer].validation_mse)
+        best |= {(mode, readout): int(np.argmin(of_layers)) for readout, of_layers in errors.items()}
+    return Readouts(fit_gene_baselines(sums["genes"].reshape(-1, len(GENE_SUMS))), affine, ridge), best

@@ -8,14 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xfm.core.errors import Refused
-from xfm.loops.pretrain import Progress, Trainer
+from xfm.loops.pretrain import Trainer
+from xfm.loops.pretrain_settings import Progress
 
 WEIGHTS, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
 
 
 def save_training(trainer: Trainer, folder: Path) -> None:
     """Writes the three files; random numbers need none, being keyed by step."""
-    save_file({name: t.detach().cpu().contiguous() for name, t in trainer.network.state_dict().items()}, folder / WEIGHTS)
+    weights = trainer.network.state_dict()
+    save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS)
     state = trainer.optimizer.state_dict()["state"]
     moments = {f"{index}.{name}": t.detach().cpu() for index, values in state.items() for name, t in values.items()}
     save_file(moments, folder / OPTIMIZER)
@@ -43,4 +45,5 @@ def read_progress(folder: Path) -> Progress:
     try:
         return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise Refused("BAD_TRAINING_STATE", f"{folder / PROGRESS}: {error}; remove the `train` folder to start over") from None
+        message = f"{folder / PROGRESS}: {error}; remove the `train` folder of OUTPUT to start over"
+        raise Refused("BAD_TRAINING_STATE", message) from None

@@ -33,6 +33,6 @@ class Pool:
             return {self.name: state[:, 0]}
         if self.name == "max":
             return {self.name: state.masked_fill(~tokens.is_content[:, :, None], -torch.inf).amax(dim=1)}
-        weights = tokens.is_content.to(state.dtype)
-        summed = torch.bmm(weights[:, None, :], state).squeeze(1)
+        weights = tokens.is_content.float()  # bfloat16 cannot count to 1,200
+        summed = torch.bmm(weights[:, None, :], state.float()).squeeze(1)
         return {self.name: summed / weights.sum(dim=1, keepdim=True)}

@@ -151,12 +151,14 @@ def ragged(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
 def row_sums(offsets: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float32]:
     """(N,) sums of ragged rows; 0 for an empty row."""
     running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return (running[offsets[1:]] - running[offsets[:-1]]).astype(np.float32)
+    sums: NDArray[np.float32] = (running[offsets[1:]] - running[offsets[:-1]]).astype(np.float32)
+    return sums
 
 
 def _refuse(refused: pa.Array, bad: NDArray[np.bool_], why: str) -> pa.Array:
     """Adds a reason to rows that have none yet."""
     if not bad.any():
         return refused.cast(pa.string())
-    reasons = [old if old is not None else (why if new else None) for old, new in zip(refused.to_pylist(), bad, strict=True)]
+    pairs = zip(refused.to_pylist(), bad, strict=True)
+    reasons = [old if old is not None else (why if new else None) for old, new in pairs]
     return pa.array(reasons, pa.string())

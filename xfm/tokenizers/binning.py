@@ -4,14 +4,16 @@ Quantiles follow `numpy.quantile(method="linear")` on float32 input, differences
 bin edges agree to the last bit.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from xfm.core.random import mix, uniform
 
-_mix = njit(inline="always")(mix)
-_uniform = njit(inline="always")(uniform)
+_mix: Any = njit(inline="always")(mix)
+_uniform: Any = njit(inline="always")(uniform)
 
 TIES = {"mid": 0, "low": 1, "high": 2, "keyed": 3}
 TIE_SALT = np.uint64(0x7469655F62696E73)
@@ -46,9 +48,10 @@ def bin_cells(
     quantiles = np.linspace(0.0, 1.0, n_bins - 1)
     seed_word = mix(np.array([seed], dtype=np.uint64))[0]
     counts = np.ascontiguousarray(counts, dtype=np.float32)
-    return _bin_cells(
+    out: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]] = _bin_cells(
         offsets, genes, counts, counts.view(np.uint32), token_of_gene, quantiles, TIES[ties], max_genes, seed_word
     )
+    return out
 
 
 @njit(cache=True, nogil=True)

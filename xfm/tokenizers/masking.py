@@ -26,7 +26,10 @@ def position_uniforms(
 
 
 def choose_fraction(
-    offsets: NDArray[np.int64], uniforms: NDArray[np.float64], eligible: NDArray[np.bool_], fraction: float | NDArray[np.float64]
+    offsets: NDArray[np.int64],
+    uniforms: NDArray[np.float64],
+    eligible: NDArray[np.bool_],
+    fraction: float | NDArray[np.float64],
 ) -> NDArray[np.bool_]:
     """Marks the given share of each row's eligible positions, at least one and never all of two or more.
 

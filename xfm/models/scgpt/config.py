@@ -12,7 +12,7 @@ from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.core.hub import Fetched, fetch_folder
 from xfm.models.scgpt.files import SPECIALS, Files, find_files, read_vocab
-from xfm.models.scgpt.settings import Declared, declare, read_args
+from xfm.models.scgpt.settings import Architecture, Declared, declare, read_args
 
 if TYPE_CHECKING:
     from xfm.models.scgpt.network import ScGPTBackbone
@@ -89,7 +89,6 @@ class ScGPT(Config):
         from xfm.models.scgpt.checkpoint import build_network, read_checkpoint
 
         checkpoint = read_checkpoint(self._fetched().folder, vocab_path=self._vocab_path())
-        checkpoint.log()
         return build_network(checkpoint, autocast=self.autocast).to(device).eval()
 
     def identity(self) -> dict[str, Any]:
@@ -100,13 +99,20 @@ class ScGPT(Config):
 
     def n_layers(self) -> int:
         """Transformer blocks."""
-        layers = self._declared().n_layers
-        return layers if layers is not None else self.build("cpu").n_layers
+        return self._checked()[0].n_layers
 
     def dim(self) -> int:
         """Width of a state."""
-        dim = self._declared().dim
-        return dim if dim is not None else self.build("cpu").dim
+        return self._checked()[0].dim
+
+    def describe(self) -> dict[str, Any]:
+        """What the checkpoint holds, and what of it is not used.
+
+        Raises:
+            Refused: as `build`.
+        """
+        architecture, report = self._checked()
+        return {"architecture": architecture.model_dump(), **report}
 
     def check_genes(self, genes: pa.Table) -> dict[str, Any]:
         """Overlap of a gene table with the vocabulary.
@@ -130,6 +136,9 @@ class ScGPT(Config):
         folder, _, name = self.vocab.rpartition("/")
         return fetch_folder(folder, (f"*{name}",)).folder / name
 
+    def _checked(self) -> tuple[Architecture, dict[str, Any]]:
+        return _read_once(self._fetched().folder, self._vocab_path())
+
     def _files(self) -> Files:
         return find_files(self._fetched().folder, self._vocab_path())
 
@@ -142,6 +151,18 @@ class ScGPT(Config):
         if pad not in vocabulary:
             raise Refused("BAD_VOCABULARY", f"the settings name the padding token {pad!r}, which the vocabulary lacks")
         return vocabulary
+
+
+@lru_cache(maxsize=8)
+def _read_once(folder: Path, vocab: Path | None) -> tuple[Architecture, dict[str, Any]]:
+    """Reads the weights to judge them, and lets them go."""
+    from xfm.models.scgpt.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(folder, vocab_path=vocab)
+    checkpoint.log()
+    report = checkpoint.report()
+    del report["sha256"]
+    return checkpoint.architecture, report
 
 
 @lru_cache(maxsize=8)

@@ -69,12 +69,19 @@ class FreshScGPT(Config):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key64(self.seed, "weights"))
             network = ScGPTBackbone(self.architecture, pad_id=self.vocabulary()[self.architecture.pad_token])
+        assert network.decoder is not None
+        # Bins are quantiles: their mean is near the middle, where thousands of steps would otherwise go to reach it.
+        torch.nn.init.constant_(network.decoder.fc[-1].bias, self.architecture.n_bins / 2)
         return network.to(device).eval()
 
     def identity(self) -> dict[str, Any]:
         """What stands in for the digest of weights: sizes, seed and the digest of the vocabulary."""
         sizes = self.architecture.model_dump(mode="json")
         return {"initial": sizes, "seed": self.seed, "vocabulary": fingerprint({"tokens": list(self.tokens)})}
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes; there is no checkpoint to describe."""
+        return {"architecture": self.architecture.model_dump(mode="json")}
 
     def n_layers(self) -> int:
         """Transformer blocks."""
@@ -110,7 +117,8 @@ def vocabulary_of(genes: pa.Table) -> tuple[str, ...]:
     if not filled:
         raise Refused("NO_GENES", f"the source's gene table ({', '.join(genes.column_names)}) names no gene")
     symbols = (column for column in filled if sum(map(_is_accession, column)) * 2 < len(column))
-    return ordered({name: index for index, name in enumerate(dict.fromkeys(next(symbols, filled[0])))}, "the gene table")
+    distinct = dict.fromkeys(next(symbols, filled[0]))
+    return ordered({name: index for index, name in enumerate(distinct)}, "the gene table")
 
 
 def ordered(vocabulary: dict[str, int], where: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ pooling over padding, batch normalisation by the label of the first cell - ours 
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -116,8 +117,11 @@ class ScGPTBackbone(Backbone):
             assert isinstance(block, EncoderBlock)
             yield block
 
-    def _precision(self, device_type: str) -> torch.autocast:
-        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.autocast and device_type == "cuda")
+    def _precision(self, device_type: str) -> AbstractContextManager[object]:
+        """bfloat16 where asked for and useful; otherwise whatever the caller runs under."""
+        if self.autocast and device_type == "cuda":
+            return torch.autocast(device_type, dtype=torch.bfloat16)
+        return nullcontext()
 
     def _embed(self, tokens: Tokens, packing: Packing, cell_prompt: Tensor | None) -> Tensor:
         """(N, D): genes and values joined, normalised, and the prompt put in."""

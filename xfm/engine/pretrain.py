@@ -1,0 +1,123 @@
+"""The two stages of a pretraining job: cells to tokens, and tokens to a trained checkpoint."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xfm.core.errors import Refused
+from xfm.core.source import Shard, Source
+from xfm.engine.output import Output
+from xfm.engine.session import OpenJob, local_folder
+from xfm.engine.stage import StageResult, run_stage
+from xfm.engine.token_store import TokenParts, token_parts
+from xfm.engine.training_config import TrainingConfig
+from xfm.loops.pretrain_data import SplitTokens
+from xfm.loops.pretrain_settings import Settings
+from xfm.models.scgpt.config import ScGPT
+from xfm.models.scgpt.files import read_vocab
+from xfm.models.scgpt.fresh import FreshScGPT, ordered, vocabulary_of
+from xfm.models.scgpt.settings import Architecture
+
+logger = logging.getLogger(__name__)
+
+Start = ScGPT | FreshScGPT
+SMALL = 8  # so few shards need no second process to hand their tokens on
+
+
+def scratch(source: Source, sizes: Mapping[str, Any], vocab: str | None, ties: Any, seed: int) -> FreshScGPT:
+    """A network from scratch.
+
+    Args:
+        source: whose genes become the vocabulary where there is no other.
+        sizes: fields of Architecture.
+        vocab: path of a vocab.json.
+        ties: as in `FreshScGPT`.
+        seed: of the initial weights.
+
+    Raises:
+        Refused: NO_GENES, BAD_VOCABULARY or BAD_SETTINGS.
+    """
+    if sizes["dim"] % sizes["n_heads"]:
+        raise Refused("BAD_SETTINGS", f"--dim {sizes['dim']} does not divide into --heads {sizes['n_heads']}")
+    if vocab is not None:
+        path = Path(vocab).expanduser()
+        if not path.is_file():
+            raise Refused("NO_VOCABULARY", f"--vocab {vocab}: no such file")
+        tokens = ordered(read_vocab(path), vocab)
+    else:
+        genes = source.genes()
+        if genes is None:
+            raise Refused("NO_GENES", "the source's files are compressed or remote: its genes are known only after "
+                          "reading. Give a vocabulary with --vocab FILE")  # fmt: skip
+        tokens = vocabulary_of(genes)
+    architecture = Architecture(n_tokens=len(tokens), mvc="inner product", **sizes)
+    return FreshScGPT(tokens=tokens, architecture=architecture, ties=ties, seed=seed)
+
+
+def further(checkpoint: str, max_length: int, ties: Any) -> ScGPT:
+    """A network from a checkpoint. Workers run in a folder of their own, so a local path is made absolute."""
+    where = checkpoint if checkpoint.startswith("hf://") else str(Path(checkpoint).expanduser().absolute())
+    return ScGPT(checkpoint=where, max_length=max_length, ties=ties)
+
+
+def tokenise(
+    source: Source, start: Start, shards: Sequence[Shard], config: TrainingConfig, run: Mapping[str, Any], job: OpenJob
+) -> tuple[TokenParts, StageResult]:
+    """Stage one: OUTPUT/tokens, resumable on its own.
+
+    Raises:
+        Refused: NO_TRAINING_CELLS.
+    """
+
+    def build(_device: str) -> Callable[[], SplitTokens]:
+        return partial(SplitTokens, config.seed, config.validation_fraction, config.group)
+
+    workers = 1 if len(shards) <= SMALL else config.workers
+    with Output(f"{job.output.uri}/tokens", {**run, "job": "pretrain tokens"}) as output:
+        result = run_stage(
+            source, start, config.seed, shards, build, output, stage="tokens", workers=workers, gpus=0,
+            attempt=job.attempt,
+        )  # fmt: skip
+        parts = token_parts(output.uri, [shard.key for shard in shards if shard.key in output.committed])
+    if not sum(parts.training):
+        raise Refused("NO_TRAINING_CELLS", "no cell is left to train on: see tokens/quarantine.jsonl, and "
+                      "--validation_fraction")  # fmt: skip
+    return parts, result
+
+
+def settings_of(config: TrainingConfig, cells: int, weights: tuple[float, float, float], prompt_after: int) -> Settings:
+    """How to train on so many cells."""
+    steps = config.total_steps(cells)
+    same = ("batch_size", "lr", "schedule", "weight_decay", "clip", "log_every", "checkpoint_every", "validation_cells",
+            "max_seconds", "seed")  # fmt: skip
+    return Settings(
+        steps=steps,
+        warmup=min(config.warmup, steps // 10),
+        weights=weights,
+        prompt_after=prompt_after,
+        **{name: getattr(config, name) for name in same},
+    )
+
+
+def write_weights(job: OpenJob, start: Start, weights: Mapping[str, Any], recipe: Mapping[str, Any], seed: int) -> None:
+    """OUTPUT/checkpoint: model.safetensors, args.json, vocab.json, which `ScGPT` reads."""
+    from xfm.loops.pretrain_network import network_to_train
+    from xfm.models.scgpt.checkpoint import write_checkpoint
+
+    network = network_to_train(start, "cpu", seed)
+    network.load_state_dict(dict(weights))
+    tokenizer = start.tokenizer(seed)
+    special = {"<cls>": tokenizer.cls_id, network.architecture.pad_token: tokenizer.pad_id}
+    vocabulary = dict(tokenizer.vocabulary) | special
+    training = {"xfm_pretrain": dict(recipe)}
+    folder = local_folder(job.output.uri)
+    if folder is not None:
+        write_checkpoint(folder / "checkpoint", network, vocabulary, training=training, replace=True)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        write_checkpoint(Path(temporary) / "checkpoint", network, vocabulary, training=training)
+        for file in sorted((Path(temporary) / "checkpoint").iterdir(), reverse=True):
+            job.output.write_bytes(f"checkpoint/{file.name}", file.read_bytes())

@@ -1,0 +1,283 @@
+"""Training on Ray Train: where and on how many workers, checkpoints, and going on after a crash.
+
+    worker   xfm.loops.pretrain     every `checkpoint_every` steps a checkpoint is handed to Ray Train
+    Ray      OUTPUT/train/          copies it, registers it in checkpoint_manager_snapshot.json, keeps the last two
+    driver   OUTPUT/checkpoint/     the weights of the last one, as a directory that the backbone reads
+
+A worker that dies takes its group down; Ray starts a new one, which continues from the last registered checkpoint. A
+driver that dies is started again by its user: the same OUTPUT means the same run to Ray Train. Registration follows
+the checkpoint by up to two seconds; a crash in between repeats those steps, with the same result.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.engine.cluster import connect
+from xfm.engine.storage import open_storage
+from xfm.engine.token_store import TokenParts, TokenStore
+from xfm.engine.train_watch import Record, Watch
+from xfm.loops.pretrain_settings import Settings
+from xfm.models.scgpt.config import ScGPT
+from xfm.models.scgpt.fresh import FreshScGPT
+
+logger = logging.getLogger(__name__)
+
+NAME = "train"  # the folder below OUTPUT that belongs to Ray Train
+SNAPSHOT = f"{NAME}/checkpoint_manager_snapshot.json"
+MAX_FAILURES = 3  # of the worker group; each continues from the last checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What every worker needs; it travels.
+
+    Attributes:
+        backbone: the recipe of the network at step 0.
+        parts: the tokens.
+        settings: the recipe of training.
+        mask_fractions: of a cell's genes, one drawn for each cell and epoch.
+        batch_tokens: of one pass, padding included.
+        identity: what `backbone` must find; another copy of a checkpoint is refused.
+    """
+
+    backbone: ScGPT | FreshScGPT
+    parts: TokenParts
+    settings: Settings
+    mask_fractions: tuple[float, ...]
+    batch_tokens: int
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where training runs.
+
+    Attributes:
+        workers: processes that share each batch.
+        cpus: of each; also its threads where it computes on them.
+        gpus: of each.
+    """
+
+    workers: int
+    cpus: int
+    gpus: float
+
+    @property
+    def device(self) -> str:
+        """Where workers compute."""
+        return "cuda" if self.gpus else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came out.
+
+    Attributes:
+        weights: tensors of the network.
+        steps, seconds: over all attempts.
+        history: as in `xfm.loops.pretrain_settings.Progress`.
+        scores: (C, 6) of the validation cells, columns as in `xfm.loops.pretrain_validation.SCORES`.
+        is_out_of_time: the time budget ended it.
+    """
+
+    weights: dict[str, Any]
+    steps: int
+    seconds: float
+    history: list[Record]
+    scores: NDArray[np.float64]
+    is_out_of_time: bool
+
+
+def place(workers: int | None, gpus: float, threads: int | None = None) -> Place:
+    """Fits the workers to the cluster that is connected: by default one, or one for each `gpus` GPUs.
+
+    Raises:
+        EnvironmentProblem: fewer GPUs or CPUs than asked for.
+    """
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if gpus:
+        fit = int(have.get("GPU", 0.0) // gpus)
+        if fit < (workers or 1):
+            raise EnvironmentProblem(
+                f"--workers {workers or 1} --gpus {gpus:g} asks for {(workers or 1) * gpus:g} GPUs; the cluster has "
+                f"{have.get('GPU', 0.0):g}. Lower either, or leave out --gpus to train on CPUs."
+            )
+        workers = workers or fit
+    workers = workers or 1
+    largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    cpus = threads or min(largest, int(have.get("CPU", 0)) // workers)
+    if cpus < 1 or cpus > largest:
+        raise EnvironmentProblem(
+            f"--workers {workers} with {max(cpus, 1)} CPUs each do not fit: the cluster has {have.get('CPU', 0):g}, "
+            f"its largest node {largest}. Lower --workers or --threads."
+        )
+    return Place(workers, cpus, gpus)
+
+
+def train(
+    training: Training,
+    output: str,
+    on_record: Callable[[Record], None],
+    *,
+    workers: int | None,
+    gpus: float,
+    threads: int | None,
+) -> Trained:
+    """Trains, or continues what OUTPUT holds.
+
+    Args:
+        training: what and how.
+        output: absolute path or URI.
+        on_record: called on the driver with every record, as it comes.
+        workers, gpus, threads: as for `place`.
+
+    Raises:
+        Refused: a worker refused the data or the weights.
+        EnvironmentProblem: workers kept dying.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    connect()
+    where = place(workers, gpus, threads)
+    logger.info("pretrain: %d workers (%s, %d CPUs each)", where.workers, where.device, where.cpus)
+    _check_snapshot(output)
+    settings = training.settings
+    resources = {"CPU": where.cpus} | ({"GPU": where.gpus} if where.gpus else {})
+    with Watch(settings.steps, settings.batch_size, settings.max_seconds, on_record) as watch:
+        trainer = TorchTrainer(
+            _work,  # type: ignore[arg-type]
+            train_loop_config={"training": training, "where": where, "mailbox": watch.mailbox},
+            torch_config=TorchConfig(backend="nccl" if where.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=where.workers, use_gpu=bool(where.gpus), resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name=NAME,
+                storage_path=output,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as problem:
+            raise _explain(problem) from problem
+    outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
+    if "refused" in outcome:
+        raise Refused(*outcome["refused"])
+    for record in outcome["history"]:
+        if record["step"] not in watch.seen:
+            on_record(record)
+    assert result.checkpoint is not None  # the last step always leaves one
+    with result.checkpoint.as_directory() as folder:
+        weights = _weights(Path(folder))
+    return Trained(weights=weights, **outcome)
+
+
+def _work(config: dict[str, Any]) -> dict[str, Any]:
+    """One worker's life."""
+    import torch
+
+    training, where = config["training"], config["where"]
+    if where.device == "cpu":
+        torch.set_num_threads(where.cpus)
+    try:
+        return _train(training, where, config["mailbox"])
+    except Refused as problem:
+        # All workers see the same data and weights, so all come here; raised, it would only be tried again.
+        return {"refused": (problem.code, problem.message)}
+
+
+def _train(training: Training, where: Place, mailbox: Any) -> dict[str, Any]:
+    import torch
+    from ray.train import Checkpoint, get_checkpoint, report
+
+    from xfm.loops.embed import check_identity
+    from xfm.loops.group import TorchGroup
+    from xfm.loops.pretrain import Trainer
+    from xfm.loops.pretrain_data import Masker
+    from xfm.loops.pretrain_network import network_to_train
+    from xfm.loops.training_state import load_training, save_training
+
+    settings, parts = training.settings, training.parts
+    check_identity(training.backbone, training.identity)
+    device = str(ray.train.torch.get_device()) if where.gpus else "cpu"
+    network = network_to_train(training.backbone, device, settings.seed)
+    tokenizer = training.backbone.tokenizer(settings.seed)
+    masker = Masker(
+        tokenizer, network.architecture.mask_value, training.mask_fractions, training.batch_tokens, settings.seed
+    )
+    group = TorchGroup()
+    trainer = Trainer(
+        network, masker, TokenStore(parts), parts.training, parts.validation, settings,
+        group=group, device=device, note=lambda record: mailbox.post.remote(record),
+    )  # fmt: skip
+    if (checkpoint := get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            load_training(trainer, Path(folder))
+
+    def save() -> None:
+        if group.rank:
+            report({})  # all workers must call it: it is a barrier
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            save_training(trainer, Path(scratch))
+            report({"step": trainer.progress.step}, checkpoint=Checkpoint.from_directory(scratch))
+
+    trainer.run(save)
+    progress = trainer.progress
+    torch.distributed.barrier()
+    return {
+        "steps": progress.step,
+        "seconds": progress.seconds,
+        "history": progress.history,
+        "scores": trainer.scores(),
+        "is_out_of_time": trainer.is_out_of_time and progress.step < settings.steps,
+    }
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    from xfm.loops.training_state import WEIGHTS
+
+    return dict(load_file(folder / WEIGHTS))
+
+
+def _check_snapshot(output: str) -> None:
+    """Ray Train overwrites its list of checkpoints in place: a crash in that moment leaves a torn one, which it
+    then refuses to read. Without the list training starts over, and ends with the same weights."""
+    storage = open_storage(output)
+    found = storage.read(SNAPSHOT)
+    if found is None:
+        return
+    try:
+        json.loads(found)
+    except ValueError:
+        logger.warning("%s is torn: a crash hit while it was written; training starts over", SNAPSHOT)
+        storage.remove(SNAPSHOT)
+
+
+def _explain(problem: Any) -> EnvironmentProblem | Refused:
+    """The worker's own error of ours, or what Ray says, shortened."""
+    from xfm.engine.job import find_cause
+
+    for failure in getattr(problem, "worker_failures", {}).values():
+        if (cause := find_cause(failure)) is not None:
+            return cause
+    reason = [line.strip() for line in str(problem).splitlines() if line.strip()][-1]
+    return EnvironmentProblem(
+        f"training stopped after {MAX_FAILURES} restarts of its workers; the last reason: {reason}. "
+        "What was reached is kept: the same command continues from the last checkpoint"
+    )
