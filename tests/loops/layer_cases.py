@@ -22,7 +22,9 @@ MASK = -1.0
 GENES = {f"G{i}": i for i in range(CLS)}
 
 
-def token_table(cells: list[tuple[list[int], list[int]]], depths: list[float] | None = None, **obs: list[Any]) -> pa.Table:
+def token_table(
+    cells: list[tuple[list[int], list[int]]], depths: list[float] | None = None, **obs: list[Any]
+) -> pa.Table:
     """Cells as (gene ids, bins); `<cls>` is put in front."""
     ids = [[CLS, *genes] for genes, _ in cells]
     values = [[-2, *bins] for _, bins in cells]

@@ -13,8 +13,10 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def recipe(self) -> dict[str, Any]:
-        """The fields as plain JSON values, without those that cannot change a result."""
-        return self.model_dump(mode="json", exclude=self.neutral_fields())
+        """The fields as plain JSON values, without those (of sections, too) that cannot change a result."""
+        plain = self.model_dump(mode="json", exclude=self.neutral_fields())
+        values = {name: getattr(self, name) for name in plain}
+        return plain | {name: value.recipe() for name, value in values.items() if isinstance(value, Config)}
 
     @classmethod
     def neutral_fields(cls) -> set[str]:

@@ -9,6 +9,8 @@ from xfm.core.errors import EnvironmentProblem, Refused
 
 ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<folder>[\w./-]+))?")
 
+BUSY = {408, 429, *range(500, 600)}  # HTTP states that pass
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
@@ -44,13 +46,15 @@ def fetch_folder(address: str, patterns: tuple[str, ...]) -> Fetched:
     if match is None or ".." in address:
         raise Refused("NO_CHECKPOINT", f"{address!r} is not of the form hf://OWNER/NAME[@REVISION][/FOLDER].")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         root = snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(patterns))
-    except (RepositoryNotFoundError, HfHubHTTPError) as error:
+    except HfHubHTTPError as error:
+        if error.response.status_code in BUSY:
+            raise EnvironmentProblem(f"{address}: the Hub does not answer now, try again later: {error}") from None
         raise Refused("NO_CHECKPOINT", f"{address}: {error}") from None
-    except (LocalEntryNotFoundError, OSError) as error:
+    except OSError as error:
         raise EnvironmentProblem(
             f"{address}: the Hub cannot be reached and no copy is in the cache ({type(error).__name__}). Download it "
             f"once where there is a network (`hf download {match['repo']}`), or name a local folder."

@@ -21,8 +21,8 @@ from xfm.core.tracker import Tracker
 from xfm.engine.ledger import part_name
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob
-from xfm.engine.storage import below
 from xfm.engine.stage import StageResult, run_stage
+from xfm.engine.storage import below
 from xfm.loops.layerwise import BASELINES, F64, READOUTS, Design, FitLayers, ScoreLayers, score_columns
 from xfm.loops.layerwise_report import LABELS, Scores
 from xfm.loops.readouts import Readouts, fit_readouts

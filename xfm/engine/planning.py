@@ -57,7 +57,14 @@ def plan_shards(job: str, config: JobConfig, source: Source, backbone: BackboneC
     if genes.get("repeated"):
         logger.warning("%d genes share a %s with another; each keeps its own token", genes["repeated"], genes["column"])
     recipe = {"job": job, "config": config.recipe(), "weights": weights, "data": source.identity()}
-    return ShardPlan(shards, genes, {"job": job, "recipe": recipe, "checkpoint": checkpoint, "versions": versions()})
+    run = {
+        "job": job,
+        "recipe": recipe,
+        "settings": config.model_dump(mode="json"),
+        "checkpoint": checkpoint,
+        "versions": versions(),
+    }
+    return ShardPlan(shards, genes, run)
 
 
 def chosen_layers(layers: Sequence[int] | Literal["all"], n_layers: int) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ class Trained:
     is_out_of_time: bool
 
 
-def place(workers: int | None, gpus: float, threads: int | None = None) -> Place:
+def place(workers: int | None, gpus: float, threads: int) -> Place:
     """Fits the workers to the cluster that is connected: by default one, or one for each `gpus` GPUs.
 
     Raises:
@@ -115,13 +115,12 @@ def place(workers: int | None, gpus: float, threads: int | None = None) -> Place
         workers = workers or fit
     workers = workers or 1
     largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
-    cpus = threads or min(largest, int(have.get("CPU", 0)) // workers)
-    if cpus < 1 or cpus > largest:
+    if threads > largest or threads * workers > have.get("CPU", 0):
         raise EnvironmentProblem(
-            f"--workers {workers} with {max(cpus, 1)} CPUs each do not fit: the cluster has {have.get('CPU', 0):g}, "
-            f"its largest node {largest}. Lower --workers or --threads."
+            f"--workers {workers} with {threads} CPUs each do not fit: the cluster has {have.get('CPU', 0):g}, its "
+            f"largest node {largest}. Lower --workers or --threads."
         )
-    return Place(workers, cpus, gpus)
+    return Place(workers, threads, gpus)
 
 
 def train(
@@ -131,7 +130,7 @@ def train(
     *,
     workers: int | None,
     gpus: float,
-    threads: int | None,
+    threads: int,
 ) -> Trained:
     """Trains, or continues what OUTPUT holds.
 

@@ -93,19 +93,20 @@ class Watch:
 
     def _fetch_now_and_then(self) -> None:
         while not self._stop.wait(1.0):
-            self._fetch()
-            if self._last is not None and time.monotonic() - self._logged >= self.every_s:
+            has_news = self._fetch()
+            if has_news and self._last is not None and time.monotonic() - self._logged >= self.every_s:
                 logger.info("%s", self.line(self._last))
                 self._logged = time.monotonic()
 
-    def _fetch(self) -> None:
+    def _fetch(self) -> bool:
         try:
             records = ray.get(self.mailbox.fetch.remote(), timeout=10)
         except ray.exceptions.RayError as problem:
             # The mailbox's node may die: the trainer survives that, and the history it returns is complete.
             logger.debug("no news from the workers: %s", problem)
-            return
+            return False
         for record in records:
             self._last = record
             self.seen.add(record["step"])
             self.on_record(record)
+        return bool(records)

@@ -10,6 +10,10 @@ from xfm.engine.config import JobConfig
 class TrainingConfig(JobConfig):
     """Fields of a training job."""
 
+    workers: PositiveInt | None = None
+    """Processes that share each batch; by default one, or one per GPU where --gpus is set. Other numbers of workers or
+    threads round differently and drop other activations, but see the same batches and masks."""
+
     epochs: PositiveFloat = 6.0
     """Passes over the training cells."""
 
@@ -55,8 +59,8 @@ class TrainingConfig(JobConfig):
     log_every: PositiveInt = 20
     """Steps that one point of the loss curve averages."""
 
-    threads: PositiveInt | None = None
-    """CPUs and threads of a worker; by default its share of the machine's."""
+    threads: PositiveInt = 1
+    """CPUs and threads of a worker. Without GPUs, small models gain more from --workers."""
 
     @classmethod
     def neutral_fields(cls) -> set[str]:

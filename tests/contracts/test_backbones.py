@@ -1,0 +1,125 @@
+"""What every backbone promises, over all entries of the registry."""
+
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from examples import BACKBONES, example
+
+from xfm.core import registry
+from xfm.core.schema import INPUT_IDS, ROW_ID
+from xfm.loops.embed import row_lengths
+from xfm.loops.read import read_tokens
+
+ROWS = 6
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=sorted(registry.BACKBONES))
+def given(request, tmp_path_factory):
+    return example(BACKBONES, request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def backbone(given):
+    return given.config.build("cpu")
+
+
+@pytest.fixture(scope="module")
+def rows(given):
+    """Tokenised rows of unlike lengths."""
+    tokens = read_tokens(given.source, given.config.tokenizer(0), given.source.shards()[0]).tokens
+    order = row_lengths(tokens).argsort()
+    return tokens.take(order[:: max(1, len(order) // ROWS)][:ROWS])
+
+
+@pytest.fixture(scope="module")
+def tokens(given, rows):
+    return given.config.tokenizer(0).collate(rows)
+
+
+def states_of(backbone, tokens):
+    with torch.inference_mode():
+        return list(backbone.layers(tokens))
+
+
+def test_there_is_one_finite_state_per_block_and_one_for_the_input(given, backbone, tokens):
+    states = states_of(backbone, tokens)
+    assert len(states) == backbone.n_layers + 1 == given.config.n_layers() + 1
+    for state in states:
+        assert state.shape == (*tokens.ids.shape, backbone.dim)
+        assert state.isfinite().all()
+    assert backbone.dim == given.config.dim()
+    for before, after in zip(states, states[1:], strict=False):
+        assert not torch.allclose(before[tokens.is_token], after[tokens.is_token])
+
+
+def test_a_state_is_not_changed_by_the_blocks_after_it(backbone, tokens):
+    with torch.inference_mode():
+        copies = [state.clone() for state in backbone.layers(tokens)]
+    for state, copy in zip(states_of(backbone, tokens), copies, strict=True):
+        torch.testing.assert_close(state[tokens.is_token], copy[tokens.is_token], rtol=0, atol=0)
+
+
+def test_a_row_does_not_depend_on_its_batch(given, backbone, rows, tokens):
+    together, lengths = states_of(backbone, tokens), row_lengths(rows)
+    assert len(set(lengths)) > 1
+    for i, length in enumerate(lengths):
+        alone = states_of(backbone, given.config.tokenizer(0).collate(rows.slice(i, 1)))
+        for layer, state in enumerate(alone):
+            # float32: other matrix shapes add up in another order.
+            torch.testing.assert_close(state[0], together[layer][i, :length], rtol=1e-5, atol=1e-5)
+
+
+def test_what_stands_at_padding_does_not_matter(backbone, tokens):
+    padding = ~tokens.is_token
+    assert padding.any()
+    ids = tokens.ids.masked_fill(padding, int(tokens.ids[0, 1]))
+    values = None if tokens.values is None else tokens.values.masked_fill(padding, 37.0)
+    changed = states_of(backbone, replace(tokens, ids=ids, values=values))
+    for state, other in zip(states_of(backbone, tokens), changed, strict=True):
+        torch.testing.assert_close(state[tokens.is_token], other[tokens.is_token], rtol=1e-5, atol=1e-5)
+
+
+def test_a_built_backbone_is_in_evaluation_mode(backbone):
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_a_recipe_describes_itself(given):
+    config = given.config
+    assert type(config).model_validate(json.loads(config.model_dump_json())) == config
+    identity, description = config.identity(), config.describe()
+    assert identity == json.loads(json.dumps(identity))
+    assert all(len(digest) >= 40 for digest in identity.values())
+    assert description == json.loads(json.dumps(description))
+    assert description
+    genes = given.source.genes()
+    if genes is not None:
+        assert config.check_genes(genes)["matched"] > 0
+
+
+def test_a_tokenizer_travels_and_gives_the_same_tokens(given, rows):
+    tokenizer = pickle.loads(pickle.dumps(given.config.tokenizer(0)))  # noqa: S301 - our own bytes
+    again = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
+    chosen = {row: ids for row, ids in zip(again[ROW_ID].to_pylist(), again[INPUT_IDS].to_pylist(), strict=True)}
+    for row, ids in zip(rows[ROW_ID].to_pylist(), rows[INPUT_IDS].to_pylist(), strict=True):
+        assert chosen[row] == ids
+    assert tokenizer.describe() == json.loads(json.dumps(tokenizer.describe()))
+
+
+def test_collating_pads_on_the_right(given, rows, tokens):
+    lengths = torch.from_numpy(row_lengths(rows))
+    expected = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    assert torch.equal(tokens.is_token, expected)
+    assert not (tokens.is_content & ~tokens.is_token).any()
+    assert tokens.is_content.any(dim=1).all()
+    assert tokens.ids.dtype == torch.int64

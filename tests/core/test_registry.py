@@ -1,0 +1,29 @@
+"""The table of contents: every line leads somewhere, and a typo is answered with the nearest name."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from xfm.core import registry
+
+
+@pytest.mark.parametrize("table", [registry.SOURCES, registry.BACKBONES])
+def test_every_line_leads_to_a_config_of_its_own_kind(table):
+    for name in table:
+        entry = registry.load(table, name, "entry")
+        assert entry.model_fields["kind"].default == name
+        assert entry.__doc__
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_known():
+    with pytest.raises(KeyError, match=r"unknown source 'hd5ad'\. Did you mean 'h5ad'\? Known: census, h5ad"):
+        registry.load(registry.SOURCES, "hd5ad", "source")
+    with pytest.raises(KeyError, match=r"unknown source 'xyz'\. Known:"):
+        registry.load(registry.SOURCES, "xyz", "source")
+
+
+def test_other_packages_add_entries(monkeypatch):
+    points = [SimpleNamespace(name="mine", value="my.package:Source")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "xfm.sources" else [])
+    assert registry.entries("xfm.sources", {"h5ad": "a:b"}) == {"h5ad": "a:b", "mine": "my.package:Source"}
+    assert registry.entries("xfm.backbones", {"scgpt": "a:b"}) == {"scgpt": "a:b"}

@@ -1,0 +1,238 @@
+"""Flags, environment and YAML of a job, and what is said where they are wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, PositiveInt
+
+from xfm.core.config import Config
+from xfm.engine.settings import UsageError, parse, read_yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Sea(Config):
+    kind: Literal["sea"] = "sea"
+    depth: PositiveInt = 10
+    """Metres."""
+    fish: tuple[str, ...] = ()
+    """Names."""
+
+
+class Land(Config):
+    kind: Literal["land"] = "land"
+    height: float
+    """Metres, 100 % above sea level."""
+    depth: PositiveInt = 1
+    """Of a cave."""
+    is_flat: bool = False
+    """No hill."""
+
+
+class Boat(Config):
+    kind: Literal["boat"] = "boat"
+    name: str
+    """On its bow."""
+
+
+class Trip(Config):
+    """Goes somewhere."""
+
+    where: Annotated[Sea | Land, Field(discriminator="kind")]
+    """Where to."""
+    boat: Boat = Boat(name="Anna")
+    """By what."""
+    days: PositiveInt = 3
+    """How long."""
+    dry_run: bool = False
+    """Only plan."""
+    stops: tuple[int, ...] | Literal["all"] = "all"
+    """Where to halt."""
+    start: str = ""
+    """A date."""
+
+
+def trip(*argv, env=None, yaml=None, tmp_path=None):
+    if yaml is not None:
+        (tmp_path / "trip.yaml").write_text(yaml)
+        argv = (*argv, "--config", str(tmp_path / "trip.yaml"))
+    return parse(Trip, argv, env or {}, "jobs/trip.py")
+
+
+def problem(*argv, **more):
+    with pytest.raises(UsageError) as caught:
+        trip(*argv, **more)
+    return str(caught.value)
+
+
+def test_flags_override_the_environment_which_overrides_the_file(tmp_path):
+    yaml = "where: {kind: sea, depth: 1}\ndays: 1\nstart: file\nboat: {name: Yaml}\n"
+    env = {"XFM_DAYS": "2", "XFM_WHERE__DEPTH": "2", "XFM_START": "env", "XFM_UNRELATED": "x", "OTHER": "y"}
+    config = trip("--days", "3", yaml=yaml, env=env, tmp_path=tmp_path)
+    assert (config.days, config.where.depth, config.start, config.boat.name) == (3, 2, "env", "Yaml")
+    assert trip("--where.depth=7", yaml=yaml, env=env, tmp_path=tmp_path).where.depth == 7
+    assert trip(yaml=yaml, tmp_path=tmp_path).days == 1
+
+
+def test_a_change_of_kind_drops_what_lower_layers_said_of_the_other_kind(tmp_path):
+    yaml = "where: {kind: sea, depth: 5, fish: [cod]}\n"
+    config = trip("--where.kind", "land", "--where.height", "9", yaml=yaml, tmp_path=tmp_path)
+    assert config.where == Land(height=9)
+    from_env = trip(yaml=yaml, env={"XFM_WHERE__KIND": "land", "XFM_WHERE__HEIGHT": "8"}, tmp_path=tmp_path)
+    assert from_env.where == Land(height=8)
+    same = trip("--where.kind", "sea", yaml=yaml, tmp_path=tmp_path)
+    assert same.where == Sea(depth=5, fish=("cod",))
+
+
+def test_lists_are_written_with_commas_and_a_fixed_word_stays_a_word(tmp_path):
+    sea = ("--where.kind", "sea")
+    assert trip(*sea, "--where.fish", "cod, eel,").where.fish == ("cod", "eel")
+    assert trip(*sea, "--stops", "3,1").stops == (3, 1)
+    assert trip(*sea, "--stops", "4").stops == (4,)
+    assert trip(*sea, "--stops", "all").stops == "all"
+    assert trip(*sea, yaml="stops: [3, 1]", tmp_path=tmp_path).stops == (3, 1)
+    assert trip(*sea, yaml="stops: 3", tmp_path=tmp_path).stops == (3,)
+    assert trip(*sea, yaml="where: {fish: 'cod,eel'}", tmp_path=tmp_path).where.fish == ("cod", "eel")
+
+
+def test_a_date_in_a_file_is_text_with_or_without_quotes(tmp_path):
+    assert trip("--where.kind", "sea", yaml="start: 2025-11-08", tmp_path=tmp_path).start == "2025-11-08"
+    assert trip("--where.kind", "sea", yaml="start: '2025-11-08'", tmp_path=tmp_path).start == "2025-11-08"
+
+
+@pytest.mark.parametrize("flag", ["--dry-run", "--dry_run", "--dry-run=", "--no-dry-run"])
+def test_a_switch_is_written_with_a_dash_or_an_underscore(flag, tmp_path):
+    if flag.endswith("="):
+        assert trip("--where.kind=sea", yaml="dry-run: true", tmp_path=tmp_path).dry_run
+        assert trip("--where.kind=sea", env={"XFM_DRY_RUN": "true"}).dry_run
+    else:
+        assert trip("--where.kind=sea", flag).dry_run is ("no" not in flag)
+
+
+def test_a_switch_inside_a_section_may_be_turned_off_again(tmp_path):
+    yaml = "where: {kind: land, height: 1, is_flat: true}"
+    assert trip(yaml=yaml, tmp_path=tmp_path).where.is_flat
+    assert not trip("--no-where.is_flat", yaml=yaml, tmp_path=tmp_path).where.is_flat
+
+
+def test_a_misspelt_flag_names_the_nearest():
+    assert "Did you mean --where.height?" in problem("--where.kind", "land", "--where.heigth", "3")
+    assert "unknown argument --dayz. Did you mean --days?" in problem("--dayz=4")
+    assert "`jobs/trip.py --help` lists all" in problem("stray")
+    assert "unknown argument --day." in problem("--where.kind", "sea", "--day", "4")  # no guessing of prefixes
+
+
+def test_a_misspelt_key_of_the_file_names_the_nearest(tmp_path):
+    assert problem("--where.kind=sea", yaml="dais: 3", tmp_path=tmp_path) == (
+        "--dais: is no setting of this job. Did you mean --days?"
+    )
+    inner = problem(yaml="where: {kind: sea, fisch: [a]}", tmp_path=tmp_path)
+    assert inner == "--where.fisch: is no setting of this job. Did you mean --where.fish?"
+
+
+def test_a_field_of_the_other_kind_is_refused():
+    assert "--where.height: is no setting of this kind of where" in problem("--where.kind=sea", "--where.height=3")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ((), "--where.kind: is required: one of sea, land."),
+        (("--where.depth", "3"), "--where.kind: is required: one of sea, land."),
+        (("--where.kind", "see"), "--where.kind: unknown 'see'; known: sea, land. Did you mean sea?"),
+        (("--where.kind", "land"), "--where.height: is required."),
+        (("--where.kind", "sea", "--days", "0"), "--days: Input should be greater than 0, found '0'."),
+        (("--where.kind", "sea", "--days", "long"), "found 'long'"),
+        (("--where.kind", "sea", "--where.depth", "-4"), "--where.depth: Input should be greater than 0, found '-4'."),
+        (("--where.kind", "sea", "--stops", "a"), "--stops: Input should be a valid integer"),
+        (("--config", "nowhere.yaml"), "--config nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_command_line(argv, message):
+    assert message in problem(*argv)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "is not valid YAML"), ("- a\n- b", "expected `field: value` lines, found list"), ("", "found NoneType")],
+)
+def test_a_file_that_is_no_mapping_is_refused(text, message, tmp_path):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_yaml(str(tmp_path / "x.yaml"))
+
+
+def test_a_file_cannot_run_code(tmp_path):
+    (tmp_path / "x.yaml").write_text("days: !!python/object/apply:os.system ['exit 1']")
+    with pytest.raises(UsageError, match="is not valid YAML"):
+        read_yaml(str(tmp_path / "x.yaml"))
+
+
+def test_help_says_which_kind_a_field_belongs_to_and_what_is_its_default(capsys):
+    with pytest.raises(SystemExit) as ended:
+        trip("--help")
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--where.kind sea|land which where (required)" in text
+    assert "--boat.kind boat which boat (default: boat)" in text
+    assert "--where.height X [land] Metres, 100 % above sea level. (required)" in text
+    assert "--where.depth N [sea, land] Metres." in text
+    assert "--stops A,B,...|all Where to halt. (default: all)" in text
+    assert "--days N How long. (default: 3)" in text
+
+
+def in_a_job(job, code, *flags):
+    """Runs code in a fresh interpreter with `job` imported and `flags` as its command line."""
+    script = f"import sys; sys.path.insert(0, 'jobs'); sys.argv = ['{job}', *{flags!r}]\nimport {job}\n{code}"
+    return subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+
+
+HEAVY = ("torch", "ray", "mlflow", "anndata", "h5py", "scanpy", "tiledbsoma", "numba", "pandas", "matplotlib", "scipy")
+
+
+@pytest.mark.parametrize("job", ["embed", "layerwise"])
+def test_help_of_a_job_names_every_field_and_loads_nothing_heavy(job):
+    name = "EmbedJob" if job == "embed" else "LayerwiseJob"
+    code = f"""
+import json
+from xfm.engine.settings import build_parser, parse
+from xfm.engine.flags import models_of
+fields = []
+for field, info in {job}.{name}.model_fields.items():
+    models = models_of(info.annotation)
+    fields += [f"{{field}}.{{inner}}" for model in models for inner in model.model_fields] if models else [field]
+parse({job}.{name}, ["--source.kind", "h5ad", "--source.path", "x", "--backbone.checkpoint", "c", "--output", "o"], {{}}, "")
+print(json.dumps([fields, [m for m in {HEAVY!r} if m in sys.modules], build_parser({job}.{name}, "").format_help()]))
+"""
+    done = in_a_job(job, code)
+    assert done.returncode == 0, done.stderr
+    fields, heavy, text = json.loads(done.stdout.splitlines()[-1])
+    assert heavy == []
+    assert {"source.kind", "source.path", "source.release", "backbone.checkpoint", "seed", "batch_tokens"} <= set(
+        fields
+    )
+    for field in fields:
+        assert f"--{field}" in text or f"--{field.replace('_', '-')}" in text, field
+    shown = subprocess.run(
+        [sys.executable, f"jobs/{job}.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert shown.returncode == 0
+    assert "--source.value_filter" in shown.stdout
+    assert "Exit codes" in shown.stdout
+
+
+def test_a_usage_error_ends_with_code_2_and_its_reason_on_standard_error():
+    done = subprocess.run(
+        [sys.executable, "jobs/embed.py", "--source.kind", "h5ad", "--sauce.path", "x"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.strip().endswith(
+        "jobs/embed.py: error: unknown argument --sauce.path. Did you mean --source.path? "
+        "`jobs/embed.py --help` lists all."
+    )
