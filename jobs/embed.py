@@ -7,7 +7,7 @@
 from functools import partial
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from xfm.engine.config import AnyBackbone, AnySource, JobConfig
 from xfm.engine.job import main
@@ -22,7 +22,7 @@ class EmbedJob(JobConfig):
     backbone: AnyBackbone
     """The pretrained model."""
 
-    pools: tuple[Literal["cls", "mean", "max"], ...] = ("cls", "mean")
+    pools: tuple[Literal["cls", "mean", "max"], ...] = Field(("cls", "mean"), min_length=1)
     """What to keep of a layer: cls (state at <cls>), mean or max over genes (no padding, no special tokens)."""
 
     layers: tuple[int, ...] | Literal["all"] = "all"

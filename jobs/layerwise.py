@@ -47,6 +47,11 @@ class LayerwiseJob(JobConfig):
     notes: tuple[str, ...] = ()
     """Sentences to put on the report, e.g. what the data are not."""
 
+    @classmethod
+    def neutral_fields(cls) -> set[str]:
+        """Words change no number."""
+        return super().neutral_fields() | {"notes"}
+
 
 def run(config: LayerwiseJob) -> int:
     """Fits, scores, reports; returns the exit code."""

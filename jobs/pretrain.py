@@ -41,7 +41,7 @@ class PretrainJob(TrainingConfig):
     """Hidden width of the feed-forward part."""
 
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Share of activations dropped in training."""
+    """Share of activations dropped in training; 0 lets CPUs use fused attention, several times faster."""
 
     n_bins: PositiveInt = Field(51, ge=3)
     """Bins of expression, zero included."""

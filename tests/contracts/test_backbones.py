@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_there_is_one_finite_state_per_block_and_one_for_the_input(given, backbo
         assert state.shape == (*tokens.ids.shape, backbone.dim)
         assert state.isfinite().all()
     assert backbone.dim == given.config.dim()
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         assert not torch.allclose(before[tokens.is_token], after[tokens.is_token])
 
 
@@ -110,7 +111,7 @@ def test_a_recipe_describes_itself(given):
 def test_a_tokenizer_travels_and_gives_the_same_tokens(given, rows):
     tokenizer = pickle.loads(pickle.dumps(given.config.tokenizer(0)))  # noqa: S301 - our own bytes
     again = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
-    chosen = {row: ids for row, ids in zip(again[ROW_ID].to_pylist(), again[INPUT_IDS].to_pylist(), strict=True)}
+    chosen = dict(zip(again[ROW_ID].to_pylist(), again[INPUT_IDS].to_pylist(), strict=True))
     for row, ids in zip(rows[ROW_ID].to_pylist(), rows[INPUT_IDS].to_pylist(), strict=True):
         assert chosen[row] == ids
     assert tokenizer.describe() == json.loads(json.dumps(tokenizer.describe()))

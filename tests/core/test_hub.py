@@ -66,7 +66,7 @@ def test_a_missing_folder_is_refused_and_its_neighbours_are_named(tmp_path):
     ) as error:
         fetch_folder(str(tmp_path / "scgpt_humn"), ("*",))
     assert "notes.txt" not in str(error.value)
-    with pytest.raises(Refused, match="is no folder here. Or name one as hf://"):
+    with pytest.raises(Refused, match=r"is no folder here\. Or name one as hf://"):
         fetch_folder(str(tmp_path / "no" / "where"), ("*",))
 
 

@@ -106,7 +106,7 @@ def test_a_date_in_a_file_is_text_with_or_without_quotes(tmp_path):
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--dry_run", "--dry-run=", "--no-dry-run"])
 def test_a_switch_is_written_with_a_dash_or_an_underscore(flag, tmp_path):
-    if flag.endswith("="):
+    if flag.endswith("="):  # written elsewhere than on the command line
         assert trip("--where.kind=sea", yaml="dry-run: true", tmp_path=tmp_path).dry_run
         assert trip("--where.kind=sea", env={"XFM_DRY_RUN": "true"}).dry_run
     else:
@@ -205,7 +205,8 @@ fields = []
 for field, info in {job}.{name}.model_fields.items():
     models = models_of(info.annotation)
     fields += [f"{{field}}.{{inner}}" for model in models for inner in model.model_fields] if models else [field]
-parse({job}.{name}, ["--source.kind", "h5ad", "--source.path", "x", "--backbone.checkpoint", "c", "--output", "o"], {{}}, "")
+given = ["--source.kind", "h5ad", "--source.path", "x", "--backbone.checkpoint", "c", "--output", "o"]
+parse({job}.{name}, given, {{}}, "")
 print(json.dumps([fields, [m for m in {HEAVY!r} if m in sys.modules], build_parser({job}.{name}, "").format_help()]))
 """
     done = in_a_job(job, code)

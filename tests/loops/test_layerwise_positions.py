@@ -185,5 +185,28 @@ def test_what_cannot_be_read_is_refused_with_a_reason():
     with pytest.raises(EnvironmentProblem, match="checkpoint on this machine"):
         FitLayers(FakeConfig(), make_design(), identity={"weights": "others"})
     broken = FakeConfig(lambda layer, ids, values: noise_states(layer, ids, values) / (layer != 1))
-    with pytest.raises(ShardRefused, match="NOT_FINITE.*layer 1"):
+    with pytest.raises(ShardRefused, match=r"NOT_FINITE.*layer 1"):
         FitLayers(broken, make_design())(table)
+
+
+def test_the_halves_of_the_fitting_cells_are_whole_cells_and_together_all_of_them():
+    cells, design = random_cells(40, 12), make_design(modes=("visible",), batch_tokens=200)
+    table = token_table(cells)
+    fitted = FitLayers(FakeConfig(), design)(table)
+    sums = {name: np.array(values) for name, values in zip(*fitted.to_pydict().values(), strict=True)}
+    chosen = [cell for cell, is_fit in zip(cells, design.is_fit(table), strict=True) if is_fit]
+    # States repeat (bin, gene id), and the target is the bin.
+    rows = np.concatenate([np.stack([bins, genes, np.ones(len(bins)), bins], axis=1) for genes, bins in chosen])
+    first, second = (sums[f"visible_gram{half}_l01"].reshape(4, 4) for half in (0, 1))
+    np.testing.assert_allclose(first + second, rows.T @ rows)
+    sizes = {len(bins) for _, bins in chosen}
+    assert min(first[2, 2], second[2, 2]) >= min(sizes)
+    alone = {}
+    for row in range(len(cells)):
+        part = FitLayers(FakeConfig(), design)(table.slice(row, 1)).to_pydict()
+        grams = dict(zip(part["name"], part["values"], strict=True))
+        if grams:
+            counts = [np.reshape(grams[f"visible_gram{half}_l01"], (4, 4))[2, 2] for half in (0, 1)]
+            assert sorted(counts) == [0, len(cells[row][0])]
+            alone[row] = counts
+    np.testing.assert_allclose(np.sum(list(alone.values()), axis=0), [first[2, 2], second[2, 2]])

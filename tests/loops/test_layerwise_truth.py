@@ -1,4 +1,4 @@
-"""Planted truths: where the answer lies is found, where there is none nothing is claimed, and cutting changes nothing."""
+"""Planted truths: an answer is found where it lies, none is claimed where none is, and cutting changes nothing."""
 
 import numpy as np
 import pytest

@@ -14,15 +14,18 @@ from xfm.core.schema import INPUT_IDS, ROW_ID, VALUES
 from xfm.loops.group import Group
 from xfm.loops.pretrain import Trainer
 from xfm.loops.pretrain_data import IS_VALIDATION, Masker, Order, SplitTokens
+from xfm.loops.pretrain_network import network_to_train
 from xfm.loops.pretrain_settings import Settings
 from xfm.loops.pretrain_validation import gene_means
 from xfm.loops.training_state import load_training, save_training
+from xfm.models.scgpt.checkpoint import write_checkpoint
+from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
 from xfm.tasks.masked_expression import objective_errors
 
 GENES = 20
-TOKENS = tuple(f"G{i}" for i in range(GENES)) + ("<pad>", "<cls>", "<eoc>")
+TOKENS = (*(f"G{i}" for i in range(GENES)), "<pad>", "<cls>", "<eoc>")
 PAD, CLS = GENES, GENES + 1
 SETTINGS = Settings(
     steps=6, batch_size=4, lr=1e-2, warmup=0, schedule="constant", weight_decay=0.0, clip=1.0, weights=(1.0, 1.0, 1.0),
@@ -50,9 +53,8 @@ def one_thread():
 
 def start(dropout: float = 0.0) -> FreshScGPT:
     sizes = {"n_layers": 2, "n_heads": 2, "dim": 16, "ffn": 16, "n_bins": 11, "max_length": 64}
-    return FreshScGPT(
-        tokens=TOKENS, architecture=Architecture(n_tokens=len(TOKENS), dropout=dropout, mvc="inner product", **sizes)
-    )
+    architecture = Architecture(n_tokens=len(TOKENS), dropout=dropout, mvc="inner product", **sizes)
+    return FreshScGPT(tokens=TOKENS, architecture=architecture)
 
 
 def cells(numbers: Sequence[int]) -> pa.Table:
@@ -283,3 +285,23 @@ def test_scores_of_the_guesses_follow_from_the_masks():
         assert scores[row, 0] == hidden.sum()
         assert scores[row, 4] == pytest.approx(((means[genes[hidden]] - target[hidden]) ** 2).sum())
         assert scores[row, 5] == pytest.approx(((shown - target[hidden]) ** 2).sum())
+
+
+def test_training_goes_on_from_a_checkpoint_with_the_heads_it_lacks(tmp_path: Path):
+    recipe = start()
+    bare = recipe.model_copy(update={"architecture": recipe.architecture.model_copy(update={"mvc": "none"})})
+    saved = bare.build("cpu")
+    write_checkpoint(tmp_path / "checkpoint", saved, bare.vocabulary())
+    network = network_to_train(ScGPT(checkpoint=str(tmp_path / "checkpoint")), "cpu", seed=0)
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+    (example,) = masker().examples(cells(range(4)), "epoch 0")
+    assert objective_errors(network, example, (False, True, False))[1].isfinite().all()
+
+
+def test_a_checkpoint_conditioned_on_batch_labels_is_refused():
+    recipe = start()
+    update = {"label_encoder": True, "n_labels": 2}
+    labelled = recipe.model_copy(update={"architecture": recipe.architecture.model_copy(update=update)})
+    with pytest.raises(Refused, match="2 batch labels"):
+        network_to_train(labelled, "cpu", seed=0)

@@ -18,7 +18,7 @@ from xfm.sources.h5ad import H5ad
 
 @pytest.fixture
 def source(tmp_path):
-    """Six cells over genes the fake vocabulary knows and one it does not; cell 2 is empty, cell 4 has only the stranger."""
+    """Six cells, four known genes and a stranger; cell c is empty, cell e has only the stranger."""
     counts = np.zeros((6, 5), np.float32)
     counts[:, :3] = np.random.default_rng(0).integers(1, 9, (6, 3))
     counts[2] = 0

@@ -223,7 +223,7 @@ def test_a_relative_path_means_the_same_from_another_folder(cells, dense, tmp_pa
     monkeypatch.chdir(tmp_path)
     source = H5ad(path="data", obs=("score",))
     monkeypatch.chdir("/")
-    assert dense(source, 30)[0][0] == "a.h5ad/0"
+    assert dense(source, 30)[0][0] == "cell-0"
 
 
 def test_identity_changes_with_one_byte_and_not_with_the_folder(cells, tmp_path):

@@ -1,5 +1,7 @@
 """Keyed masks: a function of the row alone, of the size asked for, fair to every position."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -23,11 +25,12 @@ def mask(offsets, ids, values, eligible, fraction=0.25, seed=0, purpose="mask"):
 
 
 def hidden_ids(offsets, ids, chosen):
-    return [set(ids[a:b][chosen[a:b]]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [set(ids[a:b][chosen[a:b]]) for a, b in pairwise(offsets)]
 
 
 @pytest.mark.parametrize(("size", "fraction", "expected"), [
-    (1, 0.25, 1), (2, 0.25, 1), (2, 0.99, 1), (3, 0.99, 2), (4, 0.25, 1), (100, 0.25, 25), (101, 0.25, 25), (10, 0.01, 1),
+    (1, 0.25, 1), (2, 0.25, 1), (2, 0.99, 1), (3, 0.99, 2), (4, 0.25, 1), (100, 0.25, 25), (101, 0.25, 25),
+    (10, 0.01, 1),
 ])  # fmt: skip
 def test_a_row_hides_its_share_at_least_one_and_not_all(size, fraction, expected):
     offsets, ids, values, eligible = rows([size, 7])
@@ -51,7 +54,7 @@ def test_each_row_may_have_its_own_share():
 def test_a_mask_does_not_depend_on_neighbours_or_on_the_order_of_tokens():
     offsets, ids, values, eligible = rows([30, 12, 55])
     together = hidden_ids(offsets, ids, mask(offsets, ids, values, eligible))
-    for row, (a, b) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for row, (a, b) in enumerate(pairwise(offsets)):
         order = np.concatenate([[0], 1 + np.random.default_rng(row).permutation(b - a - 1)])
         alone = ids[a:b][order], values[a:b][order], eligible[a:b][order]
         ends = np.array([0, b - a])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Union
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from xfm.core import registry
 from xfm.core.config import Config
@@ -31,7 +31,7 @@ class JobConfig(Config):
     gpus: NonNegativeFloat = 0.0
     """GPUs of each worker; 0 computes on the CPU, one thread a worker."""
 
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Keys every random choice: tie-breaks, sampled genes, masks, splits, bootstrap."""
 
     experiment: str = "xfm"
@@ -42,4 +42,5 @@ class JobConfig(Config):
 
     @classmethod
     def neutral_fields(cls) -> set[str]:
+        """Where and how fast; none of it changes a number."""
         return {"output", "workers", "gpus", "experiment", "dry_run"}

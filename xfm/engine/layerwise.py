@@ -100,11 +100,13 @@ def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], St
     """
     identity = work.run["recipe"]["weights"]
     with work.open("score") as output:
-        result = work.stage(
-            "score", work.shards, lambda design: partial(ScoreLayers, work.backbone, design, readouts, identity=identity),
-            output,
-        )  # fmt: skip
-        columns: dict[str, list[F64]] = {name: [] for name in score_columns(work.design.modes, work.backbone.n_layers())}
+
+        def build(design: Design) -> Any:
+            return partial(ScoreLayers, work.backbone, design, readouts, identity=identity)
+
+        result = work.stage("score", work.shards, build, output)
+        names = score_columns(work.design.modes, work.backbone.n_layers())
+        columns: dict[str, list[F64]] = {name: [] for name in names}
         for key in output.committed:
             table = _read_part(output, key)
             for name, pieces in columns.items():
@@ -116,7 +118,7 @@ def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], St
 
 
 def track_scores(scores: Scores, tracker: Tracker) -> None:
-    """One child run a mode; every readout is a step curve over the layers."""
+    """Every readout as a step curve over the layers: in a child run for each mode, and together in the job's run."""
     for mode in scores.modes:
         child = tracker.child(mode)
         base = scores.strongest(mode)
@@ -127,6 +129,7 @@ def track_scores(scores: Scores, tracker: Tracker) -> None:
             values |= {f"{readout}_skill": item.skill[base].value for readout, item in items.items()}
             values |= {f"{readout}_pearson": item.pearson.value for readout, item in items.items() if item.pearson}
             child.metrics(values, step=layer)
+            tracker.metrics({f"{mode}_{name}": value for name, value in values.items()}, step=layer)
         child.close()
 
 
@@ -147,11 +150,16 @@ def draw(scores: Scores, folder: Path) -> list[Figure]:
         what = "genes hidden from the input" if mode == "masked" else "the input holds the answer"
         figures.append(
             draw_layer_curve(
-                folder, f"{mode}_mse", series, baselines, metric="MSE (bins²)", higher_is_better=False,
+                folder,
+                f"{mode}_mse",
+                series,
+                baselines,
+                metric="MSE (bins²)",
+                higher_is_better=False,
                 title=f"{mode.capitalize()} expression: {what}",
                 caption=f"Error of reading {mode} expression from each layer, {scores.cells:,} cells, 95 % intervals "
                 "over cells; dashed: baselines that need no model. The uncalibrated decoder is in the table only.",
-            )  # fmt: skip
+            )
         )
     return figures
 

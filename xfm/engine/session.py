@@ -63,6 +63,8 @@ class OpenJob:
         self._publish("report.html", page.encode(), folder)
         self._publish("report.json", report.to_json().encode(), folder)
         self.tracker.artifact(self.output.local_copy("run.json", folder))
+        numbers = {name: value for name, value in report.numbers.items() if isinstance(value, int | float)}
+        self.tracker.metrics({name.replace(",", "").replace(" ", "_"): float(value) for name, value in numbers.items()})
         self.tracker.close()
         say("\n" + _on_a_terminal(report).to_text())
         say(f"output   {self._shown}  (report.html is the page to read)")
@@ -95,7 +97,7 @@ def open_job(config: JobConfig, run: Mapping[str, Any]) -> Iterator[OpenJob]:
         name = f"{run['job']} {config.output.rstrip('/').rpartition('/')[2]}"
         tags = {"xfm.job": str(run["job"]), "xfm.output": output.place, "xfm.fingerprint": fingerprint(run["recipe"])}
         tracker = start_run(spool, name, uri=tracking, experiment=config.experiment, tags=tags, sync=sync)
-        tracker.params(run["recipe"]["config"])
+        tracker.params(run["settings"])
         for source, digest in _datasets(run["recipe"].get("data", {})):
             tracker.dataset(source.rpartition("/")[2], digest, source)
         try:

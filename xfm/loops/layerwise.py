@@ -149,7 +149,8 @@ class FitLayers:
         sums: dict[str, F64] = {}
         chosen = tokens.filter(pa.array(design.is_fit(tokens)))
         if chosen.num_rows:
-            halves = in_fraction(design.seed, [f"half\x1f{key}" for key in chosen[ROW_ID].to_pylist()], 0.5)
+            keys = chosen[design.group or ROW_ID].to_pylist()
+            halves = in_fraction(design.seed, [f"half\x1f{key}" for key in keys], 0.5)
             for cells in self.reader.cells(chosen):
                 _add(sums, "genes", self._gene_sums(cells))
                 half = np.repeat(halves[cells.rows], np.diff(cells.offsets))

@@ -100,8 +100,8 @@ def pretrain_report(
     warnings = []
     if trained.is_out_of_time:
         warnings.append(
-            f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of {settings.steps:,} "
-            "steps: another machine would reach another step, and other weights."
+            f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of "
+            f"{settings.steps:,} steps: another machine would reach another step, and other weights."
         )
     if trained.history and settings.weights[2] and trained.steps <= settings.prompt_after:
         warnings.append(f"Generation by cell prompt begins after step {settings.prompt_after:,}: it was not trained.")

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -132,7 +133,7 @@ class H5ad(Config):
                 raise ShardRefused("ROWS_CHANGED", f"{name}: rows up to {stop} promised, {rows} found")
             matrix = file.matrix(layer)
             genes = encode_genes(file.genes(layer, self.gene_column))
-            by_name = unique and names_one_file(self.path)
+            by_name = unique and self._is_single()
             if not is_plain(shard.path):
                 with file.reading():
                     matrix.check()
@@ -165,7 +166,15 @@ class H5ad(Config):
             for entry, outline in zip(entries, outlines, strict=True)
             if isinstance(outline, Outline)
         }
-        return {"files": files, "layers": layers} | ({"revision": commit} if commit else {})
+        # Another file beside a single one would rename the rows of both.
+        row_ids = "obs names where unique" if self._is_single() else "FILE/ROW"
+        return {"files": files, "layers": layers, "row_ids": row_ids} | ({"revision": commit} if commit else {})
+
+    def _is_single(self) -> bool:
+        """Whether the source is one file; a pattern on the Hub counts as many, to spare workers a listing."""
+        if names_one_file(self.path) or is_hub(self.path):
+            return names_one_file(self.path)
+        return _count(self.path, self.metadata_csv) == 1
 
     def _entries(self) -> tuple[str, list[Entry]]:
         """The commit ("" for local files) and the files."""
@@ -210,3 +219,8 @@ def _blocks(file: H5adFile, matrix: Matrix, start: int, stop: int, step: int) ->
 
 def _digest(entry: Entry) -> str:
     return digest(Path(entry.location)) if Path(entry.location).is_file() else "missing"
+
+
+@lru_cache(maxsize=64)
+def _count(path: str, metadata_csv: str | None) -> int:
+    return len(list_local(path, metadata_csv))

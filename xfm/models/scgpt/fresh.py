@@ -70,8 +70,10 @@ class FreshScGPT(Config):
             torch.manual_seed(key64(self.seed, "weights"))
             network = ScGPTBackbone(self.architecture, pad_id=self.vocabulary()[self.architecture.pad_token])
         assert network.decoder is not None
+        last = network.decoder.fc[-1]
+        assert isinstance(last, torch.nn.Linear)
         # Bins are quantiles: their mean is near the middle, where thousands of steps would otherwise go to reach it.
-        torch.nn.init.constant_(network.decoder.fc[-1].bias, self.architecture.n_bins / 2)
+        torch.nn.init.constant_(last.bias, self.architecture.n_bins / 2)
         return network.to(device).eval()
 
     def identity(self) -> dict[str, Any]:
