@@ -37,7 +37,7 @@ class Demo(Config):
     output: str = "runs/demo"
     """Folder for the store, the checkpoint and the results; running again continues there."""
 
-    train_seconds: PositiveFloat = 60.0
+    train_seconds: PositiveFloat = 50.0
     """Time budget of pretraining."""
 
     seed: int = 0
@@ -51,14 +51,15 @@ def run(demo: Demo) -> int:
     store = folder / "pbmc.soma"
     if not store.exists():
         write_cells(store, demo.seed)
-    trained = Census(uri=str(store), value_filter="split == 'train'", shard_rows=128)
+    trained = Census(uri=str(store), value_filter="split == 'train'", shard_rows=256)
     unseen = Census(uri=str(store), value_filter="split == 'held-out'", obs=("bulk_labels",), shard_rows=64)
     backbone = ScGPT(checkpoint=str(folder / "pretrain" / "checkpoint"))
     say(f"\n1. Pretrain a small scGPT for about {demo.train_seconds:.0f} s on the cells of split 'train'")
     code = pretrain.run(
         pretrain.PretrainJob(
-            source=trained, output=str(folder / "pretrain"), seed=demo.seed, layers=4, dim=64, heads=4, ffn=64,
-            dropout=0.1, max_length=512, max_seconds=demo.train_seconds, epochs=10_000, cell_prompt_after=100, lr=1e-3,
+            source=trained, output=str(folder / "pretrain"), seed=demo.seed, layers=4, dim=64, heads=2, ffn=64,
+            dropout=0.0, max_length=512, max_seconds=demo.train_seconds, steps=1500, batch_size=8,
+            cell_prompt_after=200, lr=3e-3, warmup=20, checkpoint_every=250, workers=min(2, os.cpu_count() or 1),
         )
     )  # fmt: skip
     if code != OK:

@@ -1,6 +1,6 @@
 """Reads expression back from every layer, beside baselines that may beat it.
 
-    python jobs/layerwise.py --config jobs/presets/tcga_skcm.yaml --backbone.checkpoint DIR --output runs/skcm
+python jobs/layerwise.py --config jobs/presets/tcga_skcm.yaml --backbone.checkpoint DIR --output runs/skcm
 """
 
 from functools import partial
@@ -70,7 +70,9 @@ def run(config: LayerwiseJob) -> int:
     design = Design(config.modes, config.mask_fraction, config.fit_fraction, config.group, config.seed,
                     config.batch_tokens, "cpu")  # fmt: skip
     with session.open_job(config, plan.run) as job:
-        work = Layerwise(config.source, config.backbone, plan.shards, design, config.workers, config.gpus, plan.run, job)
+        work = Layerwise(
+            config.source, config.backbone, plan.shards, design, config.workers, config.gpus, plan.run, job
+        )
         readouts, best = fit(work, fit_shards(plan.shards, config.fit_cells, config.fit_fraction, config.seed))
         columns_of_cells, result = score_cells(work, readouts)
         scores = score(columns_of_cells, config.modes, n_layers, config.seed, config.bootstrap)

@@ -12,6 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from xfm.loops.embed import Embedder
+from xfm.loops.read import read_tokens
+from xfm.models.reductions import Pool
+from xfm.models.scgpt.config import ScGPT
+from xfm.sources.h5ad import H5ad
+
 pytestmark = pytest.mark.ray
 
 
@@ -92,22 +98,23 @@ def test_what_the_job_leaves_behind(undisturbed, tiny_scgpt):
     assert (undisturbed / "quarantine.jsonl").read_text() == ""
 
 
-def test_one_worker_gives_the_same_bytes_as_two(cluster, undisturbed, flags, tmp_path):
-    words = flags(tmp_path / "out", **{"source.shard_rows": 4, "source.obs": "bulk_labels", "workers": 1})
-    cluster.run("embed", *words, cwd=tmp_path)
-    assert manifest(tmp_path / "out") == manifest(undisturbed)
-
-
-def test_shards_batches_and_order_do_not_change_an_embedding(cluster, undisturbed, flags, tmp_path, tiny_scgpt):
-    expected = read(undisturbed)
-    cluster.run("embed", *flags(tmp_path / "one", **{"batch_tokens": 1}), cwd=tmp_path)
-    assert len(manifest(tmp_path / "one")) == 1
-    same_embeddings(read(tmp_path / "one"), expected)
-    anndata.read_h5ad(tiny_scgpt / "cells.h5ad")[::-1].copy().write_h5ad(tmp_path / "reversed.h5ad")
-    words = flags(tmp_path / "reversed", tmp_path / "reversed.h5ad", **{"source.shard_rows": 10, "batch_tokens": 100_000})
-    cluster.run("embed", *words, cwd=tmp_path)
-    assert len(manifest(tmp_path / "reversed")) == 7
-    same_embeddings(read(tmp_path / "reversed"), expected)
+@pytest.mark.parametrize(("shard_rows", "batch_tokens", "is_reversed"), [(64, 1, False), (10, 100_000, True)])
+def test_shards_batches_and_order_do_not_change_an_embedding(
+    undisturbed, tmp_path, tiny_scgpt, shard_rows, batch_tokens, is_reversed
+):
+    """The same recipe without Ray: what the cluster computed must not depend on it either."""
+    path = tiny_scgpt / "cells.h5ad"
+    if is_reversed:
+        path = tmp_path / "cells.h5ad"
+        anndata.read_h5ad(tiny_scgpt / "cells.h5ad")[::-1].copy().write_h5ad(path)
+    source = H5ad(path=str(path), shard_rows=shard_rows)
+    backbone = ScGPT(checkpoint=str(tiny_scgpt / "checkpoint"))
+    pools = (Pool("cls"), Pool("mean"))
+    embedder = Embedder(backbone, pools, range(13), batch_tokens=batch_tokens, device="cpu", seed=0)
+    tokenizer = backbone.tokenizer(0)
+    parts = [embedder(read_tokens(source, tokenizer, shard).tokens) for shard in source.shards()]
+    assert len(parts) == -(-64 // shard_rows)
+    same_embeddings(pa.concat_tables(parts), read(undisturbed))
 
 
 def wait_for(condition, process, seconds=120):
@@ -124,20 +131,34 @@ def committed(output):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_a_killed_driver_continues_and_a_second_one_is_kept_out(cluster, undisturbed, flags, tmp_path):
-    words = flags(tmp_path / "out", **{"source.shard_rows": 4, "source.obs": "bulk_labels"})
+def test_a_job_that_lost_an_actor_its_driver_and_its_patience_ends_like_an_undisturbed_one(
+    cluster, undisturbed, flags, tmp_path
+):
+    out = tmp_path / "out"
+    words = flags(out, **{"source.shard_rows": 4, "source.obs": "bulk_labels"})
     first = cluster.start("embed", *words, cwd=tmp_path)
-    wait_for(lambda: (tmp_path / "out" / "run.json").exists(), first)
+    wait_for(lambda: (out / "run.json").exists(), first)
     second = cluster.run("embed", *words, cwd=tmp_path, expect=4)
     assert "LOCKED" in second
     assert str(first.pid) in second
-    wait_for(lambda: committed(tmp_path / "out") >= 1, first)
+    actor = wait_for(compute_actor, first)
+    os.kill(actor, signal.SIGKILL)
+    wait_for(lambda: committed(out) >= 1, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert not (tmp_path / "out" / "report.json").exists()
-    cluster.run("embed", *words, cwd=tmp_path)
-    assert manifest(tmp_path / "out") == manifest(undisturbed)
-    assert read(tmp_path / "out").equals(read(undisturbed))
+    assert not (out / "report.json").exists()
+
+    third = cluster.start("embed", *words, cwd=tmp_path)
+    done = committed(out)
+    wait_for(lambda: committed(out) > done, third)
+    third.send_signal(signal.SIGTERM)
+    printed, _ = third.communicate(timeout=120)
+    assert third.returncode == 143, printed
+    assert "Traceback" not in printed
+
+    cluster.run("embed", *words, "--workers", "1", cwd=tmp_path)
+    assert manifest(out) == manifest(undisturbed)
+    assert read(out).equals(read(undisturbed))
     again = cluster.run("embed", *words, cwd=tmp_path)
     assert "16 of 16 shards are committed already" in again
     changed = cluster.run("embed", *words, "--pools", "cls", cwd=tmp_path, expect=4)
@@ -146,25 +167,17 @@ def test_a_killed_driver_continues_and_a_second_one_is_kept_out(cluster, undistu
 
 
 def test_a_killed_actor_is_replaced_and_nothing_is_lost_or_doubled(cluster, undisturbed, flags, tmp_path):
-    words = flags(tmp_path / "out", **{"source.shard_rows": 4, "source.obs": "bulk_labels"})
+    words = flags(tmp_path / "out", **{"source.shard_rows": 4, "source.obs": "bulk_labels", "workers": 1})
     job = cluster.start("embed", *words, cwd=tmp_path)
-    actor = wait_for(lambda: next((p for p in psutil.process_iter(["name", "cmdline"]) if is_compute_actor(p)), None), job)
-    os.kill(actor.pid, signal.SIGKILL)
+    os.kill(wait_for(compute_actor, job), signal.SIGKILL)
     output, _ = job.communicate(timeout=240)
     assert job.returncode == 0, output
     assert manifest(tmp_path / "out") == manifest(undisturbed)
 
 
-def is_compute_actor(process):
-    return any("ComputeActor" in word for word in process.info["cmdline"] or ())
-
-
-def test_sigterm_ends_with_143_and_leaves_a_run_that_continues(cluster, undisturbed, flags, tmp_path):
-    words = flags(tmp_path / "out", **{"source.shard_rows": 4, "source.obs": "bulk_labels"})
-    job = cluster.start("embed", *words, cwd=tmp_path)
-    wait_for(lambda: committed(tmp_path / "out") >= 1, job)
-    job.send_signal(signal.SIGTERM)
-    output, _ = job.communicate(timeout=120)
-    assert job.returncode == 143, output
-    cluster.run("embed", *words, cwd=tmp_path)
-    assert manifest(tmp_path / "out") == manifest(undisturbed)
+def compute_actor():
+    """The process id of an actor that holds a model, once there is one."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any("ComputeActor" in word for word in process.info["cmdline"] or ()):
+            return process.pid
+    return None

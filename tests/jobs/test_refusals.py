@@ -129,7 +129,10 @@ def test_good_rows_and_files_are_done_and_bad_ones_quarantined(cluster, cells, t
              "--layers", "0,12", "--pools", "cls"]  # fmt: skip
     cluster.run("embed", *words, cwd=tmp_path, expect=3)
     lines = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
-    found = {line["key"].rpartition("/")[2] if "a.h5ad/" in line["key"] else Path(line["key"]).name: line["code"] for line in lines}
+    found = {
+        line["key"].rpartition("/")[2] if "a.h5ad/" in line["key"] else Path(line["key"]).name: line["code"]
+        for line in lines
+    }
     assert found["3"] == "NEGATIVE"
     assert found["5"] == "NAN"
     assert found["7"] == "INFINITE"

@@ -34,7 +34,7 @@ def test_a_submitted_embed_does_its_work_and_passes_on_its_exit_code(cluster, ti
 
 def test_without_the_token_nothing_can_be_submitted(cluster, tmp_path):
     (tmp_path / "wrong").write_text("0" * 64)
-    os.chmod(tmp_path / "wrong", 0o600)  # noqa: PTH101
+    os.chmod(tmp_path / "wrong", 0o600)
     done = submit(cluster, ["--help"], RAY_AUTH_TOKEN_PATH=str(tmp_path / "wrong"))
     assert done.returncode != 0
     assert "auth" in (done.stdout + done.stderr).lower()

@@ -20,7 +20,9 @@ class Tracker(Protocol):
         """Numbers at one step; per-layer metrics use the layer as step."""
         ...
 
-    def tags(self, values: Mapping[str, str]) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Words to find the run by."""
+        ...
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file to keep with the run."""

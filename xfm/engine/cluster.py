@@ -46,6 +46,7 @@ def connect() -> None:
     if address:
         _knock(address)
     logging.getLogger("ray").setLevel(logging.ERROR)
+    before = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
@@ -57,8 +58,8 @@ def connect() -> None:
         raise EnvironmentProblem(
             f"Ray did not start ({where}): {error}. Is the address right and RAY_AUTH_TOKEN set for that cluster?"
         ) from error
-    # Ray's native part takes SIGTERM for a crash; this puts back whatever handler Python has.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    # Ray's handler would end the process with code 15, and its native part takes the signal for a crash.
+    signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

@@ -40,7 +40,9 @@ class OpenJob:
         """Which start of this job this is."""
         return self.output.attempt
 
-    def finish(self, report: Report, draw: Callable[[Path], list[Figure]] | None = None, rows: int | None = None) -> int:
+    def finish(
+        self, report: Report, draw: Callable[[Path], list[Figure]] | None = None, rows: int | None = None
+    ) -> int:
         """Writes plots, page and report, in that order, sends them, and tells the user.
 
         Args:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from xfm.core.random import mix, uniform
 
-_mix: Any = njit(inline="always")(mix)
-_uniform: Any = njit(inline="always")(uniform)
+_mix: Any = njit(mix)
+_uniform: Any = njit(uniform)
 
 TIES = {"mid": 0, "low": 1, "high": 2, "keyed": 3}
 TIE_SALT = np.uint64(0x7469655F62696E73)
@@ -47,7 +47,11 @@ def bin_cells(
     """
     quantiles = np.linspace(0.0, 1.0, n_bins - 1)
     seed_word = mix(np.array([seed], dtype=np.uint64))[0]
-    counts = np.ascontiguousarray(counts, dtype=np.float32)
+    # Arrow's buffers are read-only, NumPy's own are not; one type of each array means one compilation.
+    counts = np.require(counts, np.float32, ["C", "W"])
+    genes = np.require(genes, np.int32, ["C", "W"])
+    offsets = np.require(offsets, np.int64, ["C", "W"])
+    token_of_gene = np.require(token_of_gene, np.int32, ["C", "W"])
     out: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]] = _bin_cells(
         offsets, genes, counts, counts.view(np.uint32), token_of_gene, quantiles, TIES[ties], max_genes, seed_word
     )
@@ -60,10 +64,13 @@ def _bin_cells(offsets, genes, counts, bits, token_of_gene, quantiles, ties, max
     out_offsets = np.zeros(n + 1, np.int64)
     tokens = np.empty(len(genes), np.int32)
     bins = np.empty(len(genes), np.int32)
-    longest = np.max(np.diff(offsets)) if n else 0
+    longest = 0
+    for cell in range(n):
+        longest = max(longest, offsets[cell + 1] - offsets[cell])
     kept = np.empty(longest, np.int64)
     words = np.empty(longest, np.uint64)
-    values = np.empty(longest, np.float32)
+    # Positive floats order as their bits do: one compiled sort serves values and hashes.
+    values = np.empty(longest, np.uint64)
     edges = np.empty(len(quantiles), np.float64)
     end = 0
     for cell in range(n):
@@ -74,12 +81,12 @@ def _bin_cells(offsets, genes, counts, bits, token_of_gene, quantiles, ties, max
             if token >= 0:
                 kept[size] = at
                 words[size] = _mix((np.uint64(token) << np.uint64(32)) | np.uint64(bits[at]))
-                values[size] = counts[at]
+                values[size] = bits[at]
                 key += words[size]
                 size += 1
         if size:
             key = _mix(key ^ seed_word)
-            _edges(np.sort(values[:size]), quantiles, edges)
+            _edges(np.sort(values[:size]).astype(np.uint32).view(np.float32), quantiles, edges)
             threshold, at_threshold = _sample(words[:size], key, max_genes)
             for i in range(size):
                 order = _mix(words[i] ^ key ^ SAMPLE_SALT)
@@ -88,8 +95,9 @@ def _bin_cells(offsets, genes, counts, bits, token_of_gene, quantiles, ties, max
                 if order == threshold:
                     at_threshold -= 1
                 tokens[end] = token_of_gene[genes[kept[i]]]
-                high = np.searchsorted(edges, values[i], side="right")
-                low = np.searchsorted(edges, values[i], side="left")
+                value = counts[kept[i]]
+                high = np.searchsorted(edges, value, side="right")
+                low = np.searchsorted(edges, value, side="left")
                 bins[end] = _bin(high, low, ties, words[i] ^ key)
                 end += 1
         out_offsets[cell + 1] = end

@@ -24,15 +24,15 @@ MAX_BACKOFF_S = 30.0
 KEPT_REFUSALS = 1000
 
 
-class TryLater(Exception):  # noqa: N818
+class TryLater(Exception):
     """The server cannot be reached or is not well: the line waits."""
 
 
-class LineRefused(Exception):  # noqa: N818
+class LineRefused(Exception):
     """The server is well and does not take this line: it is noted and passed over."""
 
 
-class RunGone(Exception):  # noqa: N818
+class RunGone(Exception):
     """The server lost a run that it had: everything is sent again from the first line."""
 
 
