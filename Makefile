@@ -22,7 +22,7 @@ demo: .venv/.ready
 	$(BIN)/python jobs/demo.py --output runs/demo
 
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 check: .venv/.ready-dev
 	$(BIN)/ruff check .

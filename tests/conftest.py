@@ -20,13 +20,6 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the cluster run in one process: there is one cluster a session."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 def load_job(name: str) -> ModuleType:
     """jobs/NAME.py as a module."""
     spec = importlib.util.spec_from_file_location(f"jobs_{name}", REPOSITORY / "jobs" / f"{name}.py")
@@ -93,13 +86,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     }
     log = (folder / "head.log").open("w+")
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # The agent that starts submitted jobs has a fixed port by default, which another cluster here may hold.
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        port, agent = first.getsockname()[1], second.getsockname()[1]
     head = subprocess.Popen(
         [*ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=true",
          "--dashboard-host=127.0.0.1", "--dashboard-port=0", "--disable-usage-stats",
-         f"--object-store-memory={400 * 2**20}"],
+         f"--dashboard-agent-listen-port={agent}", f"--object-store-memory={400 * 2**20}"],
         env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:

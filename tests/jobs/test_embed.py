@@ -166,15 +166,6 @@ def test_a_job_that_lost_an_actor_its_driver_and_its_patience_ends_like_an_undis
     assert "pools" in changed
 
 
-def test_a_killed_actor_is_replaced_and_nothing_is_lost_or_doubled(cluster, undisturbed, flags, tmp_path):
-    words = flags(tmp_path / "out", **{"source.shard_rows": 4, "source.obs": "bulk_labels", "workers": 1})
-    job = cluster.start("embed", *words, cwd=tmp_path)
-    os.kill(wait_for(compute_actor, job), signal.SIGKILL)
-    output, _ = job.communicate(timeout=240)
-    assert job.returncode == 0, output
-    assert manifest(tmp_path / "out") == manifest(undisturbed)
-
-
 def compute_actor():
     """The process id of an actor that holds a model, once there is one."""
     for process in psutil.process_iter(["cmdline"]):

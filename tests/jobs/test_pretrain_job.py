@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from xfm.models.scgpt.config import ScGPT
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def flags(tiny_scgpt, output, **more):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ def submit(cluster, words, **env):
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.dashboard,
                "--working-dir", str(REPOSITORY), "--", sys.executable, "jobs/embed.py", *words]  # fmt: skip
     environ = {name: value for name, value in cluster.env.items() if name != "RAY_ADDRESS"} | env
-    return subprocess.run(command, env=environ, text=True, capture_output=True, timeout=280, check=False)
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, env=environ, text=True, capture_output=True, timeout=280, check=False)
+        # The head answers before the agent that starts jobs is ready.
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
 
 
 def test_a_submitted_embed_does_its_work_and_passes_on_its_exit_code(cluster, tiny_scgpt, tmp_path):
