@@ -112,7 +112,10 @@ class H5ad(Config):
             reasons = "; ".join(str(error) for error in broken[:3])
             raise Refused(code, f"none of {len(entries)} files at {self.path} can be used: {reasons}")
         layers = Counter(outline.layer for outline in outlines if isinstance(outline, Outline))
-        logger.info("%d files, %d shards, %d refused, read from %s", len(entries), len(shards), len(broken), layers)
+        where = ", ".join(f"{layer} of {count:,}" for layer, count in layers.items()) or "known once read"
+        logger.info(
+            "%d files, %d shards, %d files refused; values from: %s", len(entries), len(shards), len(broken), where
+        )
         return shards
 
     def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:

@@ -27,9 +27,7 @@ from xfm.nn.value_encoders import CategoryValues, ContinuousValues, DomainBatchN
 logger = logging.getLogger(__name__)
 
 BATCH_NORM_EPS = 6.1e-5  # the smallest normal number of half precision, roughly
-GROUP_TOKENS = (
-    512  # long cells pass a block one by one, their intermediates in cache; measured fastest on 1 and 2 cores
-)
+GROUP_TOKENS = 512  # tokens that pass a block together: long cells go one by one, their intermediates in cache
 
 
 class ScGPTBackbone(Backbone):
