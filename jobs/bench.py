@@ -4,8 +4,9 @@
 
 Both sides have the same random weights of released size (12 layers, 512 wide), the same cells (lengths drawn evenly
 from 300 to 1200 genes), the same number of threads and fp32. xfm extracts all 13 states in two poolings, as its jobs
-do: one worker a thread, each with its share of the cells, batches sorted by length. The reference runs torch.nn.TransformerEncoder as the package `scgpt` does: cells in their order, padded to the
-longest of a batch of 16, the last layer's <cls> only. Rounds alternate; the ratio is the median over rounds.
+do: one worker a thread, each with its share of the cells, batches sorted by length. The reference runs
+torch.nn.TransformerEncoder as the package `scgpt` does: cells in their order, padded to the longest of a batch of 16,
+the last layer's <cls> only. Rounds alternate; the ratio is the median over rounds.
 """
 
 import time
