@@ -63,13 +63,14 @@ def run(config: LayerwiseJob) -> int:
     from xfm.metrics.regression import SUMS
 
     plan = plan_shards("layerwise", config, config.source, config.backbone)
+    config.backbone.check_decoder()
     n_layers = config.backbone.n_layers()
     if config.dry_run:
         columns = len(list(score_columns(config.modes, n_layers)))
         return session.print_plan(describe_plan(plan, columns, len(SUMS), 8, config.workers, config.gpus))
     design = Design(config.modes, config.mask_fraction, config.fit_fraction, config.group, config.seed,
                     config.batch_tokens, "cpu")  # fmt: skip
-    with session.open_job(config, plan.run) as job:
+    with session.open_job(config, plan.run, joint=True) as job:
         work = Layerwise(
             config.source, config.backbone, plan.shards, design, config.workers, config.gpus, plan.run, job
         )
@@ -78,7 +79,7 @@ def run(config: LayerwiseJob) -> int:
         scores = score(columns_of_cells, config.modes, n_layers, config.seed, config.bootstrap)
         track_scores(scores, job.tracker)
         report = layerwise_report(scores, best, plan.run, result.refused, config.notes)
-        return job.finish(report, partial(draw, scores), rows=scores.cells)
+        return job.finish(report, partial(draw, scores), rows=scores.cells, refusals=result.quarantined)
 
 
 if __name__ == "__main__":

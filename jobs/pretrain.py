@@ -72,12 +72,12 @@ def run(config: PretrainJob) -> int:
 
     sizes = {"n_layers": config.layers, "n_heads": config.heads, **config.model_dump(
         include={"dim", "ffn", "dropout", "n_bins", "max_length"})}  # fmt: skip
-    start = (further(config.init, config.max_length, config.ties) if config.init
+    start = (further(config.init, config.vocab, config.max_length, config.ties) if config.init
              else scratch(config.source, sizes, config.vocab, config.ties, config.seed))  # fmt: skip
     plan = plan_shards("pretrain", config, config.source, start)
     if config.dry_run:
         return session.print_plan(describe_plan(plan, 2, config.max_length, 2, config.workers, config.gpus))
-    with session.open_job(config, plan.run) as job:
+    with session.open_job(config, plan.run, joint=True) as job:
         parts, tokens = tokenise(config.source, start, plan.shards, config, plan.run, job)
         cells = sum(parts.training), sum(parts.validation)
         settings = settings_of(config, cells[0], config.weights, config.cell_prompt_after)
@@ -86,7 +86,7 @@ def run(config: PretrainJob) -> int:
                         workers=config.workers, gpus=config.gpus, threads=config.threads)  # fmt: skip
         write_weights(job, start, trained.weights, config.recipe(), config.seed)
         report = pretrain_report(trained, settings, plan.run, cells, plan.genes, tokens.refused)
-        return job.finish(report, drawer(trained.history, trained.scores), rows=sum(cells))
+        return job.finish(report, drawer(trained.history, trained.scores), rows=sum(cells), refusals=tokens.quarantined)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from xfm.plots.layer_curve import Baseline, Series, draw_layer_curve
 
 logger = logging.getLogger(__name__)
 
-GUESS = 10_000  # rows of a compressed file, where only the order of magnitude matters
+LEAST_UNKNOWN = 4  # compressed files to fit on at least: one may be broken, or one patient's
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,10 @@ class Layerwise:
             stage=name, workers=self.workers, gpus=self.gpus, attempt=self.job.attempt,
         )  # fmt: skip
 
-    def open(self, name: str) -> Output:
-        """The OUTPUT of one stage."""
-        return Output(below(self.job.output.uri, name), {**self.run, "job": f"layerwise {name}"})
+    def open(self, name: str, **more: str) -> Output:
+        """The OUTPUT of one stage; `more` is what its numbers depend on besides the job's recipe."""
+        run = {**self.run, "job": f"layerwise {name}", "recipe": self.run["recipe"] | more}
+        return Output(below(self.job.output.uri, name), run, joint=True)
 
 
 def fit_shards(shards: Sequence[Shard], fit_cells: int, fit_fraction: float, seed: int) -> list[Shard]:
@@ -71,7 +72,7 @@ def fit_shards(shards: Sequence[Shard], fit_cells: int, fit_fraction: float, see
         if cells >= fit_cells:
             break
         chosen.append(shard)
-        cells += (shard.rows if shard.rows is not None else GUESS) * fit_fraction
+        cells += shard.rows * fit_fraction if shard.rows is not None else fit_cells / LEAST_UNKNOWN
     kept = {shard.key for shard in chosen}
     return [shard for shard in shards if shard.key in kept]
 
@@ -99,7 +100,7 @@ def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], St
         Refused: NO_SCORED_CELLS.
     """
     identity = work.run["recipe"]["weights"]
-    with work.open("score") as output:
+    with work.open("score", readouts=readouts.digest()) as output:
 
         def build(design: Design) -> Any:
             return partial(ScoreLayers, work.backbone, design, readouts, identity=identity)

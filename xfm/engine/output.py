@@ -86,12 +86,16 @@ class Output:
             from files, `recipe["data"]["files"]` maps each path to its digest.
         flush_s: at most this much of the manifest is lost when the driver of a bucket output dies.
         beat_s: rhythm of the lease of a bucket output.
+        joint: every number depends on all input files together, so none of them may change between starts.
     """
 
-    def __init__(self, uri: str, run: Mapping[str, Any], *, flush_s: float = 5.0, beat_s: float = 5.0) -> None:
+    def __init__(
+        self, uri: str, run: Mapping[str, Any], *, flush_s: float = 5.0, beat_s: float = 5.0, joint: bool = False
+    ) -> None:
         self._storage = open_storage(uri)
         self.uri, self.place = self._storage.uri, self._storage.place
         self._lease = lease_for(self._storage, beat_s)
+        self._joint = joint
         self._run: dict[str, Any] = json.loads(json.dumps(dict(run)))
         self._run |= {"fingerprint": fingerprint(self._run["recipe"]), "attempts": 1}
         self._receipts: dict[str, Receipt] = {}
@@ -144,6 +148,13 @@ class Output:
     def quarantined(self) -> list[Refusal]:
         """Refused rows of committed shards, and whole shards refused in this run."""
         return [refusal for refusals in self._refusals.values() for refusal in refusals]
+
+    def adopt(self, refusals: Sequence[Refusal]) -> None:
+        """Writes the quarantine of a job whose stages have OUTPUTs of their own."""
+        self._refusals = {}
+        for refusal in refusals:
+            self._refusals.setdefault(refusal.shard, []).append(refusal)
+        self._flush()
 
     def record(self, receipt: Receipt, refusals: Sequence[Refusal] = ()) -> None:
         """Commits a shard whose part is written: its refusals first, then its manifest line.
@@ -242,7 +253,9 @@ class Output:
         if found is not None:
             self._receipts, self._refusals = intact(self._storage.read(MANIFEST), self._storage.read(QUARANTINE), sizes)
             earlier = earlier_run(found, self.place)
-            check_same_recipe(earlier["recipe"], self._run["recipe"], self._receipts.values(), self.place)
+            check_same_recipe(
+                earlier["recipe"], self._run["recipe"], self._receipts.values(), self.place, joint=self._joint
+            )
             self._run["attempts"] = int(earlier.get("attempts", 1)) + 1
             if self._receipts and earlier.get("versions") != self._run.get("versions"):
                 logger.warning("this run continues one made with other versions: %s -> %s", earlier.get("versions"),

@@ -57,7 +57,7 @@ def plan(workers: int | None, gpus: float) -> Plan:
     if cpus < 1:
         raise EnvironmentProblem(f"the Ray cluster has {cpus:g} CPUs; a job needs at least 1")
     if gpus:
-        fit = int(all_gpus // gpus)
+        fit = int(all_gpus / gpus + 1e-9)  # 1 / 0.1 must fit ten
         if fit < (workers or 1):
             raise EnvironmentProblem(
                 f"--workers {workers or 1} --gpus {gpus:g} asks for {(workers or 1) * gpus:g} GPUs; the cluster has "

@@ -56,7 +56,16 @@ def plan_shards(job: str, config: JobConfig, source: Source, backbone: BackboneC
         logger.info("genes: %d of %d (%s) are in the vocabulary", genes["matched"], genes["genes"], genes["column"])
     if genes.get("repeated"):
         logger.warning("%d genes share a %s with another; each keeps its own token", genes["repeated"], genes["column"])
-    recipe = {"job": job, "config": config.recipe(), "weights": weights, "data": source.identity()}
+    batch_key = getattr(backbone, "batch_key", None)
+    if batch_key is not None and batch_key not in getattr(source, "obs", ()):
+        raise Refused("NO_COLUMN", f"--backbone.batch_key {batch_key} must be among the columns of --source.obs")
+    recipe = {
+        "job": job,
+        "device": "cuda" if config.gpus else "cpu",
+        "config": config.recipe(),
+        "weights": weights,
+        "data": source.identity(),
+    }
     run = {
         "job": job,
         "recipe": recipe,

@@ -12,6 +12,7 @@ from xfm.core.source import Shard, Source
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob, local_folder
 from xfm.engine.stage import StageResult, run_stage
+from xfm.engine.storage import below
 from xfm.engine.token_store import TokenParts, token_parts
 from xfm.engine.training_config import TrainingConfig
 from xfm.loops.pretrain_data import SplitTokens
@@ -57,10 +58,9 @@ def scratch(source: Source, sizes: Mapping[str, Any], vocab: str | None, ties: A
     return FreshScGPT(tokens=tokens, architecture=architecture, ties=ties, seed=seed)
 
 
-def further(checkpoint: str, max_length: int, ties: Any) -> ScGPT:
-    """A network from a checkpoint. Workers run in a folder of their own, so a local path is made absolute."""
-    where = checkpoint if checkpoint.startswith("hf://") else str(Path(checkpoint).expanduser().absolute())
-    return ScGPT(checkpoint=where, max_length=max_length, ties=ties)
+def further(checkpoint: str, vocab: str | None, max_length: int, ties: Any) -> ScGPT:
+    """A network from a checkpoint, and its vocabulary where it brings none."""
+    return ScGPT(checkpoint=checkpoint, vocab=vocab, max_length=max_length, ties=ties)
 
 
 def tokenise(
@@ -76,7 +76,7 @@ def tokenise(
         return partial(SplitTokens, config.seed, config.validation_fraction, config.group)
 
     workers = 1 if len(shards) <= SMALL else config.workers
-    with Output(f"{job.output.uri}/tokens", {**run, "job": "pretrain tokens"}) as output:
+    with Output(below(job.output.uri, "tokens"), {**run, "job": "pretrain tokens"}, joint=True) as output:
         result = run_stage(
             source, start, config.seed, shards, build, output, stage="tokens", workers=workers, gpus=0,
             attempt=job.attempt,

@@ -26,17 +26,20 @@ def earlier_run(data: bytes, place: str) -> dict[str, Any]:
     return found
 
 
-def check_same_recipe(old: dict[str, Any], new: dict[str, Any], receipts: Iterable[Receipt], place: str) -> None:
+def check_same_recipe(
+    old: dict[str, Any], new: dict[str, Any], receipts: Iterable[Receipt], place: str, *, joint: bool = False
+) -> None:
     """Lets a run continue another one with the same recipe.
 
     Files may have been added, repaired or removed since, where nothing was committed from them: `data.files` (digests
-    by path), and what else `data` says per file, are compared for the files that committed shards lie in.
+    by path), and what else `data` says per file, are compared for the files that committed shards lie in. A `joint`
+    result (a fit, a training) depends on all files together: there all are compared.
 
     Raises:
         Refused: OTHER_RUN; names every field that differs.
     """
     paths = [receipt.path for receipt in receipts]
-    used = _used_files(old, set(paths))
+    used = None if joint else _used_files(old, set(paths))
     differences = differing_fields(_restricted(old, used), _restricted(new, used))
     if differences:
         more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""

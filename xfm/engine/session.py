@@ -3,7 +3,7 @@
 import logging
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from xfm.core.config import fingerprint
 from xfm.core.report import Figure, Report
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated, is_local, say, scratch_path
+from xfm.engine.ledger import Refusal
 from xfm.engine.output import Output
 from xfm.track.mlflow import start_run
+from xfm.track.redact import redact, redact_text
 from xfm.track.server import tracking_uri, ui_command
 from xfm.track.tracker import SpoolTracker
 
@@ -41,13 +43,18 @@ class OpenJob:
         return self.output.attempt
 
     def finish(
-        self, report: Report, draw: Callable[[Path], list[Figure]] | None = None, rows: int | None = None
+        self,
+        report: Report,
+        draw: Callable[[Path], list[Figure]] | None = None,
+        rows: int | None = None,
+        refusals: Sequence[Refusal] = (),
     ) -> int:
         """Writes plots, page and report, in that order, sends them, and tells the user.
 
         Args:
             draw: writes figures below a folder and returns them; the first is the hero of the page.
             rows: rows that made it into OUTPUT; 0 means that everything was refused.
+            refusals: the quarantine of stages that have OUTPUTs of their own.
 
         Returns:
             The job's exit code.
@@ -63,13 +70,17 @@ class OpenJob:
                 self._publish(name, (Path(scratch) / name).read_bytes(), folder)
             page = render_page(report, Path(scratch))
         self._publish("report.html", page.encode(), folder)
-        self._publish("report.json", report.to_json().encode(), folder)
+        if refusals:
+            self.output.adopt(refusals)
+        if rows != 0:
+            # Last of all: its presence means success.
+            self._publish("report.json", report.to_json().encode(), folder)
         self.tracker.artifact(self.output.local_copy("run.json", folder))
         numbers = {name: value for name, value in report.numbers.items() if isinstance(value, int | float)}
         self.tracker.metrics({name.replace(",", "").replace(" ", "_"): float(value) for name, value in numbers.items()})
         self.tracker.close()
         say("\n" + _on_a_terminal(report).to_text())
-        say(f"output   {self._shown}  (report.html is the page to read)")
+        say(f"output   {redact_text(self._shown)}  (report.html is the page to read)")
         say(f"MLflow   {ui_command(self._tracking)}")
         if rows == 0:
             say("nothing was computed: everything was refused, see quarantine.jsonl")
@@ -85,14 +96,20 @@ class OpenJob:
 
 
 @contextmanager
-def open_job(config: JobConfig, run: Mapping[str, Any]) -> Iterator[OpenJob]:
+def open_job(config: JobConfig, run: Mapping[str, Any], *, joint: bool = False) -> Iterator[OpenJob]:
     """Takes the OUTPUT and opens its MLflow run; closes both whatever happens.
+
+    Args:
+        config: of the job.
+        run: the content of run.json; credentials in its settings are not written.
+        joint: see `Output`.
 
     Raises:
         Refused: OUTPUT belongs to another run, or another process writes to it.
     """
     tracking = tracking_uri(config.output)
-    with Output(config.output, run) as output:
+    run = {**run, "settings": redact(run["settings"])}
+    with Output(config.output, run, joint=joint) as output:
         spool = scratch_path(config.output, SPOOL)
         spool.parent.mkdir(parents=True, exist_ok=True)
         sync = f"python -m xfm sync {shlex.quote(config.output)}"

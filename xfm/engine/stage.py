@@ -27,6 +27,7 @@ class StageResult:
         refused: quarantine lines by code.
         seconds: summed over workers, by stage: read, embed, commit.
         notes: what tokenizers said, each distinct note once.
+        quarantined: the quarantine lines themselves.
     """
 
     rows: int = 0
@@ -35,6 +36,7 @@ class StageResult:
     refused: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: list[Refusal] = field(default_factory=list)
 
 
 def run_stage(
@@ -82,7 +84,8 @@ def run_stage(
             result.wall_s = progress.seconds
     output.finish([shard.key for shard in shards])
     result.rows = sum(receipt.rows for receipt in output.committed.values())
-    result.refused = Counter(refusal.code for refusal in output.quarantined())
+    result.quarantined = output.quarantined()
+    result.refused = Counter(refusal.code for refusal in result.quarantined)
     return result
 
 

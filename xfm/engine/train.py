@@ -106,7 +106,7 @@ def place(workers: int | None, gpus: float, threads: int) -> Place:
     """
     have = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if gpus:
-        fit = int(have.get("GPU", 0.0) // gpus)
+        fit = int(have.get("GPU", 0.0) / gpus + 1e-9)
         if fit < (workers or 1):
             raise EnvironmentProblem(
                 f"--workers {workers or 1} --gpus {gpus:g} asks for {(workers or 1) * gpus:g} GPUs; the cluster has "

@@ -5,6 +5,7 @@ is chosen on one half of the fitting cells after fitting on the other, again fro
 refitted on both (Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 3.4.1).
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -158,6 +159,16 @@ class Readouts:
     genes: GeneBaselines
     affine: Mapping[tuple[str, int], Affine]
     ridge: Mapping[tuple[str, int], Ridge]
+
+    def digest(self) -> str:
+        """SHA-256 over every number; scores made with other readouts must not be mixed."""
+        total = hashlib.sha256()
+        for array in (self.genes.mean, self.genes.intercept, self.genes.slope):
+            total.update(np.ascontiguousarray(array).tobytes())
+        for key in sorted(self.affine):
+            total.update(np.array([self.affine[key].scale, self.affine[key].shift, self.ridge[key].shift]).tobytes())
+            total.update(np.ascontiguousarray(self.ridge[key].weights).tobytes())
+        return total.hexdigest()
 
 
 def fit_readouts(

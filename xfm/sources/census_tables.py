@@ -24,7 +24,7 @@ def obs_types(obs: Any, names: tuple[str, ...], primary_only: bool) -> dict[str,
         if name not in obs.schema.names:
             raise Refused("NO_OBS_COLUMN", missing("obs column", name, obs.schema.names))
     if primary_only and PRIMARY not in obs.schema.names:
-        raise Refused("NO_PRIMARY", f"obs has no column {PRIMARY}; to read all cells say --source.primary_only false")
+        raise Refused("NO_PRIMARY", f"obs has no column {PRIMARY}; to read all cells say --no-source.primary-only")
     return {name: _plain_type(obs.schema.field(name).type) for name in names}
 
 

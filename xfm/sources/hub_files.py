@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,12 @@ def list_hub(path: str, metadata_csv: str | None, folder: Path) -> tuple[str, li
         raise EnvironmentProblem(f"the Hub cannot be reached for {path}: {error}") from error
     names = select(list(digests), address.path)
     if metadata_csv is not None:
-        local = download(f"hf://datasets/{address.repo}@{commit}/{metadata_csv}", folder)
-        listed = set(read_file_paths(local.read_text(encoding="utf-8-sig"), metadata_csv))
+        # A pattern means the newest: data sets date their metadata, metadata_YYYY-MM-DD.csv.
+        dated = sorted(name for name in digests if fnmatch(name, metadata_csv))
+        if not dated:
+            raise Refused("NO_SUCH_FILE", f"no {metadata_csv} in {address.repo} (commit {commit})")
+        local = download(f"hf://datasets/{address.repo}@{commit}/{dated[-1]}", folder)
+        listed = set(read_file_paths(local.read_text(encoding="utf-8-sig"), dated[-1]))
         names = [name for name in names if name in listed]
     if not names:
         raise Refused("NO_FILES", f"no .h5ad or .h5ad.gz file at {path} (commit {commit})")

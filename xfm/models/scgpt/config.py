@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
@@ -59,17 +59,35 @@ class ScGPT(Config):
     autocast: bool = False
     """bfloat16 on CUDA; CPUs compute in float32 always."""
 
+    @field_validator("checkpoint", "vocab")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """Workers run in folders of their own."""
+        if path is None or path.startswith("hf://"):
+            return path
+        return str(Path(path).expanduser().absolute())
+
+    @classmethod
+    def neutral_fields(cls) -> set[str]:
+        """Where the files lie; `identity` says what they are."""
+        return {"checkpoint", "vocab"}
+
     def tokenizer(self, seed: int) -> "BinnedTokenizer":
-        """Reads the vocabulary; no weights."""
+        """Reads the vocabulary, and the weights only where settings leave open which value stands for padding."""
         from xfm.tokenizers.binned import BinnedTokenizer
 
         declared, vocabulary = self._declared(), self._vocabulary()
         pad_value = -2 if declared.pad_value is None else declared.pad_value
+        cls_value = float(pad_value)
+        if declared.value_style == "category":
+            pad_value = self._checked()[0].pad_value
+            # Values are rows of an embedding there; fine-tuning gives <cls> the value 0.
+            cls_value = 0.0 if pad_value < 0 else float(pad_value)
         return BinnedTokenizer(
             vocabulary={token: index for token, index in vocabulary.items() if token not in SPECIALS},
             cls_id=vocabulary["<cls>"],
             pad_id=vocabulary[declared.pad_token or "<pad>"],
-            cls_value=float(pad_value) if self.cls_value is None else self.cls_value,
+            cls_value=cls_value if self.cls_value is None else self.cls_value,
             pad_value=float(pad_value),
             n_bins=self.n_bins or declared.n_bins or REFERENCE_BINS,
             ties=self.ties,
@@ -112,7 +130,34 @@ class ScGPT(Config):
             Refused: as `build`.
         """
         architecture, report = self._checked()
-        return {"architecture": architecture.model_dump(), **report}
+        labels = architecture.n_labels
+        if self.batch_key is not None and len(self.batch_labels) != labels:
+            raise Refused(
+                "BAD_LABELS",
+                f"the checkpoint knows {labels} batch labels; --backbone.batch_labels names {len(self.batch_labels)}: "
+                "name all of them, in the order the checkpoint numbers them",
+            )
+        described = {"architecture": architecture.model_dump(), **report}
+        if self.batch_key is None and architecture.input_norm == "dsbn":
+            logger.warning("no --backbone.batch_key: cells are normalised by the average over %d batch labels", labels)
+            described["batch_normalisation"] = f"average over {labels} labels, for want of --backbone.batch_key"
+        return described
+
+    def check_decoder(self) -> None:
+        """Whether expression can be decoded with these settings.
+
+        Raises:
+            Refused: NO_DECODER, or NEEDS_LABELS for a decoder that is conditioned on batch labels.
+        """
+        architecture = self._checked()[0]
+        if not architecture.decoder:
+            raise Refused("NO_DECODER", f"{self.checkpoint} has no expression decoder (decoder.fc.*)")
+        if architecture.label_encoder and self.batch_key is None:
+            raise Refused(
+                "NEEDS_LABELS",
+                f"the decoder of {self.checkpoint} is conditioned on {architecture.n_labels} batch labels: give "
+                "--backbone.batch_key COLUMN and --backbone.batch_labels A,B,...",
+            )
 
     def check_genes(self, genes: pa.Table) -> dict[str, Any]:
         """Overlap of a gene table with the vocabulary.

@@ -30,7 +30,9 @@ _RENAMES = (
 
 
 def load(path: Path) -> Any:
-    """The content of a weights file, memory-mapped where its format allows; nothing in it is executed.
+    """The content of a weights file; nothing in it is executed.
+
+    Not memory-mapped: a file that is replaced while it is mapped takes the process down.
 
     Raises:
         Refused: more than tensors inside, or a damaged file.
@@ -41,7 +43,7 @@ def load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise Refused(

@@ -74,7 +74,12 @@ def _value_style(said: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
             "WRONG_VALUE_ENCODER",
             f"args.json says input_emb_style {style!r}, but the value_encoder.* tensors are those of {found!r}",
         )
-    return {"value_style": style, "n_value_bins": category[0] if category else 0}
+    out: dict[str, Any] = {"value_style": style, "n_value_bins": category[0] if category else 0}
+    n_bins = said.get("n_bins", 51)
+    if category and category[0] == n_bins + 2:
+        # The official fine-tuning scripts number padding and mask behind the bins; settings files may omit it.
+        out |= {"pad_value": n_bins, "mask_value": n_bins + 1}
+    return out
 
 
 def _labels(declared: Declared, shapes: Shapes) -> dict[str, Any]:
