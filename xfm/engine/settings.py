@@ -69,7 +69,11 @@ def read_yaml(path: str) -> dict[str, Any]:
     """
     try:
         with Path(path).open(encoding="utf-8") as file:
-            content = yaml.load(file, _Loader)  # noqa: S506 - derives from SafeLoader
+            loader = _Loader(file)
+            try:
+                content = loader.get_single_data()
+            finally:
+                loader.dispose()
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
