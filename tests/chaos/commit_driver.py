@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 
-from xfm.engine.ledger import Receipt, Refusal
+from xfm.core.ledger import Receipt, Refusal
 from xfm.engine.output import Output, write_part
 
 KEYS = [f"s-{i}" for i in range(5)]

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from xfm.core.errors import Refused
+from xfm.core.ledger import Receipt
 from xfm.engine.export import export
-from xfm.engine.ledger import Receipt
 from xfm.engine.output import Output, write_part
 
 DIGEST = "ab" * 32

@@ -9,11 +9,11 @@ import pytest
 from pyarrow import fs
 
 from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.ledger import Receipt, Refusal
+from xfm.core.storage import open_storage
 from xfm.engine.export import export
 from xfm.engine.lease import ObjectLease
-from xfm.engine.ledger import Receipt, Refusal
 from xfm.engine.output import Output, write_part
-from xfm.engine.storage import open_storage
 
 BEAT_S = 0.4
 RUN = {"job": "embed", "recipe": {"config": {"backbone": {"kind": "scgpt"}}}}

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.ledger import MANIFEST, REPORT, RUN, Receipt, parse, part_name
 from xfm.core.schema import ROW_ID
-from xfm.engine.ledger import MANIFEST, REPORT, RUN, Receipt, parse, part_name
+from xfm.core.storage import Storage, open_storage
 from xfm.engine.same_run import earlier_run
-from xfm.engine.storage import Storage, open_storage
 
 logger = logging.getLogger(__name__)
 

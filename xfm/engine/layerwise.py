@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
+from xfm.core.ledger import part_name
 from xfm.core.random import key64
 from xfm.core.report import Figure
 from xfm.core.source import Shard, Source
+from xfm.core.storage import below
 from xfm.core.tracker import Tracker
-from xfm.engine.ledger import part_name
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob
 from xfm.engine.stage import StageResult, run_stage
-from xfm.engine.storage import below
 from xfm.loops.layerwise import BASELINES, F64, READOUTS, Design, FitLayers, ScoreLayers, score_columns
 from xfm.loops.layerwise_report import LABELS, Scores
 from xfm.loops.readouts import Readouts, fit_readouts

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.engine.storage import Folder, Storage
+from xfm.core.storage import Folder, Storage
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,7 @@ import pyarrow.parquet as pq
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.engine.lease import lease_for
-from xfm.engine.ledger import (
+from xfm.core.ledger import (
     MANIFEST,
     PARTS,
     QUARANTINE,
@@ -39,8 +38,9 @@ from xfm.engine.ledger import (
     part_name,
     render,
 )
+from xfm.core.storage import open_storage
+from xfm.engine.lease import lease_for
 from xfm.engine.same_run import check_same_recipe, earlier_run
-from xfm.engine.storage import open_storage
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from xfm.core.errors import Refused
 from xfm.core.source import Shard, Source
+from xfm.core.storage import below
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob, local_folder
 from xfm.engine.stage import StageResult, run_stage
-from xfm.engine.storage import below
 from xfm.engine.token_store import TokenParts, token_parts
 from xfm.engine.training_config import TrainingConfig
 from xfm.loops.pretrain_data import SplitTokens

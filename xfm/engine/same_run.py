@@ -6,7 +6,7 @@ from typing import Any
 
 from xfm.core.config import differing_fields
 from xfm.core.errors import Refused
-from xfm.engine.ledger import RUN, Receipt
+from xfm.core.ledger import RUN, Receipt
 
 _SHOWN = 20  # differing fields in a message
 

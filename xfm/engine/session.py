@@ -10,10 +10,10 @@ from typing import Any
 
 from xfm.core import errors
 from xfm.core.config import fingerprint
+from xfm.core.ledger import Refusal
 from xfm.core.report import Figure, Report
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated, is_local, say, scratch_path
-from xfm.engine.ledger import Refusal
 from xfm.engine.output import Output
 from xfm.track.mlflow import start_run
 from xfm.track.redact import redact, redact_text

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xfm.core.backbone import BackboneConfig
+from xfm.core.ledger import Receipt, Refusal
 from xfm.core.source import Shard, Source
 from xfm.engine.cluster import connect
 from xfm.engine.envelope import Envelope
-from xfm.engine.ledger import Receipt, Refusal
 from xfm.engine.output import Output
 from xfm.engine.progress import Progress
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem
+from xfm.core.ledger import part_name
 from xfm.core.schema import INPUT_IDS, VALUES
-from xfm.engine.ledger import part_name
-from xfm.engine.storage import open_storage
+from xfm.core.storage import open_storage
 from xfm.loops.pretrain_data import IS_VALIDATION, WINDOW_CELLS
 
 I64 = NDArray[np.int64]

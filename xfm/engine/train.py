@@ -22,8 +22,8 @@ import ray
 from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.storage import open_storage
 from xfm.engine.cluster import connect
-from xfm.engine.storage import open_storage
 from xfm.engine.token_store import TokenParts, TokenStore
 from xfm.engine.train_watch import Record, Watch
 from xfm.loops.pretrain_settings import Settings
