@@ -3,7 +3,7 @@
     make demo
 
 Writes the cells as a small store of Census layout, pretrains a small scGPT on some of them, then extracts every layer
-of cells that it has not seen and asks each layer what it knows of expression.
+of cells that it has not seen and asks each layer what it knows of expression and of cell types.
 """
 
 import os
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import embed
+import evaluate
 import layerwise
 import pretrain
 from pydantic import PositiveFloat
@@ -32,7 +33,7 @@ NOTE = (
 
 
 class Demo(Config):
-    """Runs pretrain, embed and layerwise on 700 PBMC; takes a few minutes on 2 cores."""
+    """Runs pretrain, embed, layerwise and evaluate on 700 PBMC; takes a few minutes on 2 cores."""
 
     output: str = "runs/demo"
     """Folder for the store, the checkpoint and the results; running again continues there."""
@@ -74,9 +75,18 @@ def run(demo: Demo) -> int:
             source=unseen, backbone=backbone, output=str(folder / "layerwise"), seed=demo.seed, notes=(NOTE,)
         )
     )
+    if code != OK:
+        return code
+    say("\n4. Evaluate: which layer tells cell types, beside variable genes, their PCA and random weights")
+    code = evaluate.run(
+        evaluate.EvaluateJob(
+            embeddings=str(folder / "embed"), labels=("bulk_labels",), output=str(folder / "evaluate"), seed=demo.seed,
+            validation=0.2, test=0.4, notes=(NOTE,),
+        )
+    )  # fmt: skip
     say(f"\n{NOTE}")
-    say(f"page     {shown(folder / 'layerwise' / 'report.html')}")
-    say(f"plot     {shown(folder / 'layerwise' / 'plots' / 'masked_mse.png')}")
+    for job in ("evaluate", "layerwise"):
+        say(f"page     {shown(folder / job / 'report.html')}")
     say(f"took     {time.monotonic() - started:.0f} s")
     return code
 

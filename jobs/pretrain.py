@@ -5,6 +5,7 @@
     python jobs/embed.py ... --backbone.kind scgpt --backbone.checkpoint runs/small/checkpoint
 """
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -66,7 +67,7 @@ def run(config: PretrainJob) -> int:
     """Tokenises, trains, writes checkpoint and report; returns the exit code."""
     from xfm.engine import session
     from xfm.engine.planning import describe_plan, plan_shards
-    from xfm.engine.pretrain import further, scratch, settings_of, tokenise, write_weights
+    from xfm.engine.pretrain import further, scratch, settings_of, tokenise, track_step, write_weights
     from xfm.engine.train import Training, train
     from xfm.loops.pretrain_report import drawer, pretrain_report
 
@@ -82,7 +83,7 @@ def run(config: PretrainJob) -> int:
         cells = sum(parts.training), sum(parts.validation)
         settings = settings_of(config, cells[0], config.weights, config.cell_prompt_after)
         training = Training(start, parts, settings, config.mask_fractions, config.batch_tokens, plan.weights)
-        trained = train(training, job.output.uri, lambda record: job.tracker.metrics(record, step=int(record["step"])),
+        trained = train(training, job.output.uri, partial(track_step, job.tracker),
                         workers=config.workers, gpus=config.gpus, threads=config.threads)  # fmt: skip
         write_weights(job, start, trained.weights, config.recipe(), config.seed)
         report = pretrain_report(trained, settings, plan.run, cells, plan.genes, tokens.refused)

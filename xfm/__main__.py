@@ -1,12 +1,12 @@
-"""python -m xfm: list what there is, export an OUTPUT, send records that tracking could not."""
+"""python -m xfm: list what there is, export an OUTPUT, send records that tracking could not, examine the machine."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from xfm.core import errors, registry
-from xfm.engine.job import guarded, scratch_path, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     export.add_argument("--overwrite", action="store_true", help="replace an existing target")
     sync = commands.add_parser("sync", help="send the MLflow records that a job could not")
     sync.add_argument("output", help="folder or URI of the job")
+    doctor = commands.add_parser("doctor", help="whether this machine can run jobs, and what to do where it cannot")
+    doctor.add_argument("--json", action="store_true", help="the same for programs")
+    doctor.add_argument("--start-ray", action="store_true", help="also start Ray (or join RAY_ADDRESS): half a minute")
     arguments = parser.parse_args(argv)
+    if arguments.command == "doctor":
+        return _doctor(arguments)  # before anything is imported that may be missing
+    from xfm.engine.job import guarded, set_up_logging
+
     set_up_logging()
     run = {"list": _list, "export": _export, "sync": _sync}[arguments.command]
     return guarded(lambda: run(arguments), f"python -m xfm {arguments.command}")
@@ -51,6 +58,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
+    from xfm.engine.job import scratch_path
     from xfm.engine.session import SPOOL
     from xfm.track.mlflow import send_pending
 
@@ -59,6 +67,18 @@ def _sync(arguments: argparse.Namespace) -> int:
         print(f"not taken: {line}")
     print(f"sent to {sent.uri}; {sent.waiting} records still waiting")
     return errors.ENVIRONMENT if sent.waiting else errors.OK
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from xfm.engine import doctor
+    from xfm.engine.doctor_services import start_ray
+
+    findings = doctor.examine(doctor.checks(os.environ, Path.cwd()))
+    if arguments.start_ray:
+        findings.append(doctor.redacted(start_ray()))
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(doctor.as_json(findings) if arguments.json else doctor.screen(findings, colour=colour))
+    return doctor.exit_code(findings)
 
 
 if __name__ == "__main__":

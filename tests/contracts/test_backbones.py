@@ -10,6 +10,7 @@ import torch
 from examples import BACKBONES, example
 
 from xfm.core import registry
+from xfm.core.config import differing_fields
 from xfm.core.schema import INPUT_IDS, ROW_ID
 from xfm.loops.embed import row_lengths
 from xfm.loops.read import read_tokens
@@ -106,6 +107,25 @@ def test_a_recipe_describes_itself(given):
     genes = given.source.genes()
     if genes is not None:
         assert config.check_genes(genes)["matched"] > 0
+
+
+def test_random_weights_have_the_same_tokens_and_shapes_and_nothing_of_what_was_learned(given, backbone, rows, tokens):
+    config = given.config.randomised(3)
+    random, again = config.build("cpu"), config.build("cpu")
+    assert (random.n_layers, random.dim) == (backbone.n_layers, backbone.dim) == (config.n_layers(), config.dim())
+    assert not any(module.training for module in random.modules())
+    collated = config.tokenizer(0).collate(rows)
+    assert torch.equal(collated.ids, tokens.ids)
+    learned = states_of(backbone, tokens)
+    for state, same, other in zip(states_of(random, tokens), states_of(again, tokens), learned, strict=True):
+        assert state.isfinite().all()
+        assert torch.equal(state, same)
+        assert not torch.allclose(state[tokens.is_token], other[tokens.is_token])
+    identity = config.identity()
+    assert identity == json.loads(json.dumps(identity))
+    assert identity not in (given.config.identity(), given.config.randomised(4).identity())
+    assert type(config).model_validate(json.loads(config.model_dump_json())) == config
+    assert differing_fields(given.config.recipe(), config.recipe())
 
 
 def test_a_tokenizer_travels_and_gives_the_same_tokens(given, rows):

@@ -11,33 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from xfm.core.errors import EnvironmentProblem
-from xfm.track import mlflow as track
-from xfm.track.mlflow import clean_name, send_pending, start_run
+from xfm.track.limits import clean_name, dataset_source
+from xfm.track.mlflow import send_pending, start_run
 from xfm.track.spool import Spool
 from xfm.track.tracker import open_run
 
 # MLflow 3.17 asks SQLAlchemy 2.1 for a loader that is on its way out.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """URI of one sqlite store; the first test pays for its tables."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
-def client(store):
-    import mlflow
-
-    return mlflow.MlflowClient(tracking_uri=store)
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name, value in track.ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)  # set here, so that it is taken back after the test
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+    pytest.mark.usefixtures("mlflow_environment"),
+]
 
 
 def start(path, uri, **more):
@@ -62,7 +45,8 @@ def test_everything_a_job_says_can_be_read_back(tmp_path, store, client):
     for layer, mse in enumerate([0.9, 0.4, 0.7]):
         tracker.metrics({"masked MSE (bins²)": mse}, step=layer)
     tracker.artifact(report, "reports")
-    tracker.dataset("census", "0123456789abcdef" * 4, "cellxgene-census 2025-11-08")
+    profile = {"cells": 271, "filter": "is_primary_data == True"}
+    tracker.dataset("census", "0123456789abcdef" * 4, "2025-11-08", context="training", profile=profile)
     assert tracker.close()
 
     run = the_run(client, "all")
@@ -77,6 +61,10 @@ def test_everything_a_job_says_can_be_read_back(tmp_path, store, client):
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("census", ("0123456789abcdef" * 4)[:36])
     assert json.loads(data.dataset.source)["digest"] == "0123456789abcdef" * 4
+    assert json.loads(data.dataset.profile) == profile
+    assert {tag.key: tag.value for tag in data.tags} == {"mlflow.data.context": "training"}
+    kind = client.get_experiment_by_name("all").tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
 
 
 def test_children_lie_under_their_parent_and_end_with_it(tmp_path, store, client):
@@ -110,6 +98,48 @@ def test_a_rerun_continues_the_run_and_params_stay_as_first_logged(tmp_path, sto
     assert run.data.tags["param_changed.workers"] == "8"
     assert run.data.tags["attempt"] == "2"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == [0, 1]
+
+
+def test_a_rerun_that_finds_the_same_numbers_does_not_double_the_curve(tmp_path, store, client):
+    for mse in (0.5, 0.5, 0.25):
+        tracker = start(tmp_path, store, experiment="same")
+        for layer in range(3):
+            tracker.metrics({"masked/mse": mse if layer == 2 else 1.0}, step=layer)
+        assert tracker.close()
+    run = the_run(client, "same")
+    curve = client.get_metric_history(run.info.run_id, "masked/mse")
+    assert sorted((point.step, point.value) for point in curve) == [(0, 1.0), (1, 1.0), (2, 0.25), (2, 0.5)]
+    assert run.data.metrics == {"masked/mse": 0.25}
+
+
+def test_the_name_counts_attempts_until_a_person_gives_another(tmp_path, store, client):
+    def attempt(number):
+        uri = {"uri": store, "experiment": "named", "close_timeout_s": 60.0}
+        assert start_run(tmp_path / "tracking.jsonl", f"scgpt-0123abcd-{number}", **uri).close()
+        return the_run(client, "named").info
+
+    assert [attempt(1).run_name, attempt(2).run_name] == ["scgpt-0123abcd-1", "scgpt-0123abcd-2"]
+    client.update_run(attempt(3).run_id, name="for the paper")
+    assert attempt(4).run_name == "for the paper"
+
+
+def test_an_experiment_that_another_job_makes_in_between_is_shared(tmp_path, store, client, monkeypatch, caplog):
+    import mlflow
+
+    asked = []
+
+    def late(self, name):
+        asked.append(name)
+        return None if len(asked) == 1 else found(self, name)
+
+    found = mlflow.MlflowClient.get_experiment_by_name
+    client.create_experiment("raced")
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", late)
+    assert start(tmp_path, store, experiment="raced").close()
+    assert len(asked) == 2
+    monkeypatch.undo()
+    assert the_run(client, "raced").info.status == "FINISHED"
+    assert not caplog.records
 
 
 def test_sending_twice_keeps_one_copy(tmp_path, store, client):
@@ -284,6 +314,26 @@ def test_sync_says_what_is_missing(tmp_path):
     (tmp_path / "tracking.sent.json").write_text(json.dumps(side))
     with pytest.raises(EnvironmentProblem, match="MLFLOW_TRACKING_URI"):
         send_pending(tmp_path / "tracking.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "path"),
+    [
+        ("/data/cells.h5ad", "local", "/data/cells.h5ad"),
+        ("s3://bucket/cells.h5ad", "s3", "s3://bucket/cells.h5ad"),
+        ("https://host/cells.h5ad", "http", "https://host/cells.h5ad"),
+        ("hf://owner/atlas@0123abc/x.h5ad", "hugging_face", "owner/atlas"),
+        ("2025-11-08", "external", "2025-11-08"),
+    ],
+)
+def test_mlflow_reads_the_sources_it_has_a_type_for(place, kind, path):
+    from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+
+    found, source = dataset_source(place, "ab")
+    assert (found, source["path"]) == (kind, path)
+    if kind in ("local", "s3", "http"):
+        read = get_dataset_source_from_json(json.dumps(source), found)
+        assert (read.url if kind == "http" else read.uri) == place
 
 
 @pytest.mark.parametrize(

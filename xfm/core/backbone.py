@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 from torch import Tensor, nn
@@ -62,4 +62,8 @@ class BackboneConfig(Protocol):
         Raises:
             Refused: fewer genes are known than the config's threshold.
         """
+        ...
+
+    def randomised(self, seed: int) -> Self:
+        """The same tokens and architecture with weights drawn from `seed`: what training must have improved on."""
         ...

@@ -35,7 +35,7 @@ class Estimate(_Frozen):
     high: float
 
 
-Number = Annotated[int | float | str, BeforeValidator(_plain)]
+Number = Annotated[int | float | str | Estimate, BeforeValidator(_plain)]
 Cell = Annotated[bool | int | float | str | Estimate | None, BeforeValidator(_plain)]
 
 
@@ -54,6 +54,11 @@ class Table(_Frozen):
     """What to keep in mind when reading it."""
     best: int | None = None
     """Number of the row to set in bold, from 0."""
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether it is short and comes first, on the page and on a terminal: its name ends so."""
+        return self.name.endswith("summary")
 
     @model_validator(mode="after")
     def _rows_fit_columns(self) -> "Table":
@@ -75,6 +80,10 @@ class Figure(_Frozen):
     """Path below OUTPUT, e.g. plots/layers.png."""
     csv: str = ""
     """The numbers drawn, as a path below OUTPUT."""
+    alt: str = ""
+    """What the picture shows, for those who do not see it; the caption where empty."""
+    wide: bool = False
+    """Small print inside: on a phone it keeps its size and scrolls."""
 
     @field_validator("png", "csv")
     @classmethod

@@ -57,6 +57,10 @@ class Storage(Protocol):
         """The whole file, or None where there is none."""
         ...
 
+    def open(self, name: str) -> Any | None:
+        """The file for reading at any offset (a pyarrow.NativeFile, to be closed), or None where there is none."""
+        ...
+
     def write(self, name: str, data: bytes) -> None:
         """Replaces the file as a whole; when this returns, it survives a crash.
 
@@ -158,6 +162,11 @@ class Folder:
             return (self.root / name).read_bytes()
         return None
 
+    def open(self, name: str) -> Any | None:  # noqa: D102
+        with _explained(name, self.place, 0), suppress(FileNotFoundError):
+            return pa.OSFile(str(self.root / name))
+        return None
+
     def write(self, name: str, data: bytes) -> None:  # noqa: D102
         path = self.root / name
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -227,6 +236,11 @@ class Bucket:
         path = f"{self.root}/{name}"
         with _explained(name, self.place, 0), suppress(FileNotFoundError), self._fs.open_input_stream(path) as stream:
             return bytes(stream.read())
+        return None
+
+    def open(self, name: str) -> Any | None:  # noqa: D102
+        with _explained(name, self.place, 0), suppress(FileNotFoundError):
+            return self._fs.open_input_file(f"{self.root}/{name}")
         return None
 
     def write(self, name: str, data: bytes) -> None:  # noqa: D102

@@ -28,8 +28,33 @@ class Tracker(Protocol):
         """A file to keep with the run."""
         ...
 
-    def dataset(self, name: str, digest: str, source: str) -> None:
-        """Which data the run read."""
+    def dataset(
+        self, name: str, digest: str, source: str, *, context: str = "input", profile: Mapping[str, Any] | None = None
+    ) -> None:
+        """Which data the run read.
+
+        Args:
+            name: shown to people.
+            digest: equal digests are equal data.
+            source: where they lie.
+            context: what they served for: input, training, validation, test.
+            profile: what is known of them, e.g. the number of cells.
+        """
+        ...
+
+    def model(
+        self, name: str, place: Path | str, sha256: str, *, tags: Mapping[str, str] | None = None, description: str = ""
+    ) -> None:
+        """A checkpoint the run made: a version of a registered model, one for each run and content.
+
+        Args:
+            name: of the registered model; made where there is none.
+            place: the checkpoint's folder, read when it is sent, so it must outlive the job; or the URI of one in a
+                bucket, which stays where it is.
+            sha256: of its weights, `model.safetensors`.
+            tags: lineage: what it was trained on, and by which recipe.
+            description: of this version, for people.
+        """
         ...
 
     def close(self, status: str = "FINISHED") -> bool:

@@ -34,8 +34,8 @@ class JobConfig(Config):
     seed: NonNegativeInt = 0
     """Keys every random choice: tie-breaks, sampled genes, masks, splits, bootstrap."""
 
-    experiment: str = "xfm"
-    """MLflow experiment."""
+    experiment: str | None = None
+    """MLflow experiment; by default xfm/JOB/DATA, for instance xfm/layerwise/pbmc."""
 
     dry_run: bool = False
     """Print the plan (shards, rows, output bytes, actors) and stop."""

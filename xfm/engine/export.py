@@ -4,7 +4,6 @@ Memory: every exported column is held once, rows x width x 4 bytes, and one part
 two poolings are 53 kB a cell: a million cells need 53 GB, and 4 GB with `layers=[7]`.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -18,20 +17,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.core.ledger import MANIFEST, REPORT, RUN, Receipt, parse, part_name
+from xfm.core.ledger import RUN
 from xfm.core.schema import ROW_ID
-from xfm.core.storage import Storage, open_storage
-from xfm.engine.same_run import earlier_run
+from xfm.sources.stored_columns import LAYER, check_unique
+from xfm.sources.stored_output import StoredOutput, open_output, vectors
 
 logger = logging.getLogger(__name__)
 
-_LAYER = re.compile(r"(?P<pool>.+)_l(?P<layer>\d{2,})")
 _DIGEST = re.compile(r"(sha256:)?[0-9a-f]{40,64}")
 
 
@@ -48,20 +44,18 @@ def export(output: str, target: str, *, layers: Sequence[int] | None = None, ove
         Number of rows.
 
     Raises:
-        Refused: NOT_AN_OUTPUT, NOTHING_COMMITTED, CORRUPT_PART, MIXED_PARTS, DUPLICATE_ROWS, NO_LAYER, BAD_TARGET or
-            TARGET_EXISTS; no target is written.
+        Refused: NOT_AN_OUTPUT, NOTHING_COMMITTED, NO_EMBEDDINGS, CORRUPT_PART, MIXED_PARTS, DUPLICATE_ROWS, NO_LAYER,
+            BAD_TARGET or TARGET_EXISTS; no target is written.
     """
     path = _checked_target(target, overwrite)
-    storage = open_storage(output)
-    content = storage.read(RUN) if storage.names() else None
-    if content is None:
-        raise Refused("NOT_AN_OUTPUT", f"{storage.place} has no {RUN}; give the --output of an embed job")
-    run = earlier_run(content, storage.place)
-    receipts = _in_shard_order(storage)
-    obs, columns = _read(storage, receipts, layers)
-    _write(path, obs, {_obsm_name(name, run): values for name, values in columns.items()}, _provenance(run, receipts))
-    logger.info("exported %d rows and %d columns to %s", obs.num_rows, len(columns), path)
-    return int(obs.num_rows)
+    stored = open_output(output, verify=False)  # below, where every byte is read anyway
+    run = stored.origin()
+    columns = _read(stored, layers)
+    obs = stored.obs([ROW_ID, *stored.obs_names()])
+    check_unique(obs[ROW_ID].to_pylist(), stored.place, "an AnnData needs a name for each")
+    _write(path, obs, {_obsm_name(name, run): values for name, values in columns.items()}, _provenance(run, stored))
+    logger.info("exported %d rows and %d columns to %s", stored.rows, len(columns), path)
+    return stored.rows
 
 
 def _checked_target(target: str, overwrite: bool) -> Path:
@@ -75,80 +69,25 @@ def _checked_target(target: str, overwrite: bool) -> Path:
     return path
 
 
-def _in_shard_order(storage: Storage) -> list[Receipt]:
-    receipts = list({receipt.key: receipt for receipt in parse(storage.read(MANIFEST), Receipt, MANIFEST)}.values())
-    if not receipts:
-        raise Refused("NOTHING_COMMITTED", f"{storage.place} has no finished shard; run its job first")
-    if storage.size(REPORT) is None:
-        logger.warning("%s has no %s: its job has not finished, exporting %d shards in the order of their keys",
-                       storage.place, REPORT, len(receipts))  # fmt: skip
-        receipts.sort(key=lambda receipt: receipt.key)
-    return receipts
-
-
-def _read(
-    storage: Storage, receipts: Sequence[Receipt], layers: Sequence[int] | None
-) -> tuple[pa.Table, dict[str, NDArray[np.float32]]]:
-    """ROW_ID and obs columns as one table of N rows, and {column: (N, D) float32}."""
-    rows = sum(receipt.rows for receipt in receipts)
-    obs: list[pa.Table] = []
-    columns: dict[str, NDArray[np.float32]] = {}
-    widths: dict[str, int] | None = None
+def _read(stored: StoredOutput, layers: Sequence[int] | None) -> dict[str, NDArray[np.float32]]:
+    """{column: (N, D)} of the chosen layers, and of columns that belong to none; every part is verified."""
+    known = {column.layer for column in stored.columns if column.layer is not None}
+    if missing := sorted(set(layers or ()) - known):
+        raise Refused("NO_LAYER", f"layer {missing[0]} was asked for; stored are {sorted(known)}")
+    chosen = [column for column in stored.columns if layers is None or column.layer is None or column.layer in layers]
+    columns = {column.key: np.empty((stored.rows, column.dim), np.float32) for column in chosen}
     start = 0
-    for receipt in receipts:
-        part = _verified(storage, receipt)
-        found = _vector_columns(part.schema)
-        if widths is None:
-            widths = found
-            columns = {name: np.empty((rows, widths[name]), np.float32) for name in _chosen(widths, layers)}
-        elif found != widths:
-            odd = sorted(set(found.items()) ^ set(widths.items()))
-            raise Refused("MIXED_PARTS", f"part {receipt.key} has other columns than {receipts[0].key}: {odd[:4]}")
+    for number, receipt in enumerate(stored.receipts):
+        part = stored.part(number, list(columns), verify=True)
         for name, values in columns.items():
-            flat = part[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            values[start : start + receipt.rows] = flat.reshape(receipt.rows, widths[name])
-        obs.append(part.drop_columns(list(found)))
+            values[start : start + receipt.rows] = vectors(part[name])
         start += receipt.rows
-    try:
-        table = pa.concat_tables(obs, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as problem:
-        raise Refused("MIXED_PARTS", f"obs columns of {storage.place} differ between parts: {problem}") from problem
-    if pc.count_distinct(table[ROW_ID]).as_py() != rows:
-        raise Refused("DUPLICATE_ROWS", f"{storage.place} has {rows} rows but fewer row ids; an AnnData needs one each")
-    return table, columns
-
-
-def _verified(storage: Storage, receipt: Receipt) -> pa.Table:
-    """A part whose bytes are those that were committed."""
-    data = storage.read(part_name(receipt.key))
-    found = "missing" if data is None else hashlib.sha256(data).hexdigest()
-    if data is None or found != receipt.sha256:
-        raise Refused("CORRUPT_PART", f"{part_name(receipt.key)} in {storage.place} is not what was committed: sha256 "
-                      f"{receipt.sha256} in the manifest, {found} on disk. Delete it and run the job again, which "
-                      "computes that shard anew")  # fmt: skip
-    part = pq.read_table(pa.BufferReader(data))
-    if part.num_rows != receipt.rows:
-        raise Refused("CORRUPT_PART", f"part {receipt.key} has {part.num_rows} rows, its manifest line {receipt.rows}")
-    return part
-
-
-def _vector_columns(schema: pa.Schema) -> dict[str, int]:
-    """Width of every fixed-size-list column."""
-    return {field.name: field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)}
-
-
-def _chosen(widths: dict[str, int], layers: Sequence[int] | None) -> list[str]:
-    """Columns to export: those of the layers asked for, and those that belong to no layer."""
-    layer_of = {name: int(match["layer"]) for name in widths if (match := _LAYER.fullmatch(name))}
-    stored = set(layer_of.values())
-    if missing := sorted(set(layers or ()) - stored):
-        raise Refused("NO_LAYER", f"layer {missing[0]} was asked for; stored are {sorted(stored)}")
-    return [name for name in widths if layers is None or name not in layer_of or layer_of[name] in layers]
+    return columns
 
 
 def _obsm_name(column: str, run: dict[str, Any]) -> str:
     """`cls_l07` -> `X_scgpt_cls_l07`; a column that is no layer keeps its name."""
-    if not _LAYER.fullmatch(column):
+    if not LAYER.fullmatch(column):
         return column
     try:
         return f"X_{run['recipe']['config']['backbone']['kind']}_{column}"
@@ -156,9 +95,9 @@ def _obsm_name(column: str, run: dict[str, Any]) -> str:
         raise Refused("NOT_AN_OUTPUT", f"{RUN} names no backbone (recipe.config.backbone.kind)") from problem
 
 
-def _provenance(run: dict[str, Any], receipts: Sequence[Receipt]) -> dict[str, Any]:
+def _provenance(run: dict[str, Any], stored: StoredOutput) -> dict[str, Any]:
     """What `uns["xfm"]` holds: run.json as text, and the digests of weights, data and parts by dotted name."""
-    hashes = {"fingerprint": str(run["fingerprint"]), "parts": fingerprint({r.key: r.sha256 for r in receipts})}
+    hashes = {"fingerprint": str(run["fingerprint"]), "parts": stored.identity()["parts"]}
     for section in ("weights", "data"):
         hashes |= _digests(run["recipe"].get(section), section)
     return {"run": json.dumps(run), "hashes": hashes}

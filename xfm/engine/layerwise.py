@@ -1,7 +1,6 @@
 """The two stages of a layerwise job: fit readouts on some cells, score every layer on the others."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
-from xfm.core.ledger import part_name
 from xfm.core.random import key64
 from xfm.core.report import Figure
 from xfm.core.source import Shard, Source
@@ -109,7 +105,7 @@ def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], St
         names = score_columns(work.design.modes, work.backbone.n_layers())
         columns: dict[str, list[F64]] = {name: [] for name in names}
         for key in output.committed:
-            table = _read_part(output, key)
+            table = output.read_part(key)
             for name, pieces in columns.items():
                 pieces.append(table[name].combine_chunks().flatten().to_numpy().reshape(-1, len(SUMS)))
     merged = {name: np.concatenate(pieces) if pieces else np.empty((0, len(SUMS))) for name, pieces in columns.items()}
@@ -119,18 +115,20 @@ def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], St
 
 
 def track_scores(scores: Scores, tracker: Tracker) -> None:
-    """Every readout as a step curve over the layers: in a child run for each mode, and together in the job's run."""
+    """Every readout as a step curve over the layers: in a child run for each mode, and as a group in the job's run."""
     for mode in scores.modes:
         child = tracker.child(mode)
         base = scores.strongest(mode)
-        child.metrics({f"{name}_mse": scores.by_name[f"{mode}_{name}"].mse.value for name in BASELINES})
+        baselines = {f"{name}_mse": scores.by_name[f"{mode}_{name}"].mse.value for name in BASELINES}
+        child.metrics({f"baselines/{name}": value for name, value in baselines.items()})
+        tracker.metrics({f"{mode}_baselines/{name}": value for name, value in baselines.items()})
         for layer in range(scores.n_layers + 1):
             items = {readout: scores.layer(mode, readout, layer) for readout in READOUTS}
             values = {f"{readout}_mse": item.mse.value for readout, item in items.items()}
             values |= {f"{readout}_skill": item.skill[base].value for readout, item in items.items()}
             values |= {f"{readout}_pearson": item.pearson.value for readout, item in items.items() if item.pearson}
             child.metrics(values, step=layer)
-            tracker.metrics({f"{mode}_{name}": value for name, value in values.items()}, step=layer)
+            tracker.metrics({f"{mode}/{name}": value for name, value in values.items()}, step=layer)
         child.close()
 
 
@@ -170,13 +168,8 @@ def _merge_sums(output: Output, keys: Sequence[str]) -> dict[str, F64]:
     merged: dict[str, F64] = {}
     committed = output.committed
     for key in (key for key in keys if key in committed):
-        table = _read_part(output, key)
+        table = output.read_part(key)
         for name, values in zip(table["name"].to_pylist(), table["values"].combine_chunks(), strict=True):
             part = values.values.to_numpy()
             merged[name] = merged[name] + part if name in merged else part
     return merged
-
-
-def _read_part(output: Output, key: str) -> pa.Table:
-    with tempfile.TemporaryDirectory() as scratch:
-        return pq.read_table(output.local_copy(part_name(key), Path(scratch)), memory_map=False)

@@ -246,6 +246,17 @@ class Output:
         copy.write_bytes(data)
         return copy
 
+    def read_part(self, key: str) -> pa.Table:
+        """The rows of a committed shard.
+
+        Raises:
+            FileNotFoundError: the shard is not committed.
+        """
+        data = self._storage.read(part_name(key))
+        if data is None:
+            raise FileNotFoundError(f"{self.place}/{part_name(key)}")
+        return pq.read_table(pa.BufferReader(data))
+
     def _resume(self) -> None:
         """Reads first and refuses; only then changes anything."""
         found = self._storage.read(RUN)

@@ -1,5 +1,6 @@
 """The two stages of a pretraining job: cells to tokens, and tokens to a trained checkpoint."""
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from xfm.core.errors import Refused
 from xfm.core.source import Shard, Source
 from xfm.core.storage import below
+from xfm.core.tracker import Tracker
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob, local_folder
 from xfm.engine.stage import StageResult, run_stage
@@ -21,10 +23,13 @@ from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.files import read_vocab
 from xfm.models.scgpt.fresh import FreshScGPT, ordered, vocabulary_of
 from xfm.models.scgpt.settings import Architecture
+from xfm.tasks.masked_expression import OBJECTIVES
 
 logger = logging.getLogger(__name__)
 
 Start = ScGPT | FreshScGPT
+WEIGHTS = "model.safetensors"
+VALIDATION = "validation_"
 SMALL = 8  # so few shards need no second process to hand their tokens on
 
 
@@ -103,7 +108,7 @@ def settings_of(config: TrainingConfig, cells: int, weights: tuple[float, float,
 
 
 def write_weights(job: OpenJob, start: Start, weights: Mapping[str, Any], recipe: Mapping[str, Any], seed: int) -> None:
-    """OUTPUT/checkpoint: model.safetensors, args.json, vocab.json, which `ScGPT` reads."""
+    """OUTPUT/checkpoint: model.safetensors, args.json, vocab.json, which `ScGPT` reads; registered with the tracker."""
     from xfm.loops.pretrain_network import network_to_train
     from xfm.models.scgpt.checkpoint import write_checkpoint
 
@@ -113,11 +118,41 @@ def write_weights(job: OpenJob, start: Start, weights: Mapping[str, Any], recipe
     special = {"<cls>": tokenizer.cls_id, network.architecture.pad_token: tokenizer.pad_id}
     vocabulary = dict(tokenizer.vocabulary) | special
     training = {"xfm_pretrain": dict(recipe)}
+    size = network.architecture
+    about = (
+        f"scGPT, {size.n_layers} blocks of width {size.dim}, {len(vocabulary):,} tokens, as {WEIGHTS}, args.json and "
+        "vocab.json. To use it: --backbone.kind scgpt --backbone.checkpoint DIR"
+    )
     folder = local_folder(job.output.uri)
     if folder is not None:
         write_checkpoint(folder / "checkpoint", network, vocabulary, training=training, replace=True)
+        job.register("scgpt", folder / "checkpoint", _sha256(folder / "checkpoint" / WEIGHTS), about)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        write_checkpoint(Path(temporary) / "checkpoint", network, vocabulary, training=training)
-        for file in sorted((Path(temporary) / "checkpoint").iterdir(), reverse=True):
+        written = Path(temporary) / "checkpoint"
+        write_checkpoint(written, network, vocabulary, training=training)
+        for file in sorted(written.iterdir(), reverse=True):
             job.output.write_bytes(f"checkpoint/{file.name}", file.read_bytes())
+        job.register("scgpt", below(job.output.place, "checkpoint"), _sha256(written / WEIGHTS), about)
+
+
+def track_step(tracker: Tracker, record: Mapping[str, float]) -> None:
+    """One record of the training loop, as curves of two groups: train and validation.
+
+    Args:
+        tracker: of the job.
+        record: see `loops.pretrain`; errors are mean squared, in bins².
+    """
+    curves = {}
+    for name, value in record.items():
+        objective = name.removeprefix(VALIDATION)
+        if objective in OBJECTIVES:
+            curves[f"{'train' if objective == name else 'validation'}/{objective}_mse"] = value
+        elif name != "step":
+            curves[f"train/{name}"] = value
+    tracker.metrics(curves, step=int(record["step"]))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

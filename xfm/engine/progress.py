@@ -69,10 +69,8 @@ class Progress:
         left = ""
         if 0 < share < 1:
             left = f", {format_seconds(self.seconds * (1 - share) / share)} left"
-        return (
-            f"{self.what}: {self.rows:,}{of} {self.unit}, {self.done_shards}/{self.shards} shards, "
-            f"{rate:,.1f} {self.unit}/s{left}"
-        )
+        shards = "" if self.total == self.shards else f"{self.done_shards}/{self.shards} shards, "
+        return f"{self.what}: {self.rows:,}{of} {self.unit}, {shards}{rate:,.1f} {self.unit}/s{left}"
 
     def _log_now_and_then(self) -> None:
         while not self._stop.wait(self.every_s):

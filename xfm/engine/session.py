@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core import errors
-from xfm.core.config import fingerprint
 from xfm.core.ledger import Refusal
-from xfm.core.report import Figure, Report
+from xfm.core.report import Figure, Report, format_column, printable
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated, is_local, say, scratch_path
 from xfm.engine.output import Output
+from xfm.track.lineage import data_name, datasets, experiment_name, run_name, run_tags
 from xfm.track.mlflow import start_run
 from xfm.track.redact import redact, redact_text
 from xfm.track.server import tracking_uri, ui_command
@@ -31,16 +31,38 @@ class OpenJob:
     Attributes:
         output: where results go.
         tracker: the job's MLflow run.
+        run: the content of run.json, without credentials.
         attempt: which start of this job this is, from 1.
     """
 
-    def __init__(self, output: Output, tracker: SpoolTracker, tracking: str, shown: str) -> None:
-        self.output, self.tracker, self._tracking, self._shown = output, tracker, tracking, shown
+    def __init__(
+        self, output: Output, tracker: SpoolTracker, run: Mapping[str, Any], tracking: str, shown: str
+    ) -> None:
+        self.output, self.tracker, self.run, self._tracking, self._shown = output, tracker, run, tracking, shown
+        self._checkpoints: list[dict[str, Any]] = []
 
     @property
     def attempt(self) -> int:
         """Which start of this job this is."""
         return self.output.attempt
+
+    def register(self, kind: str, place: Path | str, sha256: str, description: str) -> None:
+        """A checkpoint that becomes a version of the registered model KIND-DATA when the job has finished.
+
+        Args:
+            kind: of backbone.
+            place: its folder, or its URI in a bucket.
+            sha256: of its weights.
+            description: of the version, for people.
+        """
+        tags = run_tags(self.run, self.output.place)
+        # What the job began with; `xfm.weights` of a version are its own.
+        began = tags.pop("xfm.weights", "")
+        tags |= {"xfm.init": began} if began else {}
+        tags["xfm.datasets"] = ", ".join(data.name for data in datasets(self.run))
+        name = f"{kind}-{data_name(self.run)}"
+        made = {"name": name, "place": place, "sha256": sha256, "tags": tags, "description": description}
+        self._checkpoints.append(made)
 
     def finish(
         self,
@@ -78,6 +100,9 @@ class OpenJob:
         self.tracker.artifact(self.output.local_copy("run.json", folder))
         numbers = {name: value for name, value in report.numbers.items() if isinstance(value, int | float)}
         self.tracker.metrics({name.replace(",", "").replace(" ", "_"): float(value) for name, value in numbers.items()})
+        self.tracker.tags({"mlflow.note.content": _description(report)})
+        for made in self._checkpoints:  # last, since they are large
+            self.tracker.model(**made)
         self.tracker.close()
         say("\n" + _on_a_terminal(report).to_text())
         say(f"output   {redact_text(self._shown)}  (report.html is the page to read)")
@@ -89,6 +114,10 @@ class OpenJob:
             say("some rows or files were not used: see quarantine.jsonl")
             return errors.QUARANTINED
         return errors.OK
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Writes a file beside the report and keeps it with the MLflow run."""
+        self._publish(name, data, scratch_path(self._shown, "."))
 
     def _publish(self, name: str, data: bytes, scratch: Path) -> None:
         self.output.write_bytes(name, data)
@@ -113,14 +142,14 @@ def open_job(config: JobConfig, run: Mapping[str, Any], *, joint: bool = False) 
         spool = scratch_path(config.output, SPOOL)
         spool.parent.mkdir(parents=True, exist_ok=True)
         sync = f"python -m xfm sync {shlex.quote(config.output)}"
-        name = f"{run['job']} {config.output.rstrip('/').rpartition('/')[2]}"
-        tags = {"xfm.job": str(run["job"]), "xfm.output": output.place, "xfm.fingerprint": fingerprint(run["recipe"])}
-        tracker = start_run(spool, name, uri=tracking, experiment=config.experiment, tags=tags, sync=sync)
+        name, experiment = run_name(run, output.attempt), config.experiment or experiment_name(run)
+        tags = run_tags(run, output.place)
+        tracker = start_run(spool, name, uri=tracking, experiment=experiment, tags=tags, sync=sync)
         tracker.params(run["settings"])
-        for source, digest in _datasets(run["recipe"].get("data", {})):
-            tracker.dataset(source.rpartition("/")[2], digest, source)
+        for data in datasets(run):
+            tracker.dataset(data.name, data.digest, data.source, profile=data.profile)
         try:
-            yield OpenJob(output, tracker, tracking, config.output)
+            yield OpenJob(output, tracker, run, tracking, config.output)
         except (Terminated, KeyboardInterrupt):
             tracker.close("KILLED")
             raise
@@ -146,9 +175,9 @@ def local_folder(output: str) -> Path | None:
     return Path(output.removeprefix("file://")) if is_local(output) else None
 
 
-def _datasets(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, digest) for lineage: every file where there are few, else one digest over all."""
-    files: dict[str, str] = dict(data.get("files", {}))
-    if 0 < len(files) <= 20:
-        return list(files.items())
-    return [(str(data.get("uri") or data.get("release") or "data"), fingerprint(dict(data)))]
+def _description(report: Report) -> str:
+    """What MLflow shows first of a run."""
+    numbers = [f"{printable(name)}: {format_column([value])[0]}" for name, value in report.numbers.items()]
+    cautions = [f"- {printable(warning)}" for warning in report.warnings]
+    page = "The whole page: Artifacts, report.html."
+    return "\n\n".join(filter(None, [f"**{report.headline}**", "; ".join(numbers), "\n".join(cautions), page]))

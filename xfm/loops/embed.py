@@ -4,7 +4,7 @@ Batches are formed inside the shard: rows sorted by length (ties by position), c
 exceed a token budget. So a shard's embeddings are a function of its tokens, the weights and the settings alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.errors import EnvironmentProblem, ShardRefused
 from xfm.core.reduction import Reduction
-from xfm.core.schema import DEPTH, INPUT_IDS, SHARD, VALUES, layer_column
+from xfm.core.schema import DEPTH, INPUT_IDS, ROW_ID, SHARD, VALUES, layer_column
 from xfm.core.tokenizer import Tokenizer
 from xfm.tokenizers.binned import CONDITION
 
@@ -117,6 +117,25 @@ class Embedder:
                 if layer == max(self.layers):
                     break
         return out
+
+
+class KeepRows:
+    """Passes on some rows only to the computation behind it.
+
+    Args:
+        build: recipe of the computation.
+        row_ids: of the rows to keep.
+    """
+
+    def __init__(
+        self, build: Callable[..., Callable[[pa.Table], pa.Table]], row_ids: Collection[str], **more: Any
+    ) -> None:
+        self.compute = build(**more)
+        self.row_ids = pa.array(sorted(row_ids), pa.string())
+
+    def __call__(self, tokens: pa.Table) -> pa.Table:
+        """The computation's table of the rows that are kept."""
+        return self.compute(tokens.filter(pc.is_in(tokens[ROW_ID], self.row_ids)))
 
 
 def row_lengths(tokens: pa.Table) -> NDArray[np.int64]:

@@ -1,11 +1,10 @@
 """A metric against the layer: the picture this project exists for.
 
-Series carry a bootstrap band, baselines are horizontal lines, and both are named at the right edge instead of in a
-legend. Colours: Okabe and Ito, readable with every kind of colour vision; each series has its own marker as well, so
+Series carry a bootstrap band; baselines are grey: a horizontal line, or a dashed curve where the baseline knows layers
+too (random weights). Both are named at the right edge instead of in a legend, and each series has its own marker, so
 that the figure survives a black-and-white printer.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
+from xfm.plots.axes import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARKERS,
+    End,
+    dress,
+    name_ends,
+    new_canvas,
+    plot_files,
+    shorten,
+    write_csv,
+    write_png,
+)
+from xfm.plots.rings import Rings
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ((0, (6, 3)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 2)))
-INK, GREY, GRID = "#1b1f24", "#57606a", "#e4e7eb"
-LABEL_GAP = 0.062  # least distance of two labels at the right edge, as a share of the axis
+FAR = 0.75  # a number further off than this share of the height of what is shown would press the curves flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Series:
 
     Attributes:
         name: shown at the line's end.
-        layers: state numbers; 0 is the input embedding.
+        layers: state numbers; 0 is the input embedding. One that others have and this one lacks leaves a gap.
         values: one number a layer; NaN leaves a gap.
         low: lower end of the interval, or None.
         high: upper end, or None.
@@ -50,132 +60,158 @@ class Baseline:
     high: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A ring around one layer of one series, and what it says above the axes, e.g. "chosen on validation: layer 7"."""
+
+    series: str
+    layer: int
+    text: str
+
+
 def draw_layer_curve(
     output: Path,
     name: str,
     series: Sequence[Series],
-    baselines: Sequence[Baseline] = (),
+    baselines: Sequence[Baseline | Series] = (),
     *,
     metric: str,
     caption: str,
     title: str = "",
     higher_is_better: bool | None = None,
+    marks: Sequence[Mark] = (),
 ) -> Figure:
     """Writes plots/NAME.png (150 dpi) and plots/NAME.csv below `output`.
 
     Args:
         output: folder of the job.
         name: file-name safe.
-        series: lines with bands, at least one.
-        baselines: horizontal lines.
+        series: lines with bands, at least one; legible up to six.
+        baselines: grey lines, curves where they are series; legible up to five. A number too far off to show beside
+            the curves is named at the edge with its value.
         metric: label of the vertical axis, unit included.
         caption: one sentence that says what is seen.
         title: above the axes.
         higher_is_better: adds "higher is better" or "lower is better" to the axis.
+        marks: rings; those around the same point share a name.
 
     Raises:
-        ValueError: no series, or one whose lists differ in length.
+        ValueError: no series, one whose lists differ in length, or a mark where no series has a value.
     """
-    _check(series)
-    folder = output / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / f"{name}.csv", series, baselines, metric)
-    _write_png(folder / f"{name}.png", series, baselines, metric, title, higher_is_better)
-    return Figure(name=name, caption=caption, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
+    _check(series, baselines, marks)
+    png, table = plot_files(output, name)
+    rows: list[list[object]] = []
+    for line in (*series, *baselines):
+        if isinstance(line, Baseline):
+            rows.append([line.name, None, line.value, line.low, line.high])
+            continue
+        for place, layer in enumerate(line.layers):
+            interval = [None if side is None else side[place] for side in (line.low, line.high)]
+            rows.append([line.name, layer, line.values[place], *interval])
+    write_csv(table, ["series", "layer", metric, "low", "high"], rows)
+    canvas = new_canvas(7.4, 4.4)
+    axes = canvas.add_axes((0.095, 0.135, 0.655, 0.745))
+    ends = _draw_lines(axes, series, baselines)
+    rings = Rings(axes, [(mark.layer, _value_at(series, mark), mark.text) for mark in marks])
+    _dress(axes, _grid(series, baselines), metric, title, higher_is_better, rings.height)
+    rings.draw()
+    name_ends(axes, ends)
+    write_png(canvas, png)
+    alt = f"{metric} by layer. " + " ".join(map(_in_words, (*series, *baselines)))
+    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
 
 
-def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """The positions, moved as little as needed to be `gap` apart, in their order.
-
-    Least squares under an order constraint: neighbours that are too close form a block that sits at its mean.
-    """
-    order = sorted(range(len(positions)), key=lambda index: positions[index])
-    blocks: list[tuple[float, list[int]]] = []  # centre, members from low to high
-    for index in order:
-        blocks.append((positions[index], [index]))
-        while len(blocks) > 1:
-            (below, low), (above, high) = blocks[-2:]
-            if above - below >= gap * (len(low) + len(high)) / 2 - 1e-12:
-                break
-            members = low + high
-            blocks[-2:] = [((below * len(low) + above * len(high)) / len(members), members)]
-    moved = list(positions)
-    for centre, members in blocks:
-        for rank, index in enumerate(members):
-            moved[index] = centre + gap * (rank - (len(members) - 1) / 2)
-    return moved
-
-
-def _check(series: Sequence[Series]) -> None:
+def _check(series: Sequence[Series], baselines: Sequence[Baseline | Series], marks: Sequence[Mark]) -> None:
     if not series:
         raise ValueError("a layer curve needs at least one series; none was given")
-    for one in series:
+    for one in (*series, *baselines):
+        if isinstance(one, Baseline):
+            continue
         lengths = {len(part) for part in (one.layers, one.values, one.low, one.high) if part is not None}
-        if len(lengths) != 1 or (one.low is None) != (one.high is None):
+        if len(lengths) != 1 or lengths == {0} or (one.low is None) != (one.high is None):
             raise ValueError(f"series {one.name!r}: layers, values, low and high must be given alike; found {lengths}")
+    for mark in marks:
+        if not math.isfinite(_value_at(series, mark)):
+            known = ", ".join(repr(one.name) for one in series)
+            raise ValueError(f"mark {mark.text!r}: no value at layer {mark.layer} of {mark.series!r}; series: {known}")
 
 
-def _write_csv(path: Path, series: Sequence[Series], baselines: Sequence[Baseline], metric: str) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["series", "layer", metric, "low", "high"])
-        for one in series:
-            for place, layer in enumerate(one.layers):
-                ends = [None if side is None else side[place] for side in (one.low, one.high)]
-                writer.writerow([one.name, layer, *map(_number, (one.values[place], *ends))])
-        for line in baselines:
-            writer.writerow([line.name, "", *map(_number, (line.value, line.low, line.high))])
+def _value_at(series: Sequence[Series], mark: Mark) -> float:
+    found = [dict(zip(one.layers, one.values, strict=True)) for one in series if one.name == mark.series]
+    return found[0].get(mark.layer, math.nan) if found else math.nan
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else repr(float(value))
+def _grid(series: Sequence[Series], baselines: Sequence[Baseline | Series]) -> list[int]:
+    """All layers that any curve has."""
+    curves = [one for one in (*series, *baselines) if isinstance(one, Series)]
+    return sorted({layer for one in curves for layer in one.layers})
 
 
-def _write_png(
-    path: Path,
-    series: Sequence[Series],
-    baselines: Sequence[Baseline],
-    metric: str,
-    title: str,
-    higher_is_better: bool | None,
-) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(7.4, 4.4), dpi=150, facecolor="white")
-    FigureCanvasAgg(canvas)
-    axes = canvas.add_axes((0.095, 0.135, 0.655, 0.745))
-    ends: list[tuple[float, str, str, bool]] = []
+def _draw_lines(axes: Any, series: Sequence[Series], baselines: Sequence[Baseline | Series]) -> list[End]:
+    """Baselines first, then the series over them. Returns where each ends."""
+    grid = _grid(series, baselines)
+    ends: list[End] = []
+    near = _near(series, baselines)
     for number, line in enumerate(baselines):
-        axes.axhline(line.value, color=GREY, linewidth=1.3, linestyle=DASHES[number % len(DASHES)], zorder=2)
-        if line.low is not None and line.high is not None:
-            axes.axhspan(line.low, line.high, color=GREY, alpha=0.09, linewidth=0, zorder=1)
-        ends.append((line.value, line.name, GREY, False))
+        style = {"color": GREY, "linewidth": 1.3, "linestyle": DASHES[number % len(DASHES)], "zorder": 2}
+        name = shorten(line.name)
+        if isinstance(line, Series):
+            last = _draw_curve(axes, line, grid, style | {"marker": ".", "markersize": 4}, 0.09)
+            ends += [End(last, name, GREY)] if last is not None else []
+        elif not near[0] <= line.value <= near[1]:
+            arrow = "\N{UPWARDS ARROW}" if line.value > near[1] else "\N{DOWNWARDS ARROW}"
+            ends.append(End(line.value, f"{name} {line.value:.3g} {arrow}", GREY))
+        else:
+            axes.axhline(line.value, **style)
+            if line.low is not None and line.high is not None:
+                axes.axhspan(line.low, line.high, color=GREY, alpha=0.09, linewidth=0, zorder=1)
+            ends.append(End(line.value, name, GREY))
     for number, one in enumerate(series):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        if one.low is not None and one.high is not None:
-            axes.fill_between(one.layers, one.low, one.high, color=colour, alpha=0.18, linewidth=0, zorder=3)
-        axes.plot(
-            one.layers,
-            one.values,
-            color=colour,
-            marker=marker,
-            markersize=5.5,
-            markeredgecolor="white",
-            markeredgewidth=0.7,
-            linewidth=2.0,
-            zorder=4,
-        )
-        finite = [value for value in one.values if math.isfinite(value)]
-        if finite:
-            ends.append((finite[-1], one.name, colour, True))
-    _dress(axes, series, metric, title, higher_is_better)
-    _label(axes, ends)
-    canvas.savefig(path, format="png", dpi=150, bbox_inches="tight", pad_inches=0.14, metadata={"Software": None})
+        dots = {"marker": marker, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
+        band = 0.18 if len(series) <= 3 else 0.11
+        last = _draw_curve(axes, one, grid, {"color": colour, "linewidth": 2.0, "zorder": 4} | dots, band)
+        ends += [End(last, shorten(one.name), colour)] if last is not None else []
+    return ends
 
 
-def _dress(axes: Any, series: Sequence[Series], metric: str, title: str, higher_is_better: bool | None) -> None:
-    layers = sorted({layer for one in series for layer in one.layers})
+def _draw_curve(axes: Any, one: Series, grid: Sequence[int], style: dict[str, Any], band: float) -> float | None:
+    """A line over the whole grid, so that missing layers are gaps. Returns its last value."""
+    place = {layer: index for index, layer in enumerate(one.layers)}
+    values, low, high = (
+        [math.nan if part is None or layer not in place else part[place[layer]] for layer in grid]
+        for part in (one.values, one.low, one.high)
+    )
+    axes.plot(grid, values, **style)
+    if one.low is not None:
+        shade = {"color": style["color"], "linewidth": 0, "zorder": style["zorder"] - 1}
+        axes.fill_between(grid, low, high, alpha=band, **shade)
+        # A band needs two neighbours; a layer alone between gaps gets a bar.
+        padded = [math.nan, *values, math.nan]
+        for index, layer in enumerate(grid):
+            if math.isnan(padded[index]) and math.isnan(padded[index + 2]):
+                axes.vlines(layer, low[index], high[index], color=style["color"], alpha=0.5, linewidth=2.0, zorder=3)
+    finite = [value for value in values if math.isfinite(value)]
+    return finite[-1] if finite else None
+
+
+def _near(series: Sequence[Series], baselines: Sequence[Baseline | Series]) -> tuple[float, float]:
+    """Between which values a number is drawn as a line: the nearest always is, others while the curves stay legible."""
+    curves = [one for one in (*series, *baselines) if isinstance(one, Series)]
+    parts = [part for one in curves for part in (one.values, one.low, one.high) if part is not None]
+    finite = [value for part in parts for value in part if math.isfinite(value)]
+    if not finite:
+        return -math.inf, math.inf
+    low, high = min(finite), max(finite)
+    levels = [line.value for line in baselines if isinstance(line, Baseline) and math.isfinite(line.value)]
+    for number, level in enumerate(sorted(levels, key=lambda level: max(low - level, level - high))):
+        if number and max(low - level, level - high) > FAR * (high - low):
+            break
+        low, high = min(low, level), max(high, level)
+    return low, high
+
+
+def _dress(axes: Any, layers: Sequence[int], metric: str, title: str, better: bool | None, above: float) -> None:
     step = max(1, math.ceil(len(layers) / 13))
     ticks = sorted({*layers[::step], layers[0], layers[-1]})
     if len(ticks) > 2 and ticks[-1] - ticks[-2] < step * 0.75:
@@ -196,39 +232,22 @@ def _dress(axes: Any, series: Sequence[Series], metric: str, title: str, higher_
     margin = 0.35 + 0.01 * (layers[-1] - layers[0])
     axes.set_xlim(layers[0] - margin, layers[-1] + margin)
     axes.margins(y=0.08)
-    axes.set_xlabel("layer", color=INK, fontsize=11, labelpad=14 if 0 in layers else 6)
-    direction = {True: "\n(higher is better)", False: "\n(lower is better)", None: ""}[higher_is_better]
-    axes.set_ylabel(metric + direction, color=INK, fontsize=11)
-    if title:
-        axes.set_title(title, loc="left", color=INK, fontsize=12.5, fontweight="bold", pad=12)
-    axes.grid(axis="y", color=GRID, linewidth=0.9)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=GREY, labelsize=10, length=0, pad=6)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
+    direction = {True: "\n(higher is better)", False: "\n(lower is better)", None: ""}[better]
+    x_pad = 14 if 0 in layers else 6
+    dress(axes, x="layer", y=metric + direction, title=title, x_pad=x_pad, title_pad=12 + above)
 
 
-def _label(axes: Any, ends: Sequence[tuple[float, str, str, bool]]) -> None:
-    """Names at the right edge, moved apart where lines end close together."""
-    bottom, top = axes.get_ylim()
-    shares = [(value - bottom) / (top - bottom) for value, *_ in ends]
-    for at, share, (_, name, colour, is_series) in zip(spread(shares, LABEL_GAP), shares, ends, strict=True):
-        axes.annotate(
-            _short(name),
-            xy=(1.0, share),
-            xytext=(1.035, at),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=colour,
-            fontsize=10,
-            fontweight="bold" if is_series else "normal",
-            va="center",
-            annotation_clip=False,
-            parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "alpha": 0.6, "shrinkA": 1, "shrinkB": 0},
-        )
+def _in_words(line: Baseline | Series) -> str:
+    """For those who do not see the picture."""
+    if isinstance(line, Baseline):
+        return f"{line.name}: {line.value:.3g}."
+    points = [(layer, value) for layer, value in zip(line.layers, line.values, strict=True) if math.isfinite(value)]
+    if not points:
+        return f"{line.name}: no value."
+    ends = [f"{value:.3g} at layer {layer}" for layer, value in (points[0], points[-1])]
+    low, high = (f"{value:.3g} at layer {layer}" for layer, value in _extremes(points))
+    return f"{line.name}: from {ends[0]} to {ends[1]}, lowest {low}, highest {high}."
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 26 else f"{name[:25]}…"
+def _extremes(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], tuple[int, float]]:
+    return min(points, key=lambda point: point[1]), max(points, key=lambda point: point[1])

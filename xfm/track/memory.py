@@ -45,9 +45,17 @@ class MemoryTracker(Tracker):
         """A file."""
         self.records.append((self.name, "artifact", (path, folder)))
 
-    def dataset(self, name: str, digest: str, source: str) -> None:
+    def dataset(
+        self, name: str, digest: str, source: str, *, context: str = "input", profile: Mapping[str, Any] | None = None
+    ) -> None:
         """Which data the run read."""
-        self.records.append((self.name, "dataset", (name, digest, source)))
+        self.records.append((self.name, "dataset", (name, digest, source, context, dict(profile or {}))))
+
+    def model(
+        self, name: str, place: Path | str, sha256: str, *, tags: Mapping[str, str] | None = None, description: str = ""
+    ) -> None:
+        """A checkpoint the run made."""
+        self.records.append((self.name, "model", (name, place, sha256, dict(tags or {}), description)))
 
     def close(self, status: str = "FINISHED") -> bool:
         """Ends the run; nothing ever waits."""

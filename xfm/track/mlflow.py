@@ -1,21 +1,21 @@
 """Records to MLflow, through its client with explicit run ids: nothing global, any thread.
 
 `start_run` gives a job its tracker, `send_pending` sends later what could not be sent. MLflow is imported in the
-sending thread, so a job does not wait the seconds that takes. Limits of names and values: mlflow.utils.validation.
+sending thread, so a job does not wait the seconds that takes.
 """
 
 import hashlib
 import json
 import logging
 import os
-import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xfm.core.errors import EnvironmentProblem
+from xfm.track.checkpoints import CheckpointChanged, add_version
+from xfm.track.limits import MAX_DATASET, MAX_DIGEST, MAX_PARAM, clean_name, dataset_source, fit_tags, without_attempt
 from xfm.track.redact import HIDDEN, redact_text
 from xfm.track.sender import LineRefused, RunGone, SpoolSender, TryLater, last_server
 from xfm.track.server import artifact_location, tracking_uri
@@ -24,13 +24,12 @@ from xfm.track.tracker import SpoolTracker, open_run
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME = 250
-MAX_PARAM = 6000
-MAX_TAG = 8000
-MAX_DIGEST = 36
 METRICS_PER_CALL = 1000
 PAIRS_PER_CALL = 100
 RUN_TAG = "xfm.run"  # our id of the run: finds it again where a crash came between creating and remembering it
+
+# Training, and not talks with a language model: without it MLflow 3 guesses, and asks whether it guessed right.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 # MLflow's own defaults wait up to 8 times 2 minutes and report usage to its vendor. Set only where unset.
 ENVIRONMENT = {
@@ -163,8 +162,10 @@ class MLflowDelivery:
         ours = record["run"]
         attempt = {"attempt": str(record["attempt"])}
         if ours in runs:
-            self._check_alive(runs[ours])
-            self._client.update_run(runs[ours], status="RUNNING")
+            called = self._check_alive(runs[ours])
+            # A name that a person gave it stays.
+            is_ours = without_attempt(called) == without_attempt(record["name"])
+            self._client.update_run(runs[ours], status="RUNNING", name=record["name"] if is_ours else None)
             self._set_tags(runs[ours], record["tags"] | attempt)
             return
         experiment = self._experiment(record["experiment"])
@@ -173,22 +174,25 @@ class MLflowDelivery:
             runs[ours] = found[0].info.run_id
             self._set_tags(runs[ours], record["tags"] | attempt)
             return
-        own = {RUN_TAG: ours, "mlflow.user": record["user"], "mlflow.source.name": record["source"]}
+        own = {"mlflow.user": record["user"], "mlflow.source.name": record["source"], RUN_TAG: ours}
         if record["parent"] in runs:
             own["mlflow.parentRunId"] = runs[record["parent"]]
-        run = self._client.create_run(experiment, record["time"], own | attempt, record["name"])
+        run = self._client.create_run(
+            experiment, record["time"], fit_tags(record["tags"] | attempt | own), record["name"]
+        )
         runs[ours] = run.info.run_id
-        self._set_tags(runs[ours], record["tags"])
 
-    def _check_alive(self, run: str) -> None:
+    def _check_alive(self, run: str) -> str:
+        """Returns the run's name."""
         try:
-            stage = self._client.get_run(run).info.lifecycle_stage
+            info = self._client.get_run(run).info
         except self._error as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise RunGone(f"{redact_text(self._uri)} does not know run {run} any more") from None
             raise
-        if stage != "active":
+        if info.lifecycle_stage != "active":
             raise RunGone(f"run {run} was deleted at {redact_text(self._uri)}")
+        return str(info.run_name)
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:
@@ -197,9 +201,17 @@ class MLflowDelivery:
                 raise TryLater(
                     f"experiment {name!r} was deleted at {redact_text(self._uri)}: restore it or name another"
                 )
-            place = artifact_location(self._uri, name)
-            self._experiments[name] = known.experiment_id if known else self._client.create_experiment(name, place)
+            self._experiments[name] = known.experiment_id if known else self._new_experiment(name)
         return self._experiments[name]
+
+    def _new_experiment(self, name: str) -> str:
+        try:
+            return str(self._client.create_experiment(name, artifact_location(self._uri, name), EXPERIMENT_TAGS))
+        except self._error as error:
+            made = self._client.get_experiment_by_name(name)  # by another job, since we asked
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or made is None:
+                raise
+            return str(made.experiment_id)
 
     def _send_params(self, records: Sequence[Record], runs: dict[str, str]) -> None:
         run = runs[records[0]["run"]]
@@ -237,7 +249,7 @@ class MLflowDelivery:
         self._set_tags(runs[records[0]["run"]], records[0]["tags"])
 
     def _set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
-        pairs = [self._entities.RunTag(clean_name(name), str(value)[:MAX_TAG]) for name, value in tags.items()]
+        pairs = [self._entities.RunTag(name, value) for name, value in fit_tags(tags).items()]
         for some in _chunks(pairs, PAIRS_PER_CALL):
             self._client.log_batch(run, tags=some, synchronous=True)
 
@@ -249,22 +261,22 @@ class MLflowDelivery:
 
     def _send_dataset(self, records: Sequence[Record], runs: dict[str, str]) -> None:
         record = records[0]
-        source = json.dumps({"uri": record["source"], "digest": record["digest"]})
-        data = self._entities.Dataset(record["name"][:500], record["digest"][:MAX_DIGEST], "xfm", source)
-        context = self._entities.InputTag("mlflow.data.context", "input")
+        kind, source = dataset_source(record["source"], record["digest"])
+        profile = json.dumps(record.get("profile", {}))
+        data = self._entities.Dataset(
+            record["name"][:MAX_DATASET], record["digest"][:MAX_DIGEST], kind, json.dumps(source), profile=profile
+        )
+        context = self._entities.InputTag("mlflow.data.context", record.get("context", "input"))
         self._client.log_inputs(runs[record["run"]], [self._entities.DatasetInput(data, [context])])
+
+    def _send_model(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+        try:
+            add_version(self._client, self._error, runs[records[0]["run"]], records[0])
+        except CheckpointChanged as problem:
+            raise LineRefused(str(problem)) from None
 
     def _send_close(self, records: Sequence[Record], runs: dict[str, str]) -> None:
         self._client.set_terminated(runs[records[0]["run"]], records[0]["status"], records[0]["time"])
-
-
-def clean_name(name: str) -> str:
-    """A name MLflow takes: letters, digits and `_-. :/`, at most 250 long, no path that resolves to another."""
-    cleaned = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("/") or "_"
-    cleaned = re.sub(r"^\.+", "_", cleaned)
-    if len(cleaned) > MAX_NAME:
-        cleaned = f"{cleaned[: MAX_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return cleaned
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

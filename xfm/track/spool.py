@@ -114,11 +114,13 @@ class History:
         root: id of the job's own run, None in an empty spool.
         attempts: how often each run was opened.
         unclosed: runs opened and not closed since, in order of opening.
+        points: hashes of (run, metric, step, value).
     """
 
     root: str | None = None
     attempts: dict[str, int] = field(default_factory=dict)
     unclosed: list[str] = field(default_factory=list)
+    points: set[int] = field(default_factory=set)
 
     def see(self, record: Record) -> None:
         """Takes one more line into account."""
@@ -130,6 +132,13 @@ class History:
                 self.unclosed.append(run)
         elif record.get("op") == "close" and run in self.unclosed:
             self.unclosed.remove(run)
+        elif record.get("op") == "metrics":
+            self.points |= {point(run, name, record["step"], value) for name, value in record["metrics"].items()}
+
+
+def point(run: str, metric: str, step: int, value: float) -> int:
+    """Stands for one number of a run."""
+    return hash((run, metric, step, value))
 
 
 def history(spool: Spool) -> History:

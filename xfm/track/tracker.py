@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from xfm.core.tracker import Tracker
 from xfm.track.redact import redact, redact_text
-from xfm.track.spool import Record, Spool, close_record, history, now_ms
+from xfm.track.spool import Record, Spool, close_record, history, now_ms, point
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +95,22 @@ class SpoolTracker(Tracker):
         self._append({"op": "params", "params": flat})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Numbers at one step. NaN and infinity are not sent as numbers: a tag says which were dropped."""
+        """Numbers at one step. NaN and infinity are not sent as numbers: a tag says which were dropped.
+
+        A number that a run has at a step already, from an earlier attempt, is not written again: MLflow would keep
+        both, for their times differ.
+        """
         numbers = {name: float(value) for name, value in values.items()}
-        finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
         dropped = {name: str(number) for name, number in numbers.items() if not math.isfinite(number)}
-        self._append({"op": "metrics", "time": now_ms(), "step": int(step), "metrics": finite, "dropped": dropped})
+        known = self._session.seen.points
+        finite = {
+            name: number
+            for name, number in numbers.items()
+            if math.isfinite(number) and point(self._run, name, int(step), number) not in known
+        }
+        if finite or dropped:
+            record = {"op": "metrics", "time": now_ms(), "step": int(step), "metrics": finite, "dropped": dropped}
+            self._append(record)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Words to find the run by; a later value replaces an earlier one."""
@@ -109,9 +120,20 @@ class SpoolTracker(Tracker):
         """A file to keep with the run. It is read when it is sent, so it must outlive the job."""
         self._append({"op": "artifact", "path": str(path.absolute()), "folder": folder})
 
-    def dataset(self, name: str, digest: str, source: str) -> None:
-        """Which data the run read."""
-        self._append({"op": "dataset", "name": redact_text(name), "digest": digest, "source": redact_text(source)})
+    def dataset(
+        self, name: str, digest: str, source: str, *, context: str = "input", profile: Mapping[str, Any] | None = None
+    ) -> None:
+        """Which data the run read; see `Tracker.dataset`."""
+        record = {"op": "dataset", "name": redact_text(name), "digest": digest, "source": redact_text(source)}
+        self._append(record | {"context": context, "profile": redact(dict(profile or {}))})
+
+    def model(
+        self, name: str, place: Path | str, sha256: str, *, tags: Mapping[str, str] | None = None, description: str = ""
+    ) -> None:
+        """A checkpoint the run made, as a version of a registered model; see `Tracker.model`."""
+        where = {"folder": str(place.absolute())} if isinstance(place, Path) else {"uri": redact_text(place)}
+        record = {"op": "model", "name": redact_text(name), "sha256": sha256, "description": redact_text(description)}
+        self._append(record | where | {"tags": redact(dict(tags or {}))})
 
     def close(self, status: str = "FINISHED") -> bool:
         """Ends the run. The job's own run also ends children still open, and waits a bounded time for the sender."""

@@ -3,15 +3,16 @@
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from xfm.core.config import Config
+from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
 from xfm.core.hub import Fetched, fetch_folder
 from xfm.models.scgpt.files import SPECIALS, Files, find_files, read_vocab
+from xfm.models.scgpt.fresh import draw
 from xfm.models.scgpt.settings import Architecture, Declared, declare, read_args
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class ScGPT(Config):
     autocast: bool = False
     """bfloat16 on CUDA; CPUs compute in float32 always."""
 
+    random_weights: NonNegativeInt | None = None
+    """Seed of fresh weights in place of the checkpoint's: same architecture, vocabulary and tokens, nothing learned."""
+
     @field_validator("checkpoint", "vocab")
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
@@ -71,6 +75,11 @@ class ScGPT(Config):
     def neutral_fields(cls) -> set[str]:
         """Where the files lie; `identity` says what they are."""
         return {"checkpoint", "vocab"}
+
+    def recipe(self) -> dict[str, Any]:
+        """`random_weights` only where set: without it a run's fingerprint is what it was before there was the field."""
+        plain = super().recipe()
+        return plain if self.random_weights is not None else {k: v for k, v in plain.items() if k != "random_weights"}
 
     def tokenizer(self, seed: int) -> "BinnedTokenizer":
         """Reads the vocabulary, and the weights only where settings leave open which value stands for padding."""
@@ -99,21 +108,30 @@ class ScGPT(Config):
         )
 
     def build(self, device: str) -> "ScGPTBackbone":
-        """Reads the weights.
+        """Reads the weights, or draws them.
 
         Raises:
             Refused: unsafe or broken file, missing tensors, shapes that do not fit.
         """
         from xfm.models.scgpt.checkpoint import build_network, read_checkpoint
 
+        if self.random_weights is not None:
+            architecture = self._checked()[0]
+            pad_id = self._vocabulary()[architecture.pad_token]
+            return draw(architecture, pad_id, self.random_weights, autocast=self.autocast).to(device).eval()
         checkpoint = read_checkpoint(self._fetched().folder, vocab_path=self._vocab_path())
         return build_network(checkpoint, autocast=self.autocast).to(device).eval()
 
     def identity(self) -> dict[str, Any]:
-        """File digests, and the commit of a Hub checkpoint."""
+        """File digests, and the commit of a Hub checkpoint; of fresh weights what they follow from."""
         revision = self._fetched().revision
-        digests: dict[str, Any] = dict(_digests(self._files()))
-        return digests | ({"revision": revision} if revision else {})
+        files = self._files()
+        identity: dict[str, Any] = dict(_digests(files))
+        if self.random_weights is not None:
+            del identity[files.weights.name]
+            sizes = self._checked()[0].model_dump(mode="json")
+            identity |= {"weights": "random", "seed": self.random_weights, "architecture": fingerprint(sizes)}
+        return identity | ({"revision": revision} if revision else {})
 
     def n_layers(self) -> int:
         """Transformer blocks."""
@@ -138,6 +156,12 @@ class ScGPT(Config):
                 "name all of them, in the order the checkpoint numbers them",
             )
         described = {"architecture": architecture.model_dump(), **report}
+        if self.random_weights is not None:
+            file = self._files().weights.name
+            described["weights"] = (
+                f"random, seed {self.random_weights}; of {file} the shapes were read, not the numbers"
+            )
+            logger.warning("fresh weights from seed %d: nothing that %s learned is used", self.random_weights, file)
         if self.batch_key is None and architecture.input_norm == "dsbn":
             logger.warning("no --backbone.batch_key: cells are normalised by the average over %d batch labels", labels)
             described["batch_normalisation"] = f"average over {labels} labels, for want of --backbone.batch_key"
@@ -169,6 +193,10 @@ class ScGPT(Config):
 
         vocabulary = {token: index for token, index in self._vocabulary().items() if token not in SPECIALS}
         return match_genes(genes, vocabulary, self.min_overlap).describe()
+
+    def randomised(self, seed: int) -> Self:
+        """This recipe with fresh weights."""
+        return self.model_copy(update={"random_weights": seed})
 
     def _fetched(self) -> Fetched:
         return fetch_folder(self.checkpoint, PATTERNS)

@@ -1,7 +1,7 @@
 """scGPT before its first step of training: sizes, a vocabulary, and weights drawn from a seed."""
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field
@@ -63,12 +63,7 @@ class FreshScGPT(Config):
         """The network with initial weights, the same on every worker and machine; in evaluation mode."""
         import torch
 
-        from xfm.models.scgpt.network import ScGPTBackbone
-
-        # Initialisers take no generator; the global one is put back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key64(self.seed, "weights"))
-            network = ScGPTBackbone(self.architecture, pad_id=self.vocabulary()[self.architecture.pad_token])
+        network = draw(self.architecture, self.vocabulary()[self.architecture.pad_token], self.seed)
         assert network.decoder is not None
         last = network.decoder.fc[-1]
         assert isinstance(last, torch.nn.Linear)
@@ -103,6 +98,27 @@ class FreshScGPT(Config):
 
         vocabulary = {token: index for token, index in self.vocabulary().items() if token not in SPECIALS}
         return match_genes(genes, vocabulary, self.min_overlap).describe()
+
+    def randomised(self, seed: int) -> Self:
+        """Other initial weights."""
+        return self.model_copy(update={"seed": seed})
+
+
+def draw(architecture: Architecture, pad_id: int, seed: int, *, autocast: bool = False) -> "ScGPTBackbone":
+    """A network on the CPU with initial weights, the same on every worker for a seed; in training mode.
+
+    Every tensor has the distribution that the published package (scgpt 0.2.4) starts it from: gene embeddings uniform
+    in +-0.1 with padding among them, everything else PyTorch's default; statistics of batch normalisation are 0 and 1.
+    One thing differs: `torch.nn.TransformerEncoder` copies one draw into all blocks, here each block has its own.
+    """
+    import torch
+
+    from xfm.models.scgpt.network import ScGPTBackbone
+
+    # Initialisers take no generator. The CPU's is put back; torch.manual_seed would also reseed those of GPUs.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(key64(seed, "weights"))
+        return ScGPTBackbone(architecture, pad_id=pad_id, autocast=autocast)
 
 
 def vocabulary_of(genes: pa.Table) -> tuple[str, ...]:

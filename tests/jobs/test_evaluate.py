@@ -1,0 +1,136 @@
+"""`jobs/evaluate.py` as a user runs it: on an AnnData with planted layers, killed and continued, and refused."""
+
+import json
+import signal
+import time
+
+import anndata
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import load_job
+from tests.loops.evaluate_cases import planted_layers
+from xfm.core.errors import Refused
+from xfm.engine.evaluate_plan import describe, plan_evaluation
+from xfm.loops.judge import SCHEMA
+
+CELLS, BEST = 600, 3
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Six layers, the fourth of which tells the type best; counts that tell it less well; batches by lot."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, CELLS)
+    counts = rng.poisson(np.where(np.arange(200) % 20 == codes[:, None], 1.6, 1.0)).astype(np.float32)
+    obs = pd.DataFrame(
+        {
+            "cell_type": [f"type {code}" for code in codes],
+            "donor_id": [f"d{donor}" for donor in rng.integers(0, 30, CELLS)],
+            "batch": rng.choice(["one", "two"], CELLS),
+            "score": rng.standard_normal(CELLS),
+            "day": rng.integers(0, 4, CELLS),
+        },
+        index=[f"cell{i}" for i in range(CELLS)],
+    )
+    layers = planted_layers(codes, n_layers=5, best=BEST)
+    obsm = {f"X_toy_mean_l{layer:02d}": values for layer, values in layers.items()}
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    data = anndata.AnnData(counts, obs=obs, obsm=obsm)
+    data.var_names = [f"GENE{i}" for i in range(200)]
+    data.write_h5ad(path)
+    return path
+
+
+def flags(cells, **more):
+    named = {"embeddings": cells, "labels": "cell_type", "group": "donor_id", "test": 0.3, "bootstrap": 500} | more
+    return [word for name, value in named.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.ray
+def test_the_planted_layer_is_found_beside_its_baselines_and_a_rerun_computes_nothing(cluster, cells, tmp_path):
+    command = [*flags(cells, batch="batch", output="judged"), "--tasks", "probe,knn,clustering,integration"]
+    printed = cluster.run("evaluate", *command, cwd=tmp_path)
+    report = json.loads((tmp_path / "judged" / "report.json").read_text())
+    assert report["provenance"]["choice"]["cell_type"]["representation"] == f"mean_l{BEST:02d}"
+    assert f"layer {BEST} (mean), chosen on validation, beats the last layer beyond noise" in report["headline"]
+    assert report["headline"] in printed.replace("\n", " ")
+    assert any("No baseline with random weights" in warning for warning in report["warnings"])
+    scores = pq.read_table(tmp_path / "judged" / "scores.parquet")
+    assert scores.schema.names == [name for name in SCHEMA.names if name != "predicted"]
+    found = scores.to_pandas().set_index(["representation", "task", "metric", "split"])["value"]
+    judged = set(scores["representation"].to_pylist())
+    assert {"majority", "hvg", "pca", "mean_mean_layers", "mean_scalar_mix"} <= judged
+    # Batches were drawn by lot: they are mixed in every representation.
+    assert found["mean_l03", "integration", "asw_batch", "all"] > 0.9
+    assert found["mean_l03", "integration", "ilisi", "all"] > 0.8
+    page = (tmp_path / "judged" / "report.html").read_text()
+    assert page.count("data:image/png") >= 4
+    parts = [path for path in (tmp_path / "judged").rglob("*.parquet") if path.parent.name == "parts"]
+    before = {path: path.stat().st_mtime_ns for path in parts}
+    again = cluster.run("evaluate", *command, cwd=tmp_path)
+    assert "are committed already" in again
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_killed_and_continued_it_ends_as_if_undisturbed(cluster, cells, tmp_path):
+    more = {"baselines": "majority,pca", "combinations": "mean", "tasks": "probe,knn,clustering"}
+    cluster.run("evaluate", *flags(cells, output="whole", **more), cwd=tmp_path)
+    process = cluster.start("evaluate", *flags(cells, output="torn", **more), cwd=tmp_path)
+    manifest = tmp_path / "torn" / "manifest.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not manifest.exists() or manifest.read_text().count("\n") < 2):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cluster.run("evaluate", *flags(cells, output="torn", **more), cwd=tmp_path)
+    whole, torn = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("whole", "torn"))
+    assert whole.equals(torn)
+    assert (tmp_path / "torn" / "report.html").read_bytes()
+
+
+def plan(cells, **more):
+    job = load_job("evaluate")
+    named = {"embeddings": str(cells), "labels": ("cell_type",), "output": "unused"} | more
+    return plan_evaluation(job.EvaluateJob(**named))
+
+
+def test_a_dry_run_says_who_is_judged_on_what(cells):
+    text = describe(plan(cells, group="donor_id"))
+    assert "600 rows, 600 judged" in text
+    assert "cell_type: 3 classes" in text
+    assert "mean: 0 to 5 (6)" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "words"),
+    [
+        ({"labels": ("cell_typ",)}, "NO_COLUMN", "cell_type"),
+        ({"labels": ("score",)}, "NUMERIC_LABEL", "measurement"),
+        ({"labels": ("cell_type",), "group": "batch"}, "TOO_FEW_GROUPS", "3 groups"),
+        ({"labels": ("cell_type",), "min_class": 500}, "ONE_CLASS", "min_class"),
+        ({"labels": ("cell_type",), "pools": ("cls",)}, "NO_POOL", "mean"),
+        ({"labels": ("cell_type",), "layers": (9,)}, "NO_LAYER", "stored are"),
+        ({"labels": ("cell_type",), "time": "donor_id"}, "NO_TIME", "numbers"),
+        ({"labels": ("cell_type",), "time": "day", "root": "type 0"}, "BAD_ROOT", "COLUMN=VALUE"),
+        ({"labels": ("cell_type",), "time": "day", "root": "cell_type=x"}, "BAD_ROOT", "type 0"),
+        ({"embeddings": "nowhere.h5ad"}, "NO_SUCH_FILE", "nowhere"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_in_words(cells, settings, code, words):
+    with pytest.raises(Refused, match=words) as refused:
+        plan(cells, **settings)
+    assert refused.value.code == code
+
+
+def test_the_split_leaves_no_donor_on_two_sides_and_the_digest_knows_no_seed(cells):
+    first, second = plan(cells, group="donor_id"), plan(cells, group="donor_id", seed=1)
+    donors = anndata.read_h5ad(cells, backed="r").obs["donor_id"].to_numpy()
+    assert pd.crosstab(donors, first.judged.split.parts).gt(0).sum(axis=1).eq(1).all()
+    assert first.run["recipe"]["cells"] == second.run["recipe"]["cells"]
+    assert first.run["recipe"]["split"] != second.run["recipe"]["split"]

@@ -1,0 +1,133 @@
+"""Laws of an evaluation on cells whose truth is planted."""
+
+import numpy as np
+import pytest
+
+from tests.loops.evaluate_cases import judge_layers, judged_cells, planted_layers
+from xfm.loops.evaluate_words import headline
+from xfm.loops.probe import standardised
+from xfm.loops.split import TEST, TRAIN
+from xfm.loops.verdict import LAST
+
+
+def balanced(cells=1200, classes=4, seed=0):
+    return np.random.default_rng(seed).permutation(np.arange(cells) % classes).astype(np.int32)
+
+
+@pytest.mark.parametrize("best", [1, 3])
+def test_the_planted_layer_is_chosen_and_beats_the_last_one(best):
+    codes = balanced()
+    judged = judged_cells(codes)
+    scores, verdict = judge_layers(planted_layers(codes, best=best), judged)
+    assert verdict.chosen.layer == best
+    assert verdict.duel(LAST).is_better
+    assert verdict.duel("majority").is_better
+    values = [scores.probe(f"mean_l{layer:02d}", "type", "test").value for layer in range(7)]
+    assert int(np.argmax(values)) == best
+    said = headline(scores, verdict)
+    assert f"layer {best} (mean), chosen on validation, beats the last layer beyond noise" in said
+
+
+def test_the_interval_of_a_score_holds_its_expectation():
+    """Far apart by a known distance, two classes are told apart as often as Gauss says."""
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(5)
+    codes = balanced(4000, 2, seed=5)
+    vectors = rng.standard_normal((4000, 3)).astype(np.float32)
+    vectors[:, 0] += 1.5 * codes
+    judged = judged_cells(codes)
+    scores, _ = judge_layers({0: vectors, 1: vectors}, judged)
+    row = scores.get("mean_l00", "probe", "type", "accuracy", "test")
+    assert row.low < norm.cdf(0.75) < row.high
+    assert 0.02 < row.high - row.low < 0.06  # 1.96 standard errors of 1,200 cells to both sides are 0.047
+
+
+def test_shuffled_labels_give_chance_at_every_layer():
+    codes = balanced()
+    layers = planted_layers(codes)
+    shuffled = np.random.default_rng(9).permutation(codes)
+    scores, verdict = judge_layers(layers, judged_cells(shuffled))
+    for layer in layers:
+        row = scores.get(f"mean_l{layer:02d}", "probe", "type", "accuracy", "test")
+        assert row.low < 0.25 < row.high
+        nearest = scores.get(f"mean_l{layer:02d}", "knn", "type", "accuracy", "test")
+        assert nearest is None
+    assert not any(duel.is_better for (_, what), duel in verdict.duels.items() if what == LAST)
+    assert "no layer beats the last one" in headline(scores, verdict)
+
+
+def test_where_all_layers_tell_alike_nothing_is_claimed():
+    codes = balanced()
+    rng = np.random.default_rng(1)
+    layers = {i: (rng.standard_normal((1200, 8)) + codes[:, None] * 0.4).astype(np.float32) for i in range(6)}
+    wrong = 0
+    for seed in range(4):
+        _, verdict = judge_layers(layers, judged_cells(codes, seed=seed))
+        wrong += any(duel.is_better or duel.is_worse for duel in verdict.duels.values() if duel.rival != "majority")
+    assert wrong <= 1
+
+
+def test_a_baseline_that_is_better_is_named():
+    codes = balanced()
+    layers = planted_layers(codes, strength=1.0)
+    strong = planted_layers(codes, n_layers=0, best=0, strength=5.0, seed=4)[0]
+    scores, verdict = judge_layers(layers, judged_cells(codes), baselines={"pca": strong})
+    assert verdict.duel("pca").is_worse
+    assert "loses to PCA" in headline(scores, verdict)
+
+
+def test_a_label_that_donors_carry_does_not_survive_a_split_by_donor():
+    """The label is a coin a donor, and vectors tell the donor alone: by cell it can be read, by donor it cannot."""
+    rng = np.random.default_rng(3)
+    donors = np.arange(1600) % 40
+    coin = rng.permutation(np.arange(40) % 2)
+    codes = coin[donors].astype(np.int32)
+    vectors = (4 * rng.standard_normal((40, 48))[donors] + rng.standard_normal((1600, 48))).astype(np.float32)
+    layers = {0: vectors, 1: vectors}
+    by_cell, _ = judge_layers(layers, judged_cells(codes))
+    by_donor, _ = judge_layers(layers, judged_cells(codes, groups=donors))
+    leaked = by_cell.get("mean_l00", "probe", "type", "accuracy", "test")
+    honest = by_donor.get("mean_l00", "probe", "type", "accuracy", "test")
+    assert leaked.value > 0.85
+    assert honest.low < 0.5 < honest.high
+    assert honest.groups == 12
+    assert honest.high - honest.low > 3 * (leaked.high - leaked.low)  # 12 donors are no 480 cells
+
+
+def test_copies_on_both_sides_would_be_read_by_neighbours():
+    """Vectors and labels are noise, each cell is there twice: only a split through copies can read it."""
+    rng = np.random.default_rng(6)
+    once = rng.standard_normal((600, 12)).astype(np.float32)
+    vectors, codes = np.vstack([once, once]), np.tile(balanced(600), 2)
+    copies = np.tile(np.arange(600), 2)
+    for kept, leaks in ((None, True), (copies, False)):
+        judged = judged_cells(codes, copies=kept, k=1)
+        scores, _ = judge_layers({0: vectors, 1: vectors}, judged, tasks=("probe", "knn"))
+        row = scores.get("mean_l00", "knn", "type", "accuracy", "test")
+        assert (row.low > 0.3) == leaks
+        if not leaks:
+            assert row.low < 0.25 < row.high
+
+
+def test_features_are_scaled_by_training_cells_alone():
+    rng = np.random.default_rng(8)
+    vectors = (rng.standard_normal((300, 5)) * 3 + 2).astype(np.float32)
+    parts = np.array([TRAIN] * 200 + [TEST] * 100, np.int8)
+    features = standardised(vectors, parts)
+    np.testing.assert_allclose(features[:200].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(features[:200].std(axis=0), 1, atol=1e-5)
+    moved = vectors.copy()
+    moved[200:] += 1000
+    np.testing.assert_array_equal(standardised(moved, parts)[:200], features[:200])
+
+
+def test_a_constant_layer_tells_the_largest_class_and_nothing_fails():
+    codes = np.array([0] * 500 + [1] * 200 + [2] * 100, np.int32)
+    layers = {0: np.full((800, 4), 0.3, np.float32), 1: planted_layers(codes)[3]}
+    scores, verdict = judge_layers(layers, judged_cells(codes), tasks=("probe", "knn"))
+    for task in ("probe", "knn"):
+        constant = scores.get("mean_l00", task, "type", "accuracy", "test")
+        assert constant.value == scores.get("majority", "probe", "type", "accuracy", "test").value
+        assert "constant" in constant.note
+    assert verdict.chosen.layer == 1

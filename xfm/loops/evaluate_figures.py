@@ -1,0 +1,162 @@
+"""The figures of an evaluation: the layer curve first, then UMAPs, the confusion matrix and the score of each class."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.core.report import Figure
+from xfm.loops.evaluate_report import confusion
+from xfm.loops.evaluate_words import RIVALS, name_of
+from xfm.loops.judged import Judged, Labels
+from xfm.loops.representations import RANDOM, Representation
+from xfm.loops.split import TEST
+from xfm.loops.verdict import LAST, Scores, Verdict
+from xfm.metrics.classification import bootstrap_class_f1
+from xfm.metrics.resampling import GroupDraws, estimate
+from xfm.plots.bars import Bars, draw_bars
+from xfm.plots.confusion import draw_confusion
+from xfm.plots.layer_curve import Baseline, Mark, Series, draw_layer_curve
+from xfm.plots.scatter import Panel, draw_panels
+
+CURVES = (
+    ("f1", "probe", "test", "macro F1 of the linear probe", "How well each layer tells {label}"),
+    ("nmi", "clustering", "all", "NMI of Leiden clusters", "How well clusters in each layer agree with {label}"),
+)
+METRICS = {"f1": "f1", "nmi": "normalized_mutual_info"}
+
+
+def draw(
+    scores: Scores,
+    judged: Judged,
+    verdicts: Sequence[Verdict],
+    coordinates: Mapping[str, NDArray[np.floating]],
+    folder: Path,
+) -> list[Figure]:
+    """All figures below `folder`; the hero is the layer curve of the first label.
+
+    Args:
+        coordinates: (N, 2) UMAP of the chosen and the last layer of the first label; empty where it was not computed.
+    """
+    labels = {label.name: label for label in judged.labels}
+    figures = [figure for verdict in verdicts for figure in _curves(scores, labels[verdict.label], verdict, folder)]
+    figures += _umaps(judged, labels[verdicts[0].label], verdicts[0], coordinates, folder)
+    for verdict in verdicts:
+        label = labels[verdict.label]
+        figures.append(_bars(scores, judged, label, verdict, folder))
+        figures.append(
+            draw_confusion(
+                folder, f"{label.name}_confusion", confusion(scores, judged, label, verdict.chosen.name), label.classes,
+                caption=f"Where the probe of {name_of(verdict.chosen)} mistakes one {label.name} for another.",
+            )
+        )  # fmt: skip
+    return figures
+
+
+def _curves(scores: Scores, label: Labels, verdict: Verdict, folder: Path) -> list[Figure]:
+    figures = []
+    for short, task, split, metric, title in CURVES:
+        layers = [each for each in scores.of_kind("layer", label.name) if each.layer is not None]
+        series = _series(scores, layers, task, label.name, METRICS[short], split)
+        if not series:
+            continue
+        marks = []
+        if short == "f1" and verdict.chosen.layer is not None:
+            chosen = f"chosen on validation: layer {verdict.chosen.layer}"
+            marks = [Mark(str(verdict.chosen.pool), verdict.chosen.layer, chosen)]
+            if verdict.last.name != verdict.chosen.name and verdict.last.layer is not None:
+                marks.append(Mark(str(verdict.last.pool), verdict.last.layer, "last layer"))
+        figures.append(
+            draw_layer_curve(
+                folder, f"{label.name}_{short}", series,
+                _baselines(scores, verdict, task, label.name, METRICS[short], split),
+                metric=metric, higher_is_better=True, title=title.format(label=label.name), marks=marks,
+                caption=f"{metric} for {label.name} at every layer, with 95 % intervals over groups of cells; "
+                "grey: baselines. Only the order on validation cells chose the layer.",
+            )
+        )  # fmt: skip
+    return figures
+
+
+def _series(
+    scores: Scores, layers: Sequence[Representation], task: str, label: str, metric: str, split: str, prefix: str = ""
+) -> list[Series]:
+    found = []
+    for pool in dict.fromkeys(each.pool for each in layers):
+        rows = [
+            (each.layer or 0, scores.get(each.name, task, label, metric, split)) for each in layers if each.pool == pool
+        ]
+        if any(row is not None and row.value is not None for _, row in rows):
+            values = [
+                [_number(end) for end in (row.value, row.low, row.high)] if row else [np.nan] * 3 for _, row in rows
+            ]
+            value, low, high = (list(column) for column in zip(*values, strict=True))
+            found.append(Series(f"{prefix}{pool}", [layer for layer, _ in rows], value, low, high))
+    return found
+
+
+def _baselines(
+    scores: Scores, verdict: Verdict, task: str, label: str, metric: str, split: str
+) -> list[Baseline | Series]:
+    found: list[Baseline | Series] = []
+    for what, name in verdict.rivals.items():
+        row = scores.get(name, task, label, metric, split)
+        if what in (LAST, RANDOM) or row is None or row.value is None:
+            continue
+        found.append(Baseline(RIVALS.get(what, what), row.value, row.low, row.high))
+    if RANDOM in verdict.rivals:
+        # The pooling that a fair choice would take for the network that has learned nothing.
+        pool = next(each.pool for each in scores.representations if each.name == verdict.rivals[RANDOM])
+        layers = [each for each in scores.representations if each.place == RANDOM and each.pool == pool]
+        found += _series(scores, layers, task, label, metric, split, "random weights, ")
+    return found
+
+
+def _umaps(
+    judged: Judged, label: Labels, verdict: Verdict, coordinates: Mapping[str, NDArray[np.floating]], folder: Path
+) -> list[Figure]:
+    if not coordinates:
+        return []
+    named = {verdict.chosen.name: f"{name_of(verdict.chosen)}, chosen on validation"}
+    named.setdefault(verdict.last.name, f"{name_of(verdict.last)}, the last one")
+    columns = [label, *([judged.batch] if judged.batch is not None else [])]
+    panels = [
+        Panel(title, coordinates[name], column.words("not judged"), column.name)
+        for column in columns
+        for name, title in named.items()
+        if name in coordinates
+    ]
+    by = " and by ".join(column.name for column in columns)
+    caption = f"UMAP of the {'chosen and the last layer' if len(named) > 1 else 'chosen layer'}, by {by}."
+    return [draw_panels(folder, "umap", panels, caption, columns=len(named), cells=judged.row_ids)]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _bars(scores: Scores, judged: Judged, label: Labels, verdict: Verdict, folder: Path) -> Figure:
+    named = {name_of(verdict.chosen): verdict.chosen.name}
+    named |= (
+        {f"{name_of(verdict.last)}, the last": verdict.last.name} if verdict.last.name != verdict.chosen.name else {}
+    )
+    named |= {"PCA": verdict.rivals["pca"]} if "pca" in verdict.rivals else {}
+    held = (label.codes >= 0) & (judged.split.parts == TEST)
+    truth, draws = label.codes[held], GroupDraws(judged.split.groups[held], judged.seed, judged.resamples)
+    support = np.bincount(truth, minlength=len(label.classes))
+    shown = np.flatnonzero(support)
+    bars = []
+    for words, name in named.items():
+        row = scores.probe(name, label.name, "test")
+        assert row is not None
+        assert row.predicted is not None
+        found = [estimate(*each) for each in bootstrap_class_f1(truth, row.predicted, len(label.classes), draws)]
+        ends = [(each.value, each.low, each.high) if each else (np.nan,) * 3 for each in found]
+        value, low, high = (list(column) for column in zip(*(ends[number] for number in shown), strict=True))
+        bars.append(Bars(words, value, low, high))
+    return draw_bars(
+        folder, f"{label.name}_classes", [label.classes[number] for number in shown], support[shown].tolist(), bars,
+        metric="F1", caption=f"F1 of each {label.name} on test cells, with 95 % intervals over groups.",
+        title=f"Which {label.name} is told, and by what",
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""One representation, judged: every score with its interval, and the draws that let scores be subtracted.
+
+All representations meet the same cells, the same split and the same resamples, so that a difference is one of
+representations. A row of the table is one (task, label, metric, split).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xfm.loops.judged import Judged, Labels
+from xfm.loops.probe import Prediction, largest_class, linear_probe, nearest_neighbours
+from xfm.loops.representations import Representation
+from xfm.loops.split import TEST, VALIDATION, Split
+from xfm.metrics.classification import bootstrap_scores
+from xfm.metrics.resampling import GroupDraws, Resampled, estimate
+
+Task = Literal["probe", "knn", "clustering", "integration", "trajectory"]
+TASKS: tuple[Task, ...] = ("probe", "knn", "clustering", "integration", "trajectory")
+
+SCHEMA = pa.schema(
+    [
+        ("representation", pa.string()),
+        ("kind", pa.string()),
+        ("pool", pa.string()),
+        ("layer", pa.int32()),
+        ("task", pa.string()),
+        ("label", pa.string()),
+        ("metric", pa.string()),
+        ("split", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("cells", pa.int64()),
+        ("groups", pa.int64()),
+        ("note", pa.string()),
+        ("draws", pa.list_(pa.float32())),
+        ("predicted", pa.list_(pa.int32())),  # of the test cells that hold a label, in their order; probe's f1 only
+    ]
+)
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number of a representation.
+
+    Attributes:
+        task, label, metric, split: what it says of what, on which cells.
+        value: None where it is not defined, as `note` explains.
+        draws: (B,) resamples, or None where the metric has none.
+        cells, groups: how many it was computed on.
+        predicted: the classes behind it.
+    """
+
+    task: str
+    label: str
+    metric: str
+    split: str
+    value: float | None
+    draws: NDArray[np.float64] | None
+    cells: int
+    groups: int
+    note: str = ""
+    predicted: NDArray[np.int32] | None = None
+
+
+def judge(vectors: F32 | None, judged: Judged, tasks: Sequence[str], labels: Sequence[Labels]) -> Iterator[Score]:
+    """All scores of one representation.
+
+    Args:
+        vectors: (N, D) one row for each judged cell; None for a baseline that knows nothing of them.
+        judged: cells, labels, split.
+        tasks: which of TASKS; what needs a batch or a time that was not named is left out.
+        labels: which labels to read.
+    """
+    for label in labels:
+        if "probe" in tasks:
+            yield from _classified("probe", vectors, judged, label)
+        if "knn" in tasks and vectors is not None:
+            yield from _classified("knn", vectors, judged, label)
+    if vectors is None:
+        return
+    if {"clustering", "integration", "trajectory"} & set(tasks):
+        from xfm.loops.judge_graph import judge_graph
+
+        yield from judge_graph(vectors, judged, tasks, labels)
+
+
+def table_of(representation: Representation, scores: Iterator[Score]) -> pa.Table:
+    """Scores as rows of SCHEMA."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    for score in scores:
+        ends = estimate(np.nan if score.value is None else score.value, _or_nan(score.draws))
+        row: dict[str, Any] = {
+            "representation": representation.name,
+            "kind": representation.kind,
+            "pool": representation.pool,
+            "layer": representation.layer,
+            "task": score.task,
+            "label": score.label,
+            "metric": score.metric,
+            "split": score.split,
+            "value": score.value,
+            "low": _finite(ends.low) if ends else None,
+            "high": _finite(ends.high) if ends else None,
+            "cells": score.cells,
+            "groups": score.groups,
+            "note": score.note,
+            "draws": [] if score.draws is None else score.draws.astype(np.float32),
+            "predicted": score.predicted,
+        }
+        for name, value in row.items():
+            columns[name].append(value)
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _classified(task: str, vectors: F32 | None, judged: Judged, label: Labels) -> Iterator[Score]:
+    held = np.flatnonzero(label.codes >= 0)
+    codes, split = label.codes[held], _part_of(judged.split, held)
+    n_classes = len(label.classes)
+    if vectors is None:
+        prediction = largest_class(codes, split.parts)
+    else:
+        own = vectors[held]
+        prediction = (
+            linear_probe(own, codes, split.parts, n_classes)
+            if task == "probe"
+            else nearest_neighbours(own, codes, split.parts, n_classes, judged.k)
+        )
+    yield from _scored(task, prediction, codes, split, judged, label)
+
+
+def _scored(
+    task: str, prediction: Prediction, codes: NDArray[np.int32], split: Split, judged: Judged, label: Labels
+) -> Iterator[Score]:
+    for name, part, predicted in (
+        ("validation", VALIDATION, prediction.validation),
+        ("test", TEST, prediction.test),
+    ):
+        cells = split.where(part)
+        draws = GroupDraws(split.groups[cells], judged.seed, judged.resamples)
+        found = bootstrap_scores(codes[cells], predicted, len(label.classes), draws)
+        for metric, resampled in found.items():
+            yield Score(
+                task, label.name, metric, name, *_defined(resampled), len(cells), draws.n_groups, prediction.note,
+                predicted if name == "test" and metric == "f1" else None,
+            )  # fmt: skip
+
+
+def _part_of(split: Split, cells: NDArray[np.int64]) -> Split:
+    return Split(split.parts[cells], split.groups[cells])
+
+
+def _defined(resampled: Resampled) -> tuple[float | None, NDArray[np.float64]]:
+    return _finite(resampled.value), resampled.draws
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _or_nan(draws: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    return np.full(1, np.nan) if draws is None else draws

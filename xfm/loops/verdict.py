@@ -1,0 +1,190 @@
+"""Which layer was chosen, and whether it beats the last layer and the baselines beyond noise.
+
+The layer is chosen by macro F1 of the linear probe on validation cells. On test cells every layer is set against every
+rival: the last layer and each baseline. Intervals of differences come from shared resamples of groups; p-values from
+swapping the predictions of whole groups, corrected for the number of layers by Holm's procedure, rival by rival.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xfm.core.random import rng_for
+from xfm.core.report import Estimate
+from xfm.loops.judged import Judged, Labels
+from xfm.loops.representations import MAJORITY, RANDOM, Representation
+from xfm.loops.split import TEST
+from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
+
+PRIMARY = "f1"
+PERMUTATIONS = 9999
+ALPHA = 0.05
+LAST = "last layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One score of the finished table."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    cells: int
+    groups: int
+    note: str
+    draws: NDArray[np.float64]
+    predicted: NDArray[np.int32] | None
+
+    @property
+    def estimate(self) -> Estimate | float | None:
+        """The value with its interval, where it has one."""
+        if self.value is None or self.low is None or self.high is None:
+            return self.value
+        return Estimate(value=self.value, low=self.low, high=self.high)
+
+
+class Scores:
+    """All scores of all representations, found by (representation, task, label, metric, split)."""
+
+    def __init__(self, tables: Iterable[pa.Table], representations: Sequence[Representation]) -> None:
+        self.rows: dict[tuple[str, str, str, str, str], Row] = {}
+        for table in tables:
+            for row in table.to_pylist():
+                key = (row["representation"], row["task"], row["label"], row["metric"], row["split"])
+                predicted = None if row["predicted"] is None else np.asarray(row["predicted"], np.int32)
+                self.rows[key] = Row(
+                    row["value"], row["low"], row["high"], row["cells"], row["groups"], row["note"],
+                    np.asarray(row["draws"], np.float64), predicted,
+                )  # fmt: skip
+        judged = {key[0] for key in self.rows}
+        self.representations = [each for each in representations if each.name in judged]
+
+    def get(self, name: str, task: str, label: str, metric: str, split: str) -> Row | None:
+        """A score, or None where it was not computed."""
+        return self.rows.get((name, task, label, metric, split))
+
+    def probe(self, name: str, label: str, split: str) -> Row | None:
+        """The primary metric."""
+        return self.get(name, "probe", label, PRIMARY, split)
+
+    def of_kind(self, kind: str, label: str) -> list[Representation]:
+        """Representations with a primary score for a label."""
+        found = (each for each in self.representations if each.kind == kind)
+        return [each for each in found if self.probe(each.name, label, "validation") is not None]
+
+    def best(self, names: Iterable[Representation], label: str) -> Representation | None:
+        """The best of some on validation; the earlier one where two are equal."""
+        best: tuple[float, Representation] | None = None
+        for each in names:
+            row = self.probe(each.name, label, "validation")
+            if row is not None and row.value is not None and (best is None or row.value > best[0]):
+                best = (row.value, each)
+        return None if best is None else best[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """A layer against a rival, on test cells.
+
+    Attributes:
+        difference: of macro F1, layer minus rival.
+        p: two-sided, corrected for the number of layers.
+    """
+
+    layer: str
+    rival: str
+    difference: Estimate
+    p: float
+
+    @property
+    def is_better(self) -> bool:
+        """Beyond noise."""
+        return self.p < ALPHA and self.difference.value > 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Beyond noise."""
+        return self.p < ALPHA and self.difference.value < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found for one label.
+
+    Attributes:
+        chosen: the layer that did best on validation.
+        last: the last layer; where it has several poolings, the better one on validation.
+        combination: the best combination of layers on validation.
+        rivals: name of the representation by what it stands for: last layer, majority, hvg, pca, random, scvi.
+        duels: by (layer, what the rival stands for).
+        layers: how many were tested against each rival.
+    """
+
+    label: str
+    chosen: Representation
+    last: Representation
+    combination: Representation | None
+    rivals: Mapping[str, str]
+    duels: Mapping[tuple[str, str], Duel]
+    layers: int
+
+    def duel(self, rival: str) -> Duel | None:
+        """The chosen layer against a rival; None against itself."""
+        return self.duels.get((self.chosen.name, rival))
+
+
+def judge_label(scores: Scores, judged: Judged, label: Labels) -> Verdict | None:
+    """Chooses and compares; None where no layer could be scored."""
+    layers = scores.of_kind("layer", label.name)
+    chosen = scores.best(layers, label.name)
+    if chosen is None:
+        return None
+    deepest = max((each.layer for each in layers if each.layer is not None), default=None)
+    last = scores.best([each for each in layers if each.layer == deepest], label.name) or chosen
+    rivals = {LAST: last.name, **_baselines(scores, label.name)}
+    duels: dict[tuple[str, str], Duel] = {}
+    for what, rival in rivals.items():
+        against = [each for each in layers if each.name != rival]
+        for each, duel in zip(against, _duels(scores, judged, label, against, rival), strict=True):
+            duels[each.name, what] = duel
+    combination = scores.best(scores.of_kind("combination", label.name), label.name)
+    return Verdict(label.name, chosen, last, combination, rivals, duels, len(layers))
+
+
+def _baselines(scores: Scores, label: str) -> dict[str, str]:
+    """One a kind; of random networks the best layer on validation, as for the trained one."""
+    found = scores.of_kind("baseline", label)
+    named = {each.name: each.name for each in found if each.place != RANDOM}
+    ordered = {name: named[name] for name in (MAJORITY, "hvg", "pca", "scvi") if name in named} | named
+    random = scores.best([each for each in found if each.place == RANDOM], label)
+    return ordered | ({RANDOM: random.name} if random else {})
+
+
+def _duels(scores: Scores, judged: Judged, label: Labels, layers: Sequence[Representation], rival: str) -> list[Duel]:
+    cells = np.flatnonzero((label.codes >= 0) & (judged.split.parts == TEST))
+    truth, groups = label.codes[cells], judged.split.groups[cells]
+    codes = np.unique(groups, return_inverse=True)[1]
+    other = scores.probe(rival, label.name, "test")
+    differences, p_values = [], []
+    for layer in layers:
+        own = scores.probe(layer.name, label.name, "test")
+        if own is None or other is None or own.predicted is None or other.predicted is None:
+            raise ValueError(f"{layer.name} and {rival} must both have predictions of {label.name}")
+        assert own.value is not None
+        assert other.value is not None
+        difference = bootstrap_difference(own.draws, other.draws, own.value, other.value)
+        differences.append(Estimate(value=difference.value, low=difference.low, high=difference.high))
+        rng = rng_for(judged.seed, f"{label.name}\x1f{layer.name}\x1f{rival}")
+        p_values.append(
+            permutation_test(
+                truth, own.predicted, other.predicted, len(label.classes), codes, PRIMARY, rng, PERMUTATIONS
+            )
+        )
+    adjusted = holm(np.array(p_values))
+    return [
+        Duel(layer.name, rival, difference, float(p))
+        for layer, difference, p in zip(layers, differences, adjusted, strict=True)
+    ]

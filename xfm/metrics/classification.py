@@ -1,0 +1,163 @@
+"""Scores of predicted classes: of one set of cells, and of every resample of their groups at once.
+
+All scores follow from three counts a class: cells that hold it, cells predicted to hold it, and cells where both are
+true. Macro scores average over the classes that the truth holds, each class alike; a class that is never predicted has
+precision 0. In a resample, the truth is the drawn one: a rare class may be missing from it.
+
+Macro recall and balanced accuracy are one number under these rules (scikit-learn documents the second as the first),
+so it is kept once, as `balanced_accuracy`; SYNONYMS knows it as `recall`, the string of cz-benchmarks. That package
+averages two classes as "binary"; here two classes are averaged like any other number.
+
+Reference implementation: sklearn.metrics accuracy_score, balanced_accuracy_score and
+precision_recall_fscore_support(average="macro", labels=np.unique(truth), zero_division=0).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from xfm.metrics.regression import ratios
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, weighted_sums
+
+# Shapes: N cells, G groups, K classes. "..." are resamples, or nothing.
+SCORES = ("accuracy", "balanced_accuracy", "f1", "precision")
+SYNONYMS = {"recall": "balanced_accuracy"}
+
+
+def score_name(metric: str) -> str:
+    """The name in SCORES of a metric that may be called by a synonym.
+
+    Raises:
+        ValueError: if it is no score of this module.
+    """
+    name = SYNONYMS.get(metric, metric)
+    if name not in SCORES:
+        raise ValueError(f"unknown score {metric!r}; known: {', '.join([*SCORES, *SYNONYMS])}")
+    return name
+
+
+def confusion_of(truth: Ints, predicted: Ints, n_classes: int, codes: Ints, n_groups: int) -> sparse.csr_array:
+    """Confusion matrices of groups.
+
+    Args:
+        truth: (N,) classes, 0 to K - 1.
+        predicted: (N,) classes, 0 to K - 1.
+        n_classes: K.
+        codes: (N,) group of each cell, 0 to G - 1.
+        n_groups: G.
+
+    Returns:
+        (G, K * K) counts; column t * K + p counts cells of class t predicted as p.
+    """
+    check_classes(truth, predicted, n_classes)
+    pairs = truth.astype(np.int64) * n_classes + predicted
+    return count_columns([(codes, pairs)], n_groups, n_classes**2)
+
+
+def scores(confusion: NDArray[Any]) -> dict[str, F64]:
+    """Scores of (..., K, K) confusion matrices, truth in rows: {name of SCORES: (...)}; NaN without a cell."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return scores_of_counts(hits, confusion.sum(axis=-1), confusion.sum(axis=-2))
+
+
+def scores_of_counts(hits: NDArray[Any], support: NDArray[Any], predicted: NDArray[Any]) -> dict[str, F64]:
+    """Scores from the counts of classes.
+
+    Args:
+        hits: (..., K) cells of the class that are predicted to be.
+        support: (..., K) cells of the class.
+        predicted: (..., K) cells predicted to be of the class.
+
+    Returns:
+        {name of SCORES: (...)}; NaN where there is no cell.
+    """
+    # Without a cell of a class there is no hit either: it adds 0 to a sum over classes, and is not counted below.
+    held = (support > 0).sum(axis=-1)
+    macro = {
+        "balanced_accuracy": _or_zero(hits, support),
+        "f1": _or_zero(2 * hits, support + predicted),
+        "precision": _or_zero(hits, predicted),
+    }
+    accuracy = ratios(hits.sum(axis=-1), support.sum(axis=-1))
+    return {"accuracy": accuracy} | {name: ratios(each.sum(axis=-1), held) for name, each in macro.items()}
+
+
+def per_class(confusion: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Scores of each class.
+
+    Args:
+        confusion: (K, K) counts, truth in rows.
+
+    Returns:
+        precision, recall, f1: (K,) float64, NaN for a class that the truth lacks (it enters no macro score either);
+        support: (K,) cells of the class. Means of the first three over classes with support are the macro scores.
+    """
+    hits, support, predicted = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    columns = {
+        "precision": _or_zero(hits, predicted),
+        "recall": _or_zero(hits, support),
+        "f1": _or_zero(2 * hits, support + predicted),
+    }
+    return {name: np.where(support > 0, column, np.nan) for name, column in columns.items()} | {"support": support}
+
+
+def majority(train_truth: Ints) -> int:
+    """The most frequent class of the training cells, the first one among equals: what to predict without looking."""
+    if len(train_truth) == 0:
+        raise ValueError("no training cell, hence no majority class")
+    return int(np.bincount(train_truth).argmax())
+
+
+def bootstrap_scores(truth: Ints, predicted: Ints, n_classes: int, draws: GroupDraws) -> dict[str, Resampled]:
+    """Scores of (N,) predictions against (N,) truth, with their draws over groups: {name of SCORES: value, (B,)}."""
+    counts = group_counts(truth, predicted, n_classes, draws.codes, draws.n_groups)
+
+    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
+        return scores_of_counts(*np.split(weighted_sums(weights, counts), 3, axis=1))
+
+    return bootstrap(draws, statistic)
+
+
+def bootstrap_class_f1(truth: Ints, predicted: Ints, n_classes: int, draws: GroupDraws) -> list[Resampled]:
+    """F1 of each of K classes with its draws over groups; NaN where the truth, or a resample of it, lacks the class."""
+    counts = group_counts(truth, predicted, n_classes, draws.codes, draws.n_groups)
+
+    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
+        hits, support, guessed = np.split(weighted_sums(weights, counts), 3, axis=1)
+        f1 = np.where(support > 0, _or_zero(2 * hits, support + guessed), np.nan)
+        return {str(number): f1[:, number] for number in range(n_classes)}
+
+    found = bootstrap(draws, statistic)
+    return [found[str(number)] for number in range(n_classes)]
+
+
+def group_counts(truth: Ints, predicted: Ints, n_classes: int, codes: Ints, n_groups: int) -> sparse.csr_array:
+    """The counts that scores need, of each group: (G, 3 K), hits, then support, then predicted."""
+    check_classes(truth, predicted, n_classes)
+    truth, predicted = truth.astype(np.int64), predicted.astype(np.int64)  # int8 codes have no room for 3 K columns
+    is_hit = truth == predicted
+    entries = [(codes[is_hit], truth[is_hit]), (codes, truth + n_classes), (codes, predicted + 2 * n_classes)]
+    return count_columns(entries, n_groups, 3 * n_classes)
+
+
+def count_columns(entries: list[tuple[Ints, Ints]], rows: int, columns: int) -> sparse.csr_array:
+    """How often each (row, column) occurs in the listed pairs of index vectors: (rows, columns) int64."""
+    row, column = (np.concatenate(side) for side in zip(*entries, strict=True))
+    return sparse.coo_array((np.ones(len(row), dtype=np.int64), (row, column)), shape=(rows, columns)).tocsr()
+
+
+def check_classes(truth: Ints, predicted: Ints, n_classes: int) -> None:
+    """Raises ValueError unless both are as long as each other and lie in 0 to K - 1."""
+    if truth.shape != predicted.shape or truth.ndim != 1:
+        raise ValueError(f"truth {truth.shape} and predictions {predicted.shape} do not match cell by cell")
+    for name, classes in (("truth", truth), ("predictions", predicted)):
+        if len(classes) and not 0 <= classes.min() <= classes.max() < n_classes:
+            raise ValueError(f"{name} hold {classes.min()} to {classes.max()}; {n_classes} classes count from 0")
+
+
+def _or_zero(top: NDArray[Any], bottom: NDArray[Any]) -> F64:
+    """top / bottom, and 0 where bottom is 0: scikit-learn's zero_division=0."""
+    out: F64 = np.divide(top, bottom, out=np.zeros(np.shape(top)), where=bottom != 0)
+    return out

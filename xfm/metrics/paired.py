@@ -1,0 +1,143 @@
+"""Whether two predictors of the same cells differ by more than chance, and many such questions at once.
+
+If two predictors were alike, swapping their predictions of a group would change nothing but luck (approximate
+randomisation: Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989). Groups are swapped as a whole, because
+cells of one donor are not independent. With every cell its own group and accuracy as the score this is McNemar's exact
+test. Corrections: Phipson and Smyth, Stat Appl Genet Mol Biol 2010 (a sampled p is never 0); Holm, Scand J Stat 1979.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.metrics.classification import group_counts, score_name, scores_of_counts
+from xfm.metrics.regression import percentile_interval
+from xfm.metrics.resampling import F64, Ints, weighted_sums
+
+# Shapes: N cells, G groups, K classes, B resamples, b permutations of one block.
+ENUMERATED = 13  # up to 2**13 = 8192 swaps are listed; that costs less than the usual 9999 random ones
+BLOCK = 128
+ROUNDING = 1e-12  # scores equal but for the order of a sum count as equal
+
+
+class Difference(NamedTuple):
+    """A score minus another one, with its paired interval."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    """Two-sided, of no difference."""
+
+
+def permutation_test(
+    truth: Ints,
+    predicted_a: Ints,
+    predicted_b: Ints,
+    n_classes: int,
+    codes: Ints,
+    metric: str,
+    rng: np.random.Generator,
+    permutations: int = 9999,
+) -> float:
+    """Two-sided p of "both predictors are alike", by swapping their predictions of whole groups.
+
+    A group that both predictors count alike is the same swapped or not and is left out. Up to 13 groups that differ are
+    swapped in every way and p is exact; more are swapped at random.
+
+    Args:
+        truth: (N,) classes, 0 to K - 1.
+        predicted_a: (N,) classes that one predictor says.
+        predicted_b: (N,) classes that the other one says.
+        n_classes: K.
+        codes: (N,) group of each cell.
+        metric: a score of `classification.SCORES`, or a synonym.
+        rng: draws the swaps.
+        permutations: how many random swaps; p is at least 1 / (permutations + 1).
+
+    Returns:
+        p; NaN without a cell.
+    """
+    metric = score_name(metric)
+    if len(truth) == 0:
+        return float("nan")
+    groups, codes = np.unique(codes, return_inverse=True)
+    counts_a, counts_b = (
+        group_counts(truth, predicted, n_classes, codes, len(groups)) for predicted in (predicted_a, predicted_b)
+    )
+    change = counts_b - counts_a
+    change.eliminate_zeros()
+    change = change[np.diff(change.indptr) > 0]
+    total_a, total_b = counts_a.sum(axis=0), counts_b.sum(axis=0)
+
+    def difference(swaps: NDArray[Any]) -> F64:
+        moved = weighted_sums(swaps, change)
+        a, b = (scores_of_counts(*np.split(total, 3, axis=1))[metric] for total in (total_a + moved, total_b - moved))
+        return a - b
+
+    differing = change.shape[0]
+    as_extreme = abs(difference(np.zeros((1, differing)))[0]) - ROUNDING
+    is_listed = differing <= ENUMERATED
+    swaps = _every_swap(differing) if is_listed else _random_swaps(differing, rng, permutations)
+    found = sum(int((abs(difference(block)) >= as_extreme).sum()) for block in swaps)
+    return found / 2**differing if is_listed else (found + 1) / (permutations + 1)
+
+
+def bootstrap_difference(draws_a: F64, draws_b: F64, value_a: float, value_b: float) -> Difference:
+    """The difference a - b of two scores whose draws were made on the same resamples.
+
+    Args:
+        draws_a: (B,) draws of one score.
+        draws_b: (B,) draws of the other one, resample by resample the same groups.
+        value_a: the one score on the data.
+        value_b: the other one.
+
+    Returns:
+        Difference, 95 % percentile interval, and p: twice the smaller share of draws on one side of 0, a draw added
+        to either side so that p is never 0. Over draws that define both scores; NaN where none does.
+    """
+    if draws_a.shape != draws_b.shape:
+        raise ValueError(f"{len(draws_a)} draws cannot be paired with {len(draws_b)}: both need the same resamples")
+    drawn = draws_a - draws_b
+    low, high = percentile_interval(drawn[:, None])[:, 0]
+    defined = drawn[np.isfinite(drawn)]
+    p = float("nan")
+    if len(defined):
+        smaller = min((defined <= ROUNDING).sum(), (defined >= -ROUNDING).sum())
+        p = min(1.0, 2 * (int(smaller) + 1) / (len(defined) + 1))
+    return Difference(float(value_a - value_b), float(low), float(high), p)
+
+
+def holm(p_values: F64) -> F64:
+    """Holm's step-down adjusted p-values: comparing each to alpha bounds the chance of any false claim by alpha.
+
+    Args:
+        p_values: (M,) p-values; NaN marks a test that was not made. It stays NaN and is not counted.
+
+    Returns:
+        (M,) adjusted p-values in the same order, at most 1.
+
+    Reference implementation: statsmodels.stats.multitest.multipletests(method="holm").
+    """
+    adjusted = np.full(len(p_values), np.nan)
+    order = np.argsort(p_values, kind="stable")[: int(np.isfinite(p_values).sum())]
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def _every_swap(groups: int) -> Iterator[NDArray[np.uint8]]:
+    """All 2**groups choices of groups to swap, one in each row, in blocks."""
+    for start in range(0, 2**groups, BLOCK):
+        numbers = np.arange(start, min(start + BLOCK, 2**groups))
+        yield (numbers[:, None] >> np.arange(groups) & 1).astype(np.uint8)
+
+
+def _random_swaps(groups: int, rng: np.random.Generator, permutations: int) -> Iterator[NDArray[np.uint8]]:
+    """Choices of groups to swap, each group by a fair coin, one in each row, in blocks."""
+    for start in range(0, permutations, BLOCK):
+        rows, width = min(BLOCK, permutations - start), -(-groups // 8)
+        coins = np.frombuffer(rng.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
+        yield np.unpackbits(coins, axis=1, count=groups)

@@ -1,0 +1,168 @@
+"""What the figures share: colours, dressing, names at the right edge, files.
+
+Colours: Okabe and Ito (2008), readable with every kind of colour vision. Lines are named at their end instead of in a
+legend, and text comes from data, so it is never read as a formula.
+"""
+
+import csv
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from xfm.core.report import printable
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ((0, (6, 3)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 2)), (0, (9, 2, 1.5, 2, 1.5, 2)))
+INK, GREY, GRID = "#1b1f24", "#57606a", "#e4e7eb"
+LABEL_GAP = 0.062  # least distance of two names at the right edge, as a share of the axis
+NAME_LENGTH = 26  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a line ends, and what stands there."""
+
+    value: float
+    name: str
+    colour: str
+
+
+def new_canvas(width: float, height: float) -> Any:
+    """A white figure of so many inches that no window and no global state knows of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(canvas)
+    return canvas
+
+
+def plot_files(output: Path, name: str) -> tuple[Path, Path]:
+    """plots/NAME.png and plots/NAME.csv below `output`; the folder is made."""
+    folder = output / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.png", folder / f"{name}.csv"
+
+
+def write_png(canvas: Any, path: Path, *, colours: int | None = None) -> None:
+    """150 dpi, cut to what is drawn, without a note of the version that drew it.
+
+    Args:
+        colours: at most so many, 256 or fewer. A cloud of 20,000 translucent dots is then a quarter of the size.
+    """
+    from PIL import Image
+
+    buffer = BytesIO()
+    canvas.savefig(buffer, format="png", dpi=150, bbox_inches="tight", pad_inches=0.14, metadata={"Software": None})
+    if colours is not None:
+        picture = Image.open(buffer).convert("RGB")
+        buffer = BytesIO()
+        picture.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG")
+    path.write_bytes(buffer.getvalue())
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Comma-separated, UTF-8, one line a row; None and numbers that are not finite are left empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_written(cell) for cell in row] for row in rows)
+
+
+def shorten(name: str, length: int = NAME_LENGTH) -> str:
+    """A name in so many characters: the middle goes, because names of cell types often differ at their ends."""
+    name = printable(name)
+    if len(name) <= length:
+        return name
+    tail = (length - 1) * 2 // 5
+    return f"{name[: length - 1 - tail].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-tail:].lstrip()}"
+
+
+def dress(axes: Any, *, x: str, y: str, title: str = "", x_pad: float = 4, title_pad: float = 12) -> None:
+    """Labels, a light grid, and no frame but the bottom line. Pads are in points."""
+    axes.set_xlabel(x, color=INK, fontsize=11, labelpad=x_pad, parse_math=False)
+    axes.set_ylabel(y, color=INK, fontsize=11, parse_math=False)
+    if title:
+        style = {"color": INK, "fontsize": 12.5, "fontweight": "bold", "parse_math": False}
+        axes.set_title(title, loc="left", pad=title_pad, **style)
+    axes.grid(axis="y", color=GRID, linewidth=0.9)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=GREY, labelsize=10, length=0, pad=6)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+
+
+def name_ends(axes: Any, ends: Sequence[End]) -> None:
+    """Names at the right edge, moved apart where lines end close together; grey ones in plain type."""
+    bottom, top = axes.get_ylim()
+    shares = [(min(max(end.value, bottom), top) - bottom) / (top - bottom) for end in ends]
+    for at, share, end in zip(spread(shares, LABEL_GAP, (-0.06, 1.06)), shares, ends, strict=True):
+        axes.annotate(
+            end.name,
+            xy=(1.0, share),
+            xytext=(1.035, at),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=end.colour,
+            fontsize=10,
+            fontweight="normal" if end.colour == GREY else "bold",
+            va="center",
+            annotation_clip=False,
+            parse_math=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.colour,
+                "linewidth": 0.8,
+                "alpha": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def spread(
+    positions: Sequence[float],
+    sizes: float | Sequence[float],
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> list[float]:
+    """Centres of things of such sizes, moved as little as needed so that none overlap, in their order.
+
+    Least squares under an order constraint. Less the room that those before it need, a position is an isotonic
+    regression (pool adjacent violators), and the one that keeps edges within limits is the free one, clipped. Limits
+    that are too narrow for all are exceeded on both sides alike.
+    """
+    order = sorted(range(len(positions)), key=lambda index: positions[index])
+    size = [sizes if isinstance(sizes, float | int) else sizes[index] for index in order]
+    before = [0.0]
+    for left, right in pairwise(size):
+        before.append(before[-1] + (left + right) / 2)
+    pools: list[tuple[float, int]] = []  # mean, members
+    for index, room in zip(order, before, strict=False):
+        pools.append((positions[index] - room, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0] - 1e-12:
+            (low, few), (high, more) = pools[-2:]
+            pools[-2:] = [((low * few + high * more) / (few + more), few + more)]
+    if not pools:
+        return []
+    lowest, highest = limits[0] + size[0] / 2, limits[1] - size[-1] / 2 - before[-1]
+    if lowest > highest:
+        lowest = highest = (lowest + highest) / 2
+    free = [mean for mean, members in pools for _ in range(members)]
+    moved = list(positions)
+    for index, room, value in zip(order, before, free, strict=True):
+        moved[index] = min(max(value, lowest), highest) + room
+    return moved
+
+
+def _written(cell: object) -> object:
+    if isinstance(cell, numbers.Real) and not isinstance(cell, numbers.Integral):
+        return repr(float(cell)) if math.isfinite(cell) else ""
+    return "" if cell is None else cell

@@ -1,0 +1,164 @@
+"""Which class is taken for which: a confusion matrix, truth on rows, each row shaded by its own shares.
+
+Classes are ordered by average-linkage clustering of how often two are mistaken for each other, with leaves turned so
+that neighbours are alike (Bar-Joseph, Gifford, Jaakkola 2001): errors within a lineage then stand as blocks beside the
+diagonal. How frequent a class is stands beside its name, so that sorting by it would say nothing new.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.core.report import Figure
+from xfm.plots.axes import GREY, INK, new_canvas, plot_files, shorten, write_csv, write_png
+
+MOST_COUNTED = 20  # classes up to which cells hold their counts
+MOST_SHOWN = 60
+LETTERS = 44  # of a name
+WORST = 3  # mistakes named in the words for those who do not see the picture
+Counts = NDArray[np.integer[Any]]
+
+
+def draw_confusion(
+    output: Path, name: str, counts: Counts, classes: Sequence[str], *, caption: str, title: str = ""
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv (all counts; true classes in rows) below `output`.
+
+    Args:
+        output: folder of the job.
+        name: file-name safe.
+        counts: (K, K) cells by true and predicted class. A class with neither is left out of the picture; beyond 60,
+            the most frequent ones are shown and the others gathered.
+        classes: K names.
+        caption: one sentence that says what is seen.
+        title: above the matrix.
+
+    Raises:
+        ValueError: counts of another shape, negative, or all zero.
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (len(classes), len(classes)) or counts.min(initial=0) < 0 or counts.sum() == 0:
+        found = f"shape {counts.shape}, sum {counts.sum()}"
+        raise ValueError(f"a confusion matrix of {len(classes)} classes needs their cells by truth and guess; {found}")
+    png, table = plot_files(output, name)
+    rows = ([label, *map(int, row)] for label, row in zip(classes, counts, strict=True))
+    write_csv(table, ["true class", *classes], rows)
+    shown, names = in_order(*gather(counts, classes))
+    _draw(png, shown, names, title)
+    return Figure(
+        name=name,
+        caption=caption,
+        alt=_in_words(counts, classes),
+        png=f"plots/{name}.png",
+        csv=f"plots/{name}.csv",
+        wide=True,
+    )
+
+
+def gather(counts: Counts, classes: Sequence[str], most: int = MOST_SHOWN) -> tuple[Counts, list[str]]:
+    """The classes that occur, most frequent in truth first; beyond `most`, the others as one more."""
+    truth, guessed = counts.sum(axis=1), counts.sum(axis=0)
+    order = [int(index) for index in np.lexsort((-guessed, -truth)) if truth[index] or guessed[index]]
+    sorted_counts = counts[np.ix_(order, order)]
+    names = [classes[index] for index in order]
+    if len(names) <= most:
+        return sorted_counts, names
+    place = np.minimum(np.arange(len(names)), most)
+    gathered = np.zeros((most + 1, most + 1), dtype=counts.dtype)
+    np.add.at(gathered, (place[:, None], place[None, :]), sorted_counts)
+    return gathered, [*names[:most], f"other ({len(names) - most:,} classes)"]
+
+
+def in_order(counts: Counts, names: list[str], last: int = MOST_SHOWN) -> tuple[Counts, list[str]]:
+    """Classes that are mistaken for each other side by side, the more frequent end first; beyond `last` as they are."""
+    first = min(len(names), last)
+    if first < 3:
+        return counts, names
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    share = _shares(counts, 0.0)[:first, :first]
+    distance = 1 - (share + share.T) / 2
+    np.fill_diagonal(distance, 0.0)
+    leaves = leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))
+    truth = counts.sum(axis=1)[leaves]
+    half = first // 2
+    if truth[:half].sum() < truth[-half:].sum():
+        leaves = leaves[::-1]
+    order = [*map(int, leaves), *range(first, len(names))]
+    return counts[np.ix_(order, order)], [names[index] for index in order]
+
+
+def _shares(counts: Counts, empty: float) -> NDArray[np.float64]:
+    """Each row divided by its sum; `empty` where there is no cell."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, counts / np.maximum(totals, 1), empty)
+
+
+def _draw(path: Path, counts: Counts, names: Sequence[str], title: str) -> None:
+    from matplotlib import colormaps
+
+    number = len(names)
+    cell = float(np.clip(5.4 / number, 0.115, 0.62))
+    side = cell * number
+    font = float(np.clip(cell * 72 * 0.62, 5.2, 9.0))
+    canvas = new_canvas(side + 2.5, side + 2.5)
+    part = side / (side + 2.5)
+    axes = canvas.add_axes((0.3 * (1 - part), 0.6 * (1 - part), part, part))
+    shares = _shares(counts, np.nan)
+    picture = axes.imshow(
+        np.ma.masked_invalid(shares), cmap=colormaps["Blues"].with_extremes(bad="#eceff2"), vmin=0, vmax=1
+    )
+    truth = counts.sum(axis=1)
+    rows = [f"{shorten(name, LETTERS)} ({total:,})" for name, total in zip(names, truth, strict=True)]
+    axes.set_yticks(range(number), rows, fontsize=font, parse_math=False)
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if number <= MOST_COUNTED else {"rotation": 90}
+    axes.set_xticks(
+        range(number), [shorten(name, LETTERS) for name in names], fontsize=font, parse_math=False, **turned
+    )
+    axes.tick_params(colors=INK, length=0, pad=4)
+    axes.set_xlabel("predicted class", color=GREY, fontsize=9)
+    axes.set_ylabel("true class (cells)", color=GREY, fontsize=9)
+    if title:
+        style = {"color": INK, "fontsize": 11, "fontweight": "bold", "parse_math": False}
+        axes.set_title(title, loc="left", pad=8, **style)
+    for spine in axes.spines.values():
+        spine.set_color("#c3c9d0")
+    if number <= MOST_COUNTED:
+        letters = len(f"{counts.max():,}")
+        _write_counts(axes, counts, shares, min(font, cell * 72 * min(0.36, 1.35 / letters)))
+    _draw_scale(canvas, axes, picture, side)
+    write_png(canvas, path)
+
+
+def _write_counts(axes: Any, counts: Counts, shares: NDArray[np.float64], font: float) -> None:
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if shares[row, column] > 0.55 else INK
+        style = {"ha": "center", "va": "center", "fontsize": font, "color": colour}
+        axes.text(column, row, f"{counts[row, column]:,}", **style)
+
+
+def _draw_scale(canvas: Any, axes: Any, picture: Any, side: float) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    box = axes.get_position()
+    inch = box.width / side
+    place = (box.x1 + 0.14 * inch, box.y1 - min(1.6, side) * inch, 0.1 * inch, min(1.6, side) * inch)
+    scale = canvas.colorbar(picture, cax=canvas.add_axes(place), format=PercentFormatter(1.0, decimals=0))
+    scale.ax.tick_params(labelsize=8, colors=GREY, length=0)
+    scale.set_ticks([0, 0.5, 1])
+    scale.set_label("of the true class", color=GREY, fontsize=8)
+    scale.outline.set_visible(False)
+
+
+def _in_words(counts: Counts, classes: Sequence[str]) -> str:
+    """For those who do not see the picture: how many are right, and the largest mistakes."""
+    wrong = counts - np.diag(np.diagonal(counts))
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
+    pairs = [(int(index) // len(classes), int(index) % len(classes)) for index in largest]
+    mistakes = [f"{classes[t]} as {classes[p]} ({wrong[t, p]:,})" for t, p in pairs if wrong[t, p]]
+    found = f"{np.trace(counts):,} of {counts.sum():,} cells on the diagonal."
+    return f"{found} Most often mistaken: {'; '.join(mistakes)}." if mistakes else found
