@@ -52,6 +52,8 @@ def expression_baselines(
 ) -> Expression:
     """Reads the cells named and fits on those for training. Nothing is drawn at random.
 
+    Memory: about 40 bytes an entry; 20,000 cells with 2,200 expressed genes each take 1.7 GB.
+
     Args:
         source: that the cells were embedded from.
         row_ids: N names.

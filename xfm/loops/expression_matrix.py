@@ -55,7 +55,7 @@ class _Rows(NamedTuple):
 def read_expression(source: Source, row_ids: Sequence[str]) -> Measured:
     """Reads all shards and keeps the rows named, in the order they are named.
 
-    Memory: the entries of the kept cells, twice (8 bytes each).
+    Memory: 8 bytes an entry of the kept cells, three times while they are put in order.
 
     Raises:
         Refused: DUPLICATE_ROWS or MISSING_ROWS; NO_COMMON_GENES; or what the source says where nothing can be read.

@@ -19,7 +19,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 
 logger = logging.getLogger(__name__)
 
-LATENT, LAYERS = 30, 2
+LATENT, LAYERS, BATCH = 30, 2, 128
 
 
 def scvi_baseline(
@@ -61,6 +61,7 @@ def scvi_baseline(
             max_epochs=max_epochs,
             accelerator="cpu",
             train_size=1.0,
+            batch_size=_batch_size(len(train)),
             enable_progress_bar=False,
             enable_model_summary=False,
             logger=False,
@@ -88,6 +89,11 @@ def _scvi() -> Any:
     return scvi
 
 
+def _batch_size(cells: int) -> int:
+    """scvi-tools' 128, or the next below it that leaves no cell alone: batch normalisation needs two."""
+    return next(size for size in range(BATCH, 1, -1) if cells % size != 1)
+
+
 def _cells(counts: Any, batches: NDArray[Any]) -> Any:
     import anndata
     import pandas as pd
@@ -104,7 +110,7 @@ def _own_randomness(scvi: Any, seed: int) -> Iterator[None]:
     import torch
 
     state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         scvi.settings.seed = seed
         try:
             yield
