@@ -112,8 +112,8 @@ def _label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdic
         scores, f"{label.name}_clustering", "clustering", label.name, CLUSTERING,
         f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} cells",
         "NMI and ARI at the Leiden resolution with the best NMI, as scib does: the label is looked at. Intervals "
-        "resample the clustered cells and do not cluster again; drawn twice, a cell agrees with itself, so that they lean "
-        "upwards where cells are few.",
+        "resample the clustered cells and do not cluster again; a cell drawn twice agrees with itself, so that they "
+        "lean upwards where cells are few.",
     )  # fmt: skip
     if clustering is not None:
         yield clustering
@@ -293,8 +293,8 @@ def _trajectory(scores: Scores) -> Table | None:
     found = _all_metrics(scores, "trajectory")
     return found and _metrics_table(
         scores, "trajectory", "trajectory", found[0], found[1], f"Diffusion pseudotime against {found[0]}",
-        "Cells that pseudotime cannot reach are left out of correlations and counted as unreachable. spearman weighs slow "
-        "components as scanpy does, spearman exact as the paper (Haghverdi et al., 2016).",
+        "Cells that pseudotime cannot reach are left out of correlations and counted as unreachable. "
+        "spearman weighs slow components as scanpy does, spearman exact as the paper (Haghverdi et al., 2016).",
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def _trajectory(vectors: F32, found: Neighbours, judged: Judged, draws: GroupDra
     note = ordered.reason
     if ordered.slow:
         note = (
-            f"{ordered.slow} slow diffusion components, where scanpy's weights may lose the order: see spearman exact"
+            f"{ordered.slow} slow diffusion components: scanpy's weights may lose the order, see spearman exact"
         )
     scores = trajectory_scores(ordered.values, judged.time, depth, draws)
     # With the paper's weights of slow components instead of scanpy's: each loses trajectories that the other finds.

@@ -1,0 +1,239 @@
+"""A finished run as `compare` sees it: what ran on which cells, and its scores with their draws.
+
+Runs of `evaluate` bring scores.parquet, a row for each (representation, task, label, metric, split); of other jobs the
+numbers of report.json are all there is to compare.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from xfm.core.config import fingerprint
+from xfm.core.errors import Refused
+
+# The number that stands for a task where no other is asked for.
+PRIMARY = {
+    "probe": "f1",
+    "knn": "f1",
+    "clustering": "normalized_mutual_info",
+    "integration": "asw_batch",
+    "trajectory": "spearman",
+}
+WORDS = {"knn": "kNN", "f1": "F1", "normalized_mutual_info": "NMI", "adjusted_rand_index": "ARI"}
+WEIGHTS = "mix"  # rows of this task are no scores: the weights of a learned mix of layers
+REPORTED = "report"  # representation, kind and split of a number that a report states
+COLUMNS = ("representation", "kind", "pool", "layer", "task", "label", "metric", "split", "value", "low", "high",
+           "cells", "groups", "draws")  # fmt: skip
+
+
+class RunRefused(Refused):
+    """One run cannot be compared: it is listed with its reason, and the others go on."""
+
+
+class Metric(NamedTuple):
+    """What was measured; `task` is the name of the job where a report states the number."""
+
+    task: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{WORDS.get(self.task, self.task)} {WORDS.get(self.name, self.name)}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """One number of one representation.
+
+    Attributes:
+        value: None where it is not defined.
+        low, high: 95 % interval; None without one.
+        cells, groups: how many it was computed on; None where the run does not say.
+        draws: (B,) its resamples; None where it has none.
+    """
+
+    representation: str
+    kind: str
+    pool: str | None
+    layer: int | None
+    metric: Metric
+    label: str
+    split: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    cells: int | None = None
+    groups: int | None = None
+    draws: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One OUTPUT, read.
+
+    Attributes:
+        name: as it was asked for.
+        place: its OUTPUT, absolute, without credentials.
+        fingerprint: of its recipe.
+        family: of its recipe without seeds: runs of one family are repetitions of one another.
+        seed: of the job.
+        data: digest of what was judged, see `data_digest`.
+        design: how cells were split, in words; empty where the job splits none.
+        split: digest of the split that the seed drew: where it is the same, draws may be subtracted.
+        data_name: the data in a word; may be empty.
+        model: kind of backbone, or empty.
+        weights: SHA-256 of its weights, or empty.
+        scores: those that were asked for, and the validation scores that layers are chosen by.
+        choice: the representation that the run itself chose for a label, without looking at test cells.
+        seconds: by representation; under "" those of the whole job.
+        results: SHA-256 of scores.parquet, or empty: tells whether two runs of one recipe found the same.
+        metrics: all that it has, asked for or not.
+        tracked: address or id of its MLflow run, or empty.
+    """
+
+    name: str
+    place: str
+    job: str
+    fingerprint: str
+    family: str
+    seed: int
+    data: str
+    design: str
+    split: str
+    data_name: str
+    model: str
+    weights: str
+    scores: Sequence[Score]
+    choice: Mapping[str, str]
+    seconds: Mapping[str, float]
+    metrics: Sequence[Metric] = ()
+    results: str = ""
+    tracked: str = ""
+
+    def find(self, representation: str, label: str, metric: Metric, split: str) -> Score | None:
+        """One of its scores."""
+        return self._by_name.get((representation, label, metric, split))
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str, Metric, str], Score]:
+        return {(score.representation, score.label, score.metric, score.split): score for score in self.scores}
+
+
+def data_digest(run: Mapping[str, Any]) -> str:
+    """What was judged: only numbers of equal digests may stand in one column.
+
+    Args:
+        run: content of run.json. `evaluate` states the cells and labels that it judged in recipe.cells, so that two
+            models of the same cells share the digest; for other jobs it is that of the data they read.
+    """
+    recipe = run["recipe"]
+    return str(recipe.get("cells") or fingerprint(dict(recipe.get("data") or {})))
+
+
+def design_of(config: Mapping[str, Any]) -> str:
+    """How a job's config splits cells, but for the seed: with a donor on both sides the same cells are easier."""
+    if not {"group", "validation", "test"} <= config.keys():
+        return ""
+    by = config["group"] or "single cells"
+    return f"split by {by}, {config['validation']:g} validation, {config['test']:g} test"
+
+
+def family_of(recipe: Mapping[str, Any]) -> str:
+    """Fingerprint of a recipe without its seeds and the split they draw."""
+    return fingerprint(_seedless({name: value for name, value in recipe.items() if name != "split"}))
+
+
+def _seedless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _seedless(inner) for name, inner in value.items() if name != "seed"}
+    return [_seedless(inner) for inner in value] if isinstance(value, list) else value
+
+
+def model_of(value: Any) -> str:
+    """The kind of the first backbone that run.json names at any depth, or empty."""
+    if not isinstance(value, Mapping):
+        return ""
+    backbone = value.get("backbone")
+    if isinstance(backbone, Mapping) and isinstance(backbone.get("kind"), str):
+        return str(backbone["kind"])
+    return next(filter(None, map(model_of, value.values())), "")
+
+
+def choice_of(report: Mapping[str, Any]) -> dict[str, str]:
+    """{label: representation} where the report says that it was chosen on validation cells."""
+    choice = report.get("provenance", {}).get("choice") or {}
+    return {
+        label: str(entry["representation"]) for label, entry in choice.items() if entry.get("chosen_on") == "validation"
+    }
+
+
+def wants(metric: Metric, names: Collection[str]) -> bool:
+    """Whether a metric was asked for: `primary`, `all`, its name, or TASK.NAME."""
+    if "all" in names or {metric.name, f"{metric.task}.{metric.name}"} & set(names):
+        return True
+    return "primary" in names and PRIMARY.get(metric.task, metric.name) == metric.name
+
+
+def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[Score], list[Metric]]:
+    """Scores out of scores.parquet: those asked for, and the primary ones on validation cells.
+
+    Args:
+        data: content of the file.
+        place: for messages.
+        names: as for `wants`.
+
+    Returns:
+        The scores, and every metric that the file has.
+
+    Raises:
+        RunRefused: BAD_SCORES; not a Parquet file, or not of this layout.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data), columns=list(COLUMNS))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError) as problem:
+        raise RunRefused("BAD_SCORES", f"{place}/scores.parquet cannot be read: {problem}") from problem
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
+        raise RunRefused("BAD_SCORES", f"{place}/scores.parquet has no column {', '.join(missing)}: another version's?")
+    table = table.filter(pc.not_equal(table["task"], WEIGHTS))
+    pairs = table.select(["task", "metric"]).group_by(["task", "metric"], use_threads=False).aggregate([])
+    known = [Metric(*pair) for pair in zip(*(pairs[name].to_pylist() for name in ("task", "metric")), strict=True)]
+    wanted = pa.array([f"{metric.task}\x1f{metric.name}" for metric in known if wants(metric, names)], pa.string())
+    own = pc.binary_join_element_wise(table["task"].cast(pa.string()), table["metric"].cast(pa.string()), "\x1f")
+    by = pa.array([f"{task}\x1f{name}" for task, name in PRIMARY.items()])
+    chosen_by = pc.and_(pc.is_in(own, by), pc.equal(table["split"], "validation"))
+    rows = table.filter(pc.or_(pc.is_in(own, wanted), chosen_by))
+    # Draws stay arrays: as Python floats they would be most of the memory.
+    every = [() if row.values is None else row.values.to_numpy(zero_copy_only=False) for row in rows["draws"]]
+    plain = rows.drop_columns(["draws"]).to_pylist()
+    return [_score(row, np.asarray(draws, np.float64)) for row, draws in zip(plain, every, strict=True)], known
+
+
+def _score(row: Mapping[str, Any], draws: NDArray[np.float64]) -> Score:
+    return Score(
+        row["representation"], row["kind"], row["pool"], row["layer"], Metric(row["task"], row["metric"]), row["label"],
+        row["split"], _finite(row["value"]), _finite(row["low"]), _finite(row["high"]), row["cells"], row["groups"],
+        draws if np.isfinite(draws).any() else None,
+    )  # fmt: skip
+
+
+def reported_scores(job: str, numbers: Mapping[str, Any], names: Collection[str]) -> tuple[list[Score], list[Metric]]:
+    """Numbers of report.json as scores without draws; words are left out."""
+    scores = []
+    for name, value in numbers.items():
+        ends = value if isinstance(value, Mapping) else {"value": value}
+        if isinstance(ends.get("value"), int | float) and not isinstance(ends["value"], bool):
+            low, high = _finite(ends.get("low")), _finite(ends.get("high"))
+            score = Score(REPORTED, REPORTED, None, None, Metric(job, name), "", REPORTED, _finite(ends["value"]), low,
+                          high)  # fmt: skip
+            scores.append(score)
+    return [score for score in scores if wants(score.metric, names)], [score.metric for score in scores]
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
