@@ -39,7 +39,7 @@ class LayerwiseJob(JobConfig):
     """obs column that must not stand on both sides of the split, e.g. donor_id; add it to --source.obs."""
 
     bootstrap: PositiveInt = 1000
-    """Resamples of cells for the 95 % intervals."""
+    """Resamples for the 95 % intervals: of cells, or of groups where --group is given."""
 
     batch_tokens: PositiveInt = 8192
     """Tokens of a batch, padding included."""
@@ -75,8 +75,8 @@ def run(config: LayerwiseJob) -> int:
             config.source, config.backbone, plan.shards, design, config.workers, config.gpus, plan.run, job
         )
         readouts, best = fit(work, fit_shards(plan.shards, config.fit_cells, config.fit_fraction, config.seed))
-        columns_of_cells, result = score_cells(work, readouts)
-        scores = score(columns_of_cells, config.modes, n_layers, config.seed, config.bootstrap)
+        columns_of_cells, groups, result = score_cells(work, readouts)
+        scores = score(columns_of_cells, config.modes, n_layers, config.seed, config.bootstrap, groups)
         track_scores(scores, job.tracker)
         report = layerwise_report(scores, best, plan.run, result.refused, config.notes)
         return job.finish(report, partial(draw, scores), rows=scores.cells, refusals=result.quarantined)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from xfm.core import storage
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import Receipt, Refusal
-from xfm.engine import storage
 from xfm.engine.output import Output, write_part
 
 KEYS = ["s-0", "s-1", "s-2"]

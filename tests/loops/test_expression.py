@@ -119,6 +119,7 @@ def test_files_that_name_genes_differently_share_one_axis(tmp_path):
     assert len(shared) == 90
     in_two = two.X.toarray()[:, [list(two.var["symbol"]).index(gene) for gene in shared]]
     np.testing.assert_array_equal(found.values.toarray(), np.vstack([in_two, one[:, shared].X.toarray()]))
+    np.testing.assert_array_equal(found.values.indices, scipy.sparse.csr_matrix(found.values.toarray()).indices)
     # A cell's depth counts every gene of its file.
     np.testing.assert_allclose(found.totals[N:], one.X.toarray().sum(axis=1))
     assert found.notes == ("90 genes are in all of 2 gene tables; the largest has 120",)
@@ -223,6 +224,14 @@ def test_the_second_gene_of_a_name_meets_the_second():
     assert names == ("A", "A", "C")
     assert axes[0].tolist() == [0, -1, 1, 2, -1]
     assert axes[1].tolist() == [0, 2, 1, -1, -1]
+
+
+def test_accessions_meet_whatever_their_version():
+    one = table(id=["ENSG00000000001.3", "ENSG00000000002.1", "ENSG00000000003"], symbol=["A", "B", "C"])
+    two = table(id=["ENSG00000000003.9", "ENSG00000000001.4"], symbol=["x", "A"])
+    names, axes, _ = common_genes([one, two])
+    assert names == ("ENSG00000000001", "ENSG00000000003")
+    assert (axes[0].tolist(), axes[1].tolist()) == ([0, -1, 1], [1, 0])
 
 
 def test_tables_without_a_common_gene_are_refused_with_examples():

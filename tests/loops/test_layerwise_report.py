@@ -126,3 +126,17 @@ def test_the_same_seed_gives_the_same_intervals_and_another_does_not():
     ends = [score(columns, ("masked",), 1, seed, 7).layer("masked", "ridge", 1).mse for seed in (0, 0, 1)]
     assert ends[0] == ends[1]
     assert ends[0] != ends[2]
+
+
+def test_cells_that_come_in_alike_dozens_widen_the_interval_as_if_they_were_one():
+    once = np.random.default_rng(0).uniform(1, 9, (5, 5))
+    dozens = np.repeat(once, 12, axis=0)
+    alone = score(columns_of(cells=5, masked_ridge_l01=once), ("masked",), 1, 0, 400)
+    together = columns_of(cells=60, masked_ridge_l01=dozens)
+    by_group = score(together, ("masked",), 1, 0, 400, groups=[f"donor {i // 12}" for i in range(60)])
+    grouped, own = by_group.layer("masked", "ridge", 1).mse, alone.layer("masked", "ridge", 1).mse
+    assert (grouped.value, grouped.low, grouped.high) == pytest.approx((own.value, own.low, own.high))
+    assert by_group.resampled == "5 groups of cells"
+    by_cell = score(together, ("masked",), 1, 0, 400).layer("masked", "ridge", 1).mse
+    narrow, wide = (each.high - each.low for each in (by_cell, own))
+    assert narrow < wide / 2

@@ -1,4 +1,4 @@
-"""What a check of `python -m xfm doctor` says, and the names under which Ray and the checks know sizes."""
+"""What a check of `python -m xfm doctor` is, and what it says."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -132,4 +132,5 @@ def unwritable(folder: Path) -> str:
 
 def nearest(folder: Path) -> Path:
     """The folder, or the first above it that exists."""
-    return next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    # Path.exists raises where a folder above is closed to this user.
+    return next((place for place in (folder, *folder.parents) if os.path.exists(place)), folder)

@@ -4,6 +4,7 @@ No secret is shown: whether there is a token is said, what it is never. Addresse
 """
 
 import http.client
+import os
 import platform
 import socket
 import sqlite3
@@ -12,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from xfm.engine.doctor_finding import Finding, gigabytes
 from xfm.engine.doctor_machine import nearest, ray_folder, unwritable
@@ -35,6 +36,8 @@ def knock(host: str, port: int) -> str:
         socket.create_connection((host, port), timeout=KNOCK_S).close()
     except OSError as error:
         return error.strerror or str(error)
+    except (ValueError, OverflowError) as error:  # no host name, no port
+        return str(error)
     return ""
 
 
@@ -59,12 +62,13 @@ def ray(environ: Mapping[str, str], versions: Versions = found_version) -> Findi
     if found is None:
         return Finding("Ray", "bad", ABSENT, "see packages")
     if address in ("", "local"):
-        return Finding("Ray", "ok", f"{found}; RAY_ADDRESS is not set: a job starts its own, on loopback, and ends it")
+        told = f"RAY_ADDRESS={address}" if address else "RAY_ADDRESS is not set"
+        return Finding("Ray", "ok", f"{found}; {told}: a job starts its own, on loopback, and ends it")
     text, unset = f"RAY_ADDRESS={address}", "unset RAY_ADDRESS to use this machine alone"
     place = address
     if address == "auto":
         file = ray_folder(environ) / "ray_current_cluster"
-        if not file.is_file():
+        if not os.path.isfile(file):
             return Finding("Ray", "warn", f"{text}, but no cluster was started here (there is no {file})",
                            f"ray start --head, or {unset}")  # fmt: skip
         place = file.read_text().strip()
@@ -95,7 +99,7 @@ def ray_token(environ: Mapping[str, str]) -> Finding:
         return Finding(name, "ok", "RAY_AUTH_TOKEN is set")
     home = Path(environ.get("HOME") or Path.home())
     file = Path(named) if named else home / ".ray" / "auth_token"
-    if file.is_file():
+    if os.path.isfile(file):  # Path.is_file raises where a folder above is closed to this user
         if _others_can_read(file):
             return Finding(name, "warn", f"every user of this machine can read {file}", f"chmod 600 {file}")
         return Finding(name, "ok", f"in {file}")
@@ -118,7 +122,7 @@ def hub(environ: Mapping[str, str]) -> Finding:
     """Whether `hf://` checkpoints and data sets can be fetched."""
     home = Path(environ.get("HOME") or Path.home())
     cache = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or home / ".cache") / "huggingface")
-    known = environ.get("HF_TOKEN") or Path(environ.get("HF_TOKEN_PATH") or cache / "token").is_file()
+    known = environ.get("HF_TOKEN") or os.path.isfile(environ.get("HF_TOKEN_PATH") or cache / "token")
     token = "a token is set" if known else "no token (HF_TOKEN), so public repositories only"
     if any(environ.get(name, "").lower() in YES for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
         return Finding("Hub", "ok", "HF_HUB_OFFLINE=1: not asked; local folders and what is in the cache work")
@@ -137,13 +141,13 @@ def mlflow(versions: Versions = found_version) -> Finding:
     found, uri = versions("mlflow"), tracking_uri("runs")
     if found is None:
         return Finding("MLflow", "bad", ABSENT, "see packages")
-    file, parts = sqlite_file(uri), urlsplit(uri)
+    file, (scheme, _, _) = sqlite_file(uri), uri.partition("://")
     if file is not None:
         problem = _database(file)
-    elif parts.scheme in ("http", "https"):
+    elif scheme in ("http", "https"):
         return _server(uri, found)
-    elif parts.scheme.partition("+")[0] in PORTS:
-        problem = _server_of(parts)
+    elif scheme.partition("+")[0] in PORTS:
+        problem = _database_server(uri)
     else:
         return Finding("MLflow", "ok", f"{found}; {uri}, not looked at")
     if problem:
@@ -191,12 +195,13 @@ def _server(uri: str, found: str) -> Finding:
                    f"start it, or correct MLFLOW_TRACKING_URI; until then {SPOOL}")  # fmt: skip
 
 
-def _server_of(parts: SplitResult) -> str:
+def _database_server(uri: str) -> str:
     """Why no database server answers; empty where one does."""
     try:
+        parts = urlsplit(uri)
         port = parts.port or PORTS[parts.scheme.partition("+")[0]]
     except ValueError:  # its message would quote the password
-        return "the address names no port that is a number; @, : and / in a password are written %40, %3A, %2F"
+        return "the address cannot be understood; in a password : / @ [ are written %3A %2F %40 %5B"
     return knock(parts.hostname, port) if parts.hostname else "the address names no host"
 
 

@@ -89,8 +89,8 @@ def fit(work: Layerwise, shards: Sequence[Shard]) -> tuple[Readouts, dict[tuple[
     return fit_readouts(sums, work.design.modes, work.backbone.n_layers(), work.backbone.dim())
 
 
-def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], StageResult]:
-    """Stage two: {column: (C, 5)} over all scored cells, and what the pass refused.
+def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], list[str] | None, StageResult]:
+    """Stage two: {column: (C, 5)} over all scored cells, the group of each, and what the pass refused.
 
     Raises:
         Refused: NO_SCORED_CELLS.
@@ -104,14 +104,16 @@ def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], St
         result = work.stage("score", work.shards, build, output)
         names = score_columns(work.design.modes, work.backbone.n_layers())
         columns: dict[str, list[F64]] = {name: [] for name in names}
+        groups: list[str] = []
         for key in output.committed:
             table = output.read_part(key)
+            groups += map(str, table[work.design.group].to_pylist()) if work.design.group else ()
             for name, pieces in columns.items():
                 pieces.append(table[name].combine_chunks().flatten().to_numpy().reshape(-1, len(SUMS)))
     merged = {name: np.concatenate(pieces) if pieces else np.empty((0, len(SUMS))) for name, pieces in columns.items()}
     if not len(next(iter(merged.values()))):
         raise Refused("NO_SCORED_CELLS", "no cell is left to score; lower --fit_fraction or give more cells")
-    return merged, result
+    return merged, groups if work.design.group else None, result
 
 
 def track_scores(scores: Scores, tracker: Tracker) -> None:
@@ -157,7 +159,8 @@ def draw(scores: Scores, folder: Path) -> list[Figure]:
                 higher_is_better=False,
                 title=f"{mode.capitalize()} expression: {what}",
                 caption=f"Error of reading {mode} expression from each layer, {scores.cells:,} cells, 95 % intervals "
-                "over cells; dashed: baselines that need no model. The uncalibrated decoder is in the table only.",
+                f"over {scores.resampled}; dashed: baselines that need no model. The uncalibrated "
+                "decoder is in the table only.",
             )
         )
     return figures

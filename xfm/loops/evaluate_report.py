@@ -112,8 +112,7 @@ def _label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdic
         scores, f"{label.name}_clustering", "clustering", label.name, CLUSTERING,
         f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} cells",
         "NMI and ARI at the Leiden resolution with the best NMI, as scib does: the label is looked at. Intervals "
-        "resample the clustered cells and do not cluster again; a cell drawn twice agrees with itself, so that they "
-        "lean upwards where cells are few.",
+        "resample the clustered cells and do not cluster again.",
     )  # fmt: skip
     if clustering is not None:
         yield clustering

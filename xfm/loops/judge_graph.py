@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from xfm.loops.judge import Score
 from xfm.loops.judged import Judged, Labels
-from xfm.metrics.clustering import clustering_scores, leiden
+from xfm.metrics.clustering import ARI, NMI, clustering_scores, leiden
 from xfm.metrics.integration import ENTROPY_NEIGHBOURS, integration_scores
 from xfm.metrics.neighbours import IN_GRAPH, Neighbours, connectivities, is_constant, neighbours
-from xfm.metrics.noted import Noted
+from xfm.metrics.noted import Noted, centred
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.trajectory import pseudotime, root_cell, trajectory_scores
 
@@ -33,6 +33,7 @@ def judge_graph(vectors: F32, judged: Judged, tasks: Sequence[str], labels: Sequ
         clusterings = None if is_constant(vectors) else leiden(connectivities(found), seed=judged.seed)
         for label in labels:
             noted = clustering_scores(vectors, found, label.codes, draws, clusterings=clusterings)
+            noted |= {name: centred(noted[name]) for name in (NMI, ARI)}
             yield from _scores("clustering", label.name, noted, draws, int(np.count_nonzero(label.codes >= 0)))
     if is_integrated:
         yield from _integration(vectors, found, judged, labels[0], draws)
@@ -55,9 +56,7 @@ def _trajectory(vectors: F32, found: Neighbours, judged: Judged, draws: GroupDra
     cells = int(np.count_nonzero(np.isfinite(judged.time)))
     note = ordered.reason
     if ordered.slow:
-        note = (
-            f"{ordered.slow} slow diffusion components: scanpy's weights may lose the order, see spearman exact"
-        )
+        note = f"{ordered.slow} slow diffusion components: scanpy's weights may lose the order, see spearman exact"
     scores = trajectory_scores(ordered.values, judged.time, depth, draws)
     # With the paper's weights of slow components instead of scanpy's: each loses trajectories that the other finds.
     exact = pseudotime(vectors, root, found=found, exact=True) if ordered.slow else ordered

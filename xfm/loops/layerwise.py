@@ -197,14 +197,14 @@ class ScoreLayers:
         self.columns = tuple(score_columns(design.modes, self.reader.backbone.n_layers))
 
     def __call__(self, tokens: pa.Table) -> pa.Table:
-        """Tokens of a shard to row_id and one fixed-size list (see `SUMS`) per mode, readout and layer."""
+        """Tokens of a shard to row_id, group, and one fixed-size list (see `SUMS`) per mode, readout and layer."""
         design = self.reader.design
         chosen = tokens.filter(pa.array(~design.is_fit(tokens)))
         out = {name: np.full((chosen.num_rows, len(SUMS)), np.nan) for name in self.columns}
         for cells in self.reader.cells(chosen) if chosen.num_rows else ():
             for mode in design.modes:
                 self._score(out, cells, mode)
-        table = chosen.select([ROW_ID])
+        table = chosen.select(list(dict.fromkeys([ROW_ID, design.group or ROW_ID])))
         for name, values in out.items():
             table = table.append_column(name, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(SUMS)))
         return table

@@ -10,6 +10,7 @@ from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Report, Table
 from xfm.loops.layerwise import BASELINES, F64, READOUTS, score_columns
 from xfm.metrics.regression import percentile_interval, ratios, resampled_sums
+from xfm.metrics.resampling import group_sums
 
 LABELS = {
     "cell_mean": "mean of the cell",
@@ -51,6 +52,8 @@ class Scores:
     n_layers: int
     modes: Sequence[str]
     by_name: dict[str, Score] = field(default_factory=dict)
+    resampled: str = "cells"
+    """What the intervals are over."""
 
     def layer(self, mode: str, readout: str, layer: int) -> Score:
         """A readout of one layer."""
@@ -61,18 +64,31 @@ class Scores:
         return min(BASELINES, key=lambda name: self.by_name[f"{mode}_{name}"].mse.value)
 
 
-def score(columns: Mapping[str, F64], modes: Sequence[str], n_layers: int, seed: int, resamples: int) -> Scores:
-    """Scores every predictor, all on the same bootstrap resamples of cells.
+def score(
+    columns: Mapping[str, F64],
+    modes: Sequence[str],
+    n_layers: int,
+    seed: int,
+    resamples: int,
+    groups: Sequence[str] | None = None,
+) -> Scores:
+    """Scores every predictor, all on the same bootstrap resamples of groups of cells.
 
     Args:
         columns: {name: (C, 5)} cell sums, see `metrics.regression.SUMS`.
+        groups: (C,) donor, slide or the like of each cell; None where cells stand for themselves.
         modes, n_layers: of the job.
         seed, resamples: of the bootstrap.
     """
     names = list(score_columns(modes, n_layers))
     per_cell = np.stack([_summands(columns[name]) for name in names], axis=1)
     cells = len(per_cell)
-    drawn = resampled_sums(per_cell.reshape(cells, -1), rng_for(seed, "bootstrap"), resamples)
+    sums = per_cell.reshape(cells, -1)
+    if groups is not None:
+        # Cells of one donor resemble each other: donors are drawn, whole.
+        codes = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
+        sums = group_sums(codes, int(codes.max()) + 1, sums)
+    drawn = resampled_sums(sums, rng_for(seed, "bootstrap"), resamples)
     # Row 0 holds the cells as they are, the others the resamples.
     totals = np.concatenate([per_cell.sum(axis=0)[None], drawn.reshape(resamples, *per_cell.shape[1:])])
     n, squared, absolute, pearson, spearman, has_pearson, has_spearman = np.moveaxis(totals, 2, 0)
@@ -82,7 +98,7 @@ def score(columns: Mapping[str, F64], modes: Sequence[str], n_layers: int, seed:
     for base in BASELINES:
         of_mode = [names.index(f"{name.partition('_')[0]}_{base}") for name in names]
         skills[base] = _estimates(1 - ratios(squared, squared[:, of_mode]))
-    scores = Scores(cells, n_layers, modes)
+    scores = Scores(cells, n_layers, modes, resampled="cells" if groups is None else f"{len(sums):,} groups of cells")
     for i, name in enumerate(names):
         count, cell_squared, cell_absolute, *_ = per_cell[:, i].T
         cell_mse, cell_mae = cell_squared / count, cell_absolute / count
@@ -190,7 +206,7 @@ def _tables(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) -> I
     yield Table(
         name=f"{mode}_summary",
         caption=f"{mode.capitalize()}: {what}. MSE in squared bins over {scores.cells:,} cells, 95 % intervals "
-        "over cells",
+        f"over {scores.resampled}",
         columns=["", "decoder", "calibrated", "ridge readout, or baseline", f"skill over {LABELS[base]}"],
         rows=compact,
         note=f"Skill = 1 - MSE / MSE of the strongest baseline. Best layer on the fitting cells - {chosen}.",
