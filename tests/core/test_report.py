@@ -53,6 +53,10 @@ def test_a_markdown_table_escapes_pipes_and_marks_numeric_columns():
         ([True, False, None], ["yes", "no", "\N{EN DASH}"]),
         ([math.nan, math.inf, 0.5], ["\N{EN DASH}", "\N{EN DASH}", "0.500"]),
         (["name\x1b[31m\n"], ["name [31m "]),
+        ([0.5, 0.0002, 0.0, -0.0002], ["0.500", "<0.001", "0.000", "-0.000"]),
+        ([12345.6, 0.2], ["12,346", "<1"]),
+        ([Estimate(value=0.5, low=0.0002, high=0.9)], ["0.500 [0.000, 0.900]"]),
+        ([Estimate(value=0.5, low=math.nan, high=0.9)], ["0.500 [\N{EN DASH}, 0.900]"]),
     ],
 )
 def test_cells_are_written_as_people_write_them(cells, texts):
@@ -88,6 +92,27 @@ def test_json_is_stable_complete_and_knows_no_nan():
 def test_json_is_read_back_as_the_same_report():
     one = report(numbers={"cells": 7, "skill": 0.5, "best": "layer 3"}, refused={"EMPTY": 2}, warnings=["small"])
     assert Report.from_json(one.to_json()) == one
+
+
+def test_a_headline_number_may_carry_its_interval():
+    one = report(numbers={"macro F1": Estimate(value=0.912, low=0.894, high=0.929), "cells": 7})
+    assert "macro F1  0.912 [0.894, 0.929]\ncells     7\n" in one.to_text()
+    assert json.loads(one.to_json())["numbers"] == {
+        "macro F1": {"value": 0.912, "low": 0.894, "high": 0.929},
+        "cells": 7,
+    }
+    assert Report.from_json(one.to_json()) == one
+
+
+def test_reports_of_before_figures_had_words_and_widths_are_still_read():
+    figure = {"name": "f", "caption": "c", "png": "plots/f.png", "csv": ""}
+    old = {"format": 1, "title": "t", "job": "j", "headline": "h", "figures": [figure]}
+    assert Report.from_json(json.dumps(old)).figures[0].alt == ""
+
+
+def test_a_summary_is_told_by_its_name():
+    assert Table(name="cell_type_summary", caption="c", columns=[], rows=[]).is_summary
+    assert not TABLE.is_summary
 
 
 def test_whole_numbers_stay_whole_and_yes_stays_yes():

@@ -238,7 +238,8 @@ def test_an_address_of_ray_is_understood_in_all_its_forms(tmp_path, closed):
     with silence() as port:
         for address, state in [
             ("", "ok"), ("local", "ok"), (f"127.0.0.1:{port}", "ok"), (f"ray://127.0.0.1:{port}", "ok"),
-            (f"http://127.0.0.1:{port}/", "warn"), ("10.0.0.5", "bad"), ("auto", "warn"),
+            (f"http://127.0.0.1:{port}/", "warn"), ("10.0.0.5", "bad"),
+            ("127.0.0.1:99999", "bad"), (f"{'a' * 70}:1", "bad"), ("auto", "warn"),
         ]:  # fmt: skip
             found = doctor_services.ray({"RAY_ADDRESS": address, "RAY_TMPDIR": str(tmp_path)})
             assert (address, found.state) == (address, state)
@@ -318,7 +319,9 @@ def test_a_tracking_server_is_asked_for_its_health(monkeypatch, closed):
         assert (look(f"http://127.0.0.1:{port}").state, "timed out" in doctor_services.mlflow().text) == ("warn", True)
         assert look(f"postgresql://bob:hunter22@127.0.0.1:{port}/db").state == "ok"
     assert look(f"postgresql+psycopg2://bob:hunter22@127.0.0.1:{closed}/db").state == "warn"
-    assert "hunter" not in doctor_services._server_of(doctor_services.urlsplit("postgresql://bob:hun:hunter22/db"))
+    for uri in ("postgresql://bob:hun:hunter22/db", "postgresql://bob:[hunter22@host/db"):
+        assert (look(uri).state, "cannot be understood" in doctor_services.mlflow().text) == ("warn", True)
+        assert "hunter22" not in doctor_services._database_server(uri)
 
 
 def test_a_database_is_tried_without_being_changed(monkeypatch, tmp_path):

@@ -87,7 +87,7 @@ def test_killed_and_continued_it_ends_as_if_undisturbed(cluster, cells, tmp_path
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     cluster.run("evaluate", *flags(cells, output="torn", **more), cwd=tmp_path)
     whole, torn = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("whole", "torn"))
     assert whole.equals(torn)

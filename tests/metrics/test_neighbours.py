@@ -53,6 +53,17 @@ def test_duplicates_are_at_distance_zero_and_never_push_a_cell_out_of_its_own_li
     np.testing.assert_array_equal(np.sort(found.indices[:, 1:], axis=1), found.indices[:, 1:])
 
 
+def test_near_duplicates_keep_their_distance():
+    # Twins a ten-thousandth apart: their squared distance is 1e-8 of the squared norms.
+    x = np.repeat(cells(40), 2, axis=0)
+    x[1::2] += np.float32(1e-4) * cells(40, seed=1)
+    found = neighbours(x, 5)
+    indices, distances = in_float64(x, 5)
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-6)
+    assert (found.distances[:, 1] > 0).all()
+
+
 def test_near_pairs_are_computed_anew_in_blocks_of_any_size(monkeypatch):
     x = np.repeat(cells(30), 3, axis=0)
     whole = neighbours(x, 8)
@@ -129,9 +140,10 @@ def test_the_graph_of_duplicates_joins_them_fully():
 def test_numba_keeps_the_threads_it_had():
     import numba
 
-    before = numba.get_num_threads()
+    most = numba.config.NUMBA_NUM_THREADS
+    numba.set_num_threads(most)
     connectivities(neighbours(cells(20), 5), 5)
-    assert numba.get_num_threads() == before
+    assert numba.get_num_threads() == most
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

@@ -1,7 +1,5 @@
 import base64
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -109,18 +107,43 @@ def test_nested_facts_become_dotted_names():
     ]
 
 
-def test_a_browser_shows_the_page_without_complaint(report, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    path = write_page(report, tmp_path)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += [
-        "--disable-background-networking",
-        "--disable-component-update",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    flags += ["--enable-logging=stderr", "--window-size=390,800", "--dump-dom"]
-    done = subprocess.run([browser, *flags, path.as_uri()], capture_output=True, text=True, check=True, timeout=60)
-    assert "CONSOLE" not in done.stderr
-    assert "Layer 0 beats layer 1." in done.stdout
+def test_an_interval_is_set_apart_from_its_value(report, tmp_path):
+    number = report.model_copy(update={"numbers": {"F1": Estimate(value=0.9, low=0.8, high=1.0)}})
+    text = render_page(number, tmp_path)
+    assert '<dd>0.900 <span class="interval">[0.800, 1.000]</span></dd>' in text
+    assert '<td class="right">0.500 <span class="interval">[0.400, 0.600]</span></td>' in text
+
+
+@pytest.mark.parametrize(("rows", "is_behind"), [(15, False), (16, True)])
+def test_a_long_table_waits_behind_its_caption(tmp_path, rows, is_behind):
+    table = Table(name="t", caption="All of them", columns=["n"], rows=[[n] for n in range(rows)], note="A note.")
+    page = read(render_page(Report(title="t", job="j", headline="h", tables=[table]), tmp_path))
+    assert ("details" in page.tags) == is_behind
+    assert (f"All of them {rows} rows" in " ".join(page.text.split())) == is_behind
+    assert "A note." in page.text
+
+
+def test_summaries_come_first_then_figures_then_tables_then_what_ran(report, tmp_path):
+    table = report.tables[0]
+    tables = [table.model_copy(update={"name": name, "caption": f"Table {name}"}) for name in ("all", "short_summary")]
+    figures = [report.figures[0].model_copy(update={"caption": f"Figure {number}."}) for number in (1, 2)]
+    page = read(render_page(report.model_copy(update={"tables": tables, "figures": figures}), tmp_path))
+    order = ["Layer 0 beats", "Figure 1.", "18,220", "Before you believe it", "Table short_summary", "Figure 2.",
+             "Table all", "What was refused", "EMPTY", "What ran"]  # fmt: skip
+    places = [page.text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_those_who_do_not_see_a_figure_are_told_its_numbers(report, tmp_path):
+    figure = report.figures[0]
+    assert figure.alt
+    assert f'alt="{figure.alt}"' in render_page(report, tmp_path)
+    without = report.model_copy(update={"figures": [figure.model_copy(update={"alt": "", "caption": "Only this."})]})
+    assert 'alt="Only this."' in render_page(without, tmp_path)
+
+
+def test_many_facts_wait_behind_the_name_of_their_section(report, tmp_path):
+    files = {f"{number}.h5ad": "abc" for number in range(40)}
+    page = read(render_page(report.model_copy(update={"provenance": {"data": {"files": files}}}), tmp_path))
+    assert "details" in page.tags
+    assert "data 40 entries" in " ".join(page.text.split())

@@ -172,6 +172,20 @@ def test_a_part_that_is_whole_and_yet_no_parquet_is_a_problem_of_the_environment
         stored.read("cls_l00")
 
 
+def test_bytes_that_read_well_but_are_not_those_committed_are_refused(output, tmp_path):
+    part = Path(output, "parts", "a.parquet")
+    table = pq.read_table(part)
+    digest, size = write_part(output, "a", replace_column(table, "cls_l12", -vectors("a", "cls_l12")))
+    manifest = Path(output, "manifest.jsonl")
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    lines[1]["bytes"] = size
+    assert lines[1]["sha256"] != digest
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for use in (open_embeddings, lambda place: export(place, str(tmp_path / "a.h5ad"))):
+        with pytest.raises(Refused, match=rf"CORRUPT_PART: parts/a\.parquet.*{digest} on disk"):
+            use(output)
+
+
 def test_parts_that_differ_are_refused(tmp_path):
     other = a_part("a").rename_columns([name.replace("l12", "l11") for name in a_part("a").column_names])
     with pytest.raises(Refused, match=r"MIXED_PARTS: part a .* other columns than b"):

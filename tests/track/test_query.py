@@ -73,12 +73,12 @@ def test_clauses_are_told_apart_outside_quotes_only():
 
 
 def test_what_mlflow_does_not_understand_is_refused_with_an_example(store):
-    with pytest.raises(Refused, match="BAD_QUERY.*metrics.cells > 1000"):
+    with pytest.raises(Refused, match=r"BAD_QUERY.*metrics.cells > 1000"):
         Tracked(store[1]).search("colour = 'red'")
 
 
 def test_an_experiment_that_is_not_there_is_refused_with_those_that_are(store):
-    with pytest.raises(Refused, match="NO_EXPERIMENT.*xfm/evaluate/lung"):
+    with pytest.raises(Refused, match=r"NO_EXPERIMENT.*xfm/evaluate/lung"):
         Tracked(store[1]).search("experiment = 'xfm/evaluate/pmbc'")
 
 

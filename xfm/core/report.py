@@ -164,7 +164,10 @@ def markdown_table(table: Table) -> str:
 
 
 def format_column(values: Sequence[Cell]) -> list[str]:
-    """Cells as text. Floats of one column share their decimals; a missing or non-finite number is a dash."""
+    """Cells as text. Floats of one column share their decimals; a missing or non-finite number is a dash.
+
+    A positive number below the last decimal is "<0.001", because a p-value is not 0.
+    """
     numbers = [n for value in values for n in _floats(value) if math.isfinite(n) and n != 0]
     top = max((abs(n) for n in numbers), default=1.0)
     # A column of tiny numbers (p-values, learning rates) reads better with exponents than with six zeros.
@@ -195,11 +198,14 @@ def _format_cell(value: Cell, spec: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Estimate):
-        estimate, low, high = (_format_cell(number, spec) for number in _floats(value))
+        estimate, low, high = (format(n, spec) if math.isfinite(n) else DASH for n in _floats(value))
         return f"{estimate} [{low}, {high}]"
     if isinstance(value, int):
         return f"{value:,}"
-    return format(value, spec) if isinstance(value, float) else printable(value)
+    if isinstance(value, str):
+        return printable(value)
+    text = format(value, spec)
+    return f"<{text[:-1]}1" if value > 0 and float(text.replace(",", "")) == 0 else text
 
 
 def _column(table: Table, index: int) -> list[str]:

@@ -18,6 +18,7 @@ from xfm.loops.scvi_baseline import check_available as check_scvi
 from xfm.loops.split import PARTS, same_vectors, split_cells
 from xfm.sources.stored import open_embeddings
 from xfm.sources.stored_columns import StoredEmbeddings
+from xfm.track.lineage import origin_of
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,6 @@ def plan_evaluation(config: Any) -> Evaluation:
         *combinations_of(pools, config.combinations, config.last_n, config.labels),
         *([Representation(MAJORITY, "baseline", "none", "", ())] if MAJORITY in config.baselines else []),
     )
-    origin = stored.origin() or {}
     recipe = {
         "job": "evaluate",
         "config": config.recipe(),
@@ -82,10 +82,7 @@ def plan_evaluation(config: Any) -> Evaluation:
         "job": "evaluate",
         "recipe": recipe,
         "settings": config.model_dump(mode="json"),
-        "origin": {
-            "weights": origin.get("recipe", {}).get("weights", {}),
-            "fingerprint": origin.get("fingerprint", ""),
-        },
+        "origin": origin_of(stored.origin() or {}),
         "versions": versions(),
     }
     return Evaluation(

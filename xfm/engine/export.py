@@ -90,7 +90,9 @@ def _obsm_name(column: str, run: dict[str, Any]) -> str:
     if not LAYER.fullmatch(column):
         return column
     try:
-        return f"X_{run['recipe']['config']['backbone']['kind']}_{column}"
+        backbone = run["recipe"]["config"]["backbone"]
+        untrained = "_random" if backbone.get("random_weights") is not None else ""
+        return f"X_{backbone['kind']}{untrained}_{column}"
     except (KeyError, TypeError) as problem:
         raise Refused("NOT_AN_OUTPUT", f"{RUN} names no backbone (recipe.config.backbone.kind)") from problem
 

@@ -53,7 +53,8 @@ def clustering_scores(
 ) -> dict[str, Noted]:
     """How well a representation groups cells of one label.
 
-    A cell without a label helps to build the graph and its clusters, and is left out of every score.
+    A cell without a label helps to build the graph and its clusters, and is left out of every score. NMI of labels by
+    chance is above 0, the more so the more clusters there are; ARI is corrected for that.
 
     Args:
         representation: (N, D).
@@ -74,7 +75,8 @@ def clustering_scores(
     codes, groups = labels[held], draws.codes[held]
     if is_constant(representation):
         one_cluster = _agreement(codes, np.zeros_like(codes), groups, draws.n_groups, CONSTANT)
-        return take(one_cluster | dict.fromkeys([SILHOUETTE, ASW, CONNECTIVITY], Measure(None, CONSTANT)), draws)
+        undefined = dict.fromkeys([SILHOUETTE, ASW, CONNECTIVITY], Measure(None, CONSTANT))
+        return take(one_cluster | undefined, draws)
     if clusterings is None:
         clusterings = leiden(connectivities(found), resolutions, seed)
     best = best_clustering(clusterings[:, held], codes)
@@ -102,8 +104,6 @@ def leiden(graph: csr_matrix, resolutions: Sequence[float] = RESOLUTIONS, seed: 
     """
     import igraph
 
-    if graph.nnz == 0:
-        return np.tile(np.arange(graph.shape[0], dtype=np.int32), (len(resolutions), 1))
     # Both directions of an edge are kept, as scanpy and scib-metrics do: another order of edges, other clusters.
     network = igraph.Graph.Weighted_Adjacency(graph, mode="directed")
     network.to_undirected(mode="each")
@@ -146,7 +146,7 @@ def in_largest_component(found: Neighbours, labels: Ints, k: int = IN_GRAPH) -> 
     """
     cells, used = len(labels), found.first(k).indices
     start = np.repeat(np.arange(cells), used.shape[1])
-    is_inside = (labels[start] == labels[used.ravel()]) & (labels[start] >= 0)
+    is_inside = labels[start] == labels[used.ravel()]
     ends = (start[is_inside], used.ravel()[is_inside])
     edges = csr_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(cells, cells))
     _, component = connected_components(edges, directed=True, connection="strong")

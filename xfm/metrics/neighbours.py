@@ -71,7 +71,8 @@ def neighbours(representation: Matrix, k: int = MOST) -> Neighbours:
     points = (representation - mean).astype(np.float32, copy=False)
     search = NearestNeighbors(n_neighbors=min(k, cells), algorithm="brute").fit(points)
     distances, indices = search.kneighbors(points)
-    _recompute_small(points, indices, distances)
+    norms = np.einsum("nd,nd->n", points, points, dtype=np.float64)
+    _recompute(representation, distances**2 <= CANCELLED * (norms[:, None] + norms[indices]), indices, distances)
     itself = np.arange(cells)
     # More duplicates than places push a cell out of its own list.
     lost = (indices != itself[:, None]).all(axis=1)
@@ -121,11 +122,12 @@ def connectivities(found: Neighbours, k: int = IN_GRAPH) -> csr_matrix:
     return csr_matrix(graph)
 
 
-def _recompute_small(points: F32, indices: NDArray[Any], distances: NDArray[np.float64]) -> None:
-    """Replaces (N, K) distances that are mostly rounding: 1e-7 instead of 0 would be UMAP's nearest neighbour."""
-    norms = np.einsum("nd,nd->n", points, points, dtype=np.float64)
-    rows, places = np.nonzero(distances**2 <= CANCELLED * (norms[:, None] + norms[indices]))
+def _recompute(
+    representation: Matrix, is_rounding: NDArray[np.bool_], indices: NDArray[Any], distances: NDArray[np.float64]
+) -> None:
+    """Replaces those (N, K) distances that are mostly rounding: 1e-7 instead of 0 would be UMAP's nearest neighbour."""
+    rows, places = np.nonzero(is_rounding)
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         row, place = rows[start : start + PAIRS_AT_ONCE], places[start : start + PAIRS_AT_ONCE]
-        apart = points[row].astype(np.float64) - points[indices[row, place]]
+        apart = representation[row].astype(np.float64) - representation[indices[row, place]]
         distances[row, place] = np.sqrt(np.einsum("pd,pd->p", apart, apart))

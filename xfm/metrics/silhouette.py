@@ -56,12 +56,9 @@ def _distance_sums(ordered: NDArray[np.floating[Any]], codes: Ints, n_classes: i
     for number, rows in enumerate(slices):
         a = ordered[rows] - mean  # float64, a block at a time
         for columns in slices[number:]:
-            is_diagonal = columns is rows
-            distances = _distances(a, a if is_diagonal else ordered[columns] - mean)
-            if is_diagonal:
-                np.fill_diagonal(distances, 0.0)
+            distances = _distances(a, a if columns is rows else ordered[columns] - mean)
             _add_by_class(sums[rows], distances, codes[columns])
-            if not is_diagonal:
+            if columns is not rows:
                 _add_by_class(sums[columns], distances.T, codes[rows])
     return sums
 

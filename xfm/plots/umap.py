@@ -75,19 +75,15 @@ def _checked(neighbours: Neighbours, cells: int, number: int) -> Neighbours:
     return indices[:, :number], distances[:, :number]
 
 
-def _layout(
-    x: Matrix,
-    neighbours: Neighbours,
-    seed: int,
-    n_neighbours: int,
-    min_dist: float,
-) -> F32:
+def _layout(x: Matrix, neighbours: Neighbours, seed: int, n_neighbours: int, min_dist: float) -> F32:
     with warnings.catch_warnings():
         # umap-learn looks for Keras when it is imported.
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
 
     indices, distances = neighbours
+    # A matrix product leaves a cell a little way from itself, and umap-learn measures from the nearest that is not 0.
+    distances = np.where(indices == np.arange(len(x))[:, None], 0.0, distances)
     random = np.random.RandomState(seed % 2**32)
     graph, _, _ = fuzzy_simplicial_set(
         x,

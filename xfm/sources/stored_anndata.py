@@ -109,17 +109,18 @@ def open_anndata(path: str) -> StoredAnnData:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """The root group of a .h5ad or a .zarr; what is wrong inside becomes a refusal."""
-    import h5py
-    import zarr
-
     if not Path(path).exists():
         raise Refused("NO_SUCH_FILE", f"there is nothing at {path}")
     try:
         if Path(path).is_dir():
+            import zarr
+
             file = zarr.open_group(path, mode="r")
             _check(file, path)
             yield file
         else:
+            import h5py
+
             with h5py.File(path, "r", locking=False) as file:
                 _check(file, path)
                 yield file

@@ -57,8 +57,8 @@ class StoredOutput(StoredEmbeddings):
                 there = missing("obs column", name, known) if known else f"no obs column {name!r}, nor any other"
                 raise Refused(
                     "NO_COLUMN",
-                    f"{self.place}: {there}. embed keeps the obs columns that --source.obs names: run it again with "
-                    f"--source.obs {','.join([*known, name])} into another --output",
+                    f"{self.place}: {there}. embed keeps the obs columns that --source.obs names; if the data have it, "
+                    f"run embed again with --source.obs {','.join([*known, name])} into another --output",
                 )
         return self._table(names)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from xfm.track.redact import redact_text
 
 SQLITE = "sqlite:///"
+DATABASES = ("postgresql", "mysql", "mssql")
 
 
 def tracking_uri(output: str) -> str:
@@ -30,6 +31,22 @@ def tracking_uri(output: str) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a `sqlite:///` URI, absolute; None for any other URI."""
     return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute() if uri.startswith(SQLITE) else None
+
+
+def connect_once(uri: str) -> None:
+    """Opens and closes a connection where the store is a database server, and raises what its driver raises.
+
+    MLflow itself would try ten times, for 100 s, before it says why.
+    """
+    if re.split(r"[+:]", uri, maxsplit=1)[0] not in DATABASES:
+        return
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from xfm.core.errors import Refused
+from xfm.plots.umap import umap_coordinates
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """120 cells of four types, far apart."""
+    rng = np.random.default_rng(3)
+    kinds = np.arange(120) % 4
+    return (8 * rng.normal(size=(4, 12))[kinds] + rng.normal(size=(120, 12))).astype(np.float32), kinds
+
+
+@pytest.fixture(scope="module")
+def layout(cells):
+    return umap_coordinates(cells[0], seed=5)
+
+
+def test_cells_of_a_type_stay_together_and_the_layout_is_the_same_each_time(cells, layout):
+    x, kinds = cells
+    assert layout.shape == (120, 2)
+    assert layout.dtype == np.float32
+    nearest = NearestNeighbors(n_neighbors=6).fit(layout).kneighbors(return_distance=False)
+    assert (kinds[nearest] == kinds[:, None]).all()
+    assert umap_coordinates(x, seed=5).tobytes() == layout.tobytes()
+    assert umap_coordinates(x, seed=6).tobytes() != layout.tobytes()
+
+
+def test_neighbours_that_are_at_hand_need_not_be_sought(cells, layout):
+    """scikit-learn's tree gives exact distances, 0 to the cell itself, and more neighbours than are used."""
+    distances, indices = NearestNeighbors(n_neighbors=30, algorithm="kd_tree").fit(cells[0]).kneighbors(cells[0])
+    given = umap_coordinates(cells[0], seed=5, neighbours=(indices, distances))
+    # Distances differ in their last digits and a layout follows them chaotically: neighbourhoods are compared.
+    sought, found = (
+        NearestNeighbors(n_neighbors=30).fit(xy).kneighbors(return_distance=False) for xy in (layout, given)
+    )
+    shared = [len(np.intersect1d(a, b)) for a, b in zip(sought, found, strict=True)]
+    assert np.mean(shared) > 25
+
+
+def test_neighbours_without_the_cell_itself_are_refused(cells):
+    distances, indices = NearestNeighbors(n_neighbors=15).fit(cells[0]).kneighbors()
+    with pytest.raises(ValueError, match="begin with the cell itself"):
+        umap_coordinates(cells[0], seed=0, neighbours=(indices, distances))
+    with pytest.raises(ValueError, match=r"\(120, K\) with K >= 15"):
+        umap_coordinates(cells[0], seed=0, neighbours=(indices[:, :9], distances[:, :9]))
+
+
+def test_the_graph_is_the_one_that_umap_learn_makes_of_the_same_cells(layout, monkeypatch):
+    import umap.umap_
+
+    # So wide and so far from the origin that a matrix product leaves some cells a little way from themselves.
+    x = np.random.default_rng(3).normal(size=(300, 64)).astype(np.float32) + 10
+    seen = []
+    make = umap.umap_.fuzzy_simplicial_set
+    monkeypatch.setattr(umap.umap_, "fuzzy_simplicial_set", lambda *a, **k: seen.append(make(*a, **k)) or seen[-1])
+    umap_coordinates(x, seed=5)
+    theirs = umap.umap_.UMAP(n_neighbors=15, random_state=5, n_jobs=1, transform_mode="graph").fit(x).graph_
+    # Squared lengths of 6,400 in single precision leave the distances, of about 9, three decimals.
+    assert abs(seen[0][0] - theirs).max() < 0.01
+
+
+def test_duplicates_and_cells_on_a_line_are_laid_out(cells):
+    few = np.repeat(cells[0][:4], 10, axis=0)
+    line = np.arange(20, dtype=np.float32)[:, None]
+    for x in (few, line):
+        assert np.isfinite(umap_coordinates(x, seed=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "code"),
+    [
+        (np.eye(15), "TOO_FEW_CELLS"),
+        (np.ones((50, 4)), "CONSTANT"),
+        (np.where(np.eye(50, 4), np.nan, 1.0), "NOT_FINITE"),
+    ],
+)
+def test_what_has_no_layout_is_refused_with_a_reason(x, code):
+    with pytest.raises(Refused) as caught:
+        umap_coordinates(x, seed=0)
+    assert caught.value.code == code
