@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import load_job
-from tests.loops.evaluate_cases import planted_layers
+from tests.loops.evaluation.evaluate_cases import planted_layers
 from xfm.core.errors import Refused
 from xfm.engine.evaluate_plan import describe, plan_evaluation
-from xfm.loops.judge import SCHEMA
+from xfm.loops.evaluation.judge import SCHEMA
 
 CELLS, BEST = 600, 3
 

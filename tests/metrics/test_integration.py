@@ -100,7 +100,7 @@ def test_pcr_comparison_is_that_of_scib_metrics(scib):
     assert scored(before, batch, before=after)["pcr_comparison"].value == 0
 
 
-def test_kbet_is_the_published_one_where_a_label_falls_into_pieces(scib, monkeypatch):
+def test_kbet_tests_large_pieces_of_a_label_and_rejects_a_label_in_small_ones(monkeypatch):
     x, batch = cells()
     x[LABELS == 0] += 60 * (np.arange(120) >= 60)[:, None]  # two pieces of 60, each large enough
     x[LABELS == 1] += 60 * (np.arange(120) // 12)[:, None]  # ten small ones: all cells are rejected

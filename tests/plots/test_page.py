@@ -123,6 +123,14 @@ def test_a_long_table_waits_behind_its_caption(tmp_path, rows, is_behind):
     assert "A note." in page.text
 
 
+def test_a_long_summary_is_open(tmp_path):
+    table = Table(name="a_summary", caption="c", columns=["n"], rows=[[n] for n in range(16)])
+    text = render_page(Report(title="t", job="j", headline="h", tables=[table]), tmp_path)
+    assert "<details open>" in text
+    other = table.model_copy(update={"name": "a"})
+    assert "<details>" in render_page(Report(title="t", job="j", headline="h", tables=[other]), tmp_path)
+
+
 def test_summaries_come_first_then_figures_then_tables_then_what_ran(report, tmp_path):
     table = report.tables[0]
     tables = [table.model_copy(update={"name": name, "caption": f"Table {name}"}) for name in ("all", "short_summary")]

@@ -17,10 +17,10 @@ from xfm.core.report import Figure, text_table
 from xfm.engine.gather import Gathered, gather
 from xfm.engine.job import is_local, versions
 from xfm.engine.session import OpenJob
-from xfm.loops.compare import Board, compare, is_lower_better
-from xfm.loops.compare_files import leaderboard_markdown, leaderboard_table
-from xfm.loops.compare_report import board_table, compare_report, runs_table, subject
-from xfm.loops.compare_run import Run
+from xfm.loops.comparison.boards import Board, compare, is_lower_better
+from xfm.loops.comparison.files import leaderboard_markdown, leaderboard_table
+from xfm.loops.comparison.report import board_table, compare_report, runs_table, subject
+from xfm.loops.comparison.run import Run
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.track.lineage import FEW_FILES
 

@@ -26,12 +26,12 @@ from xfm.engine.session import OpenJob
 from xfm.engine.stage import run_stage
 from xfm.engine.tables import run_tables
 from xfm.loops.embed import Embedder, KeepRows
-from xfm.loops.evaluate import Place, Work, draw_named, judge_named, place_of
-from xfm.loops.evaluate_baselines import EXPRESSION, Wanted, expression_table
-from xfm.loops.evaluate_figures import draw
-from xfm.loops.evaluate_report import evaluate_report
-from xfm.loops.representations import RANDOM, Representation, layers_of
-from xfm.loops.verdict import Scores, judge_label
+from xfm.loops.evaluation.baselines import EXPRESSION, Wanted, expression_table
+from xfm.loops.evaluation.figures import draw
+from xfm.loops.evaluation.report import evaluate_report
+from xfm.loops.evaluation.representations import RANDOM, Representation, layers_of
+from xfm.loops.evaluation.verdict import Scores, judge_label
+from xfm.loops.evaluation.work import Place, Work, draw_named, judge_named, place_of
 from xfm.models.reductions import Pool
 from xfm.sources.stored import open_embeddings
 
@@ -80,7 +80,7 @@ def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refus
     verdicts = [verdict for verdict in found if verdict is not None]
     refused = Counter(refusal.code for refusal in refusals)
     if not verdicts:
-        from xfm.loops.evaluate_report import nothing_judged
+        from xfm.loops.evaluation.report import nothing_judged
 
         return job.finish(nothing_judged(plan.run, refused), rows=0)
     _publish_scores(job, parts)

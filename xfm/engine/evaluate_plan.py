@@ -12,10 +12,10 @@ from xfm.core.errors import Refused
 from xfm.core.source import Source
 from xfm.engine.job import versions
 from xfm.engine.origin import backbone_of, source_of
-from xfm.loops.judged import Judged, labels_of, sample_rows, times_of
-from xfm.loops.representations import MAJORITY, Representation, combinations_of, layers_of
-from xfm.loops.scvi_baseline import check_available as check_scvi
-from xfm.loops.split import PARTS, same_vectors, split_cells
+from xfm.loops.evaluation.judged import Judged, labels_of, sample_rows, times_of
+from xfm.loops.evaluation.representations import MAJORITY, Representation, combinations_of, layers_of
+from xfm.loops.evaluation.scvi_baseline import check_available as check_scvi
+from xfm.loops.evaluation.split import PARTS, same_vectors, split_cells
 from xfm.sources.stored import open_embeddings
 from xfm.sources.stored_columns import StoredEmbeddings
 from xfm.track.lineage import origin_of

@@ -18,7 +18,7 @@ from xfm.core.storage import Storage, open_storage
 from xfm.engine.job import is_local, scratch_path
 from xfm.engine.same_run import earlier_run
 from xfm.engine.session import SPOOL
-from xfm.loops.compare_run import (
+from xfm.loops.comparison.run import (
     Run,
     RunRefused,
     Score,

@@ -9,7 +9,7 @@ from typing import Any
 from xfm.core.report import Cell, Estimate, Figure, Report, format_column, is_number
 
 TEMPLATE = "report.html.j2"
-LONG = 15  # rows; a longer table waits behind its caption
+LONG = 15  # rows; a longer table waits behind its caption, a longer summary can be closed
 MANY = 24  # facts; more wait behind the name of their section
 SCALE = 0.8  # CSS pixels a pixel: what is drawn at 150 dots an inch is shown at 120
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,15 +33,15 @@ def render_page(report: Report, output: Path) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("xfm.plots").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    tables = [(table.is_summary, _table(report, index)) for index, table in enumerate(report.tables)]
+    tables = [_table(report, index) for index in range(len(report.tables))]
     figures = [_figure(figure, output) for figure in report.figures]
     return template.render(
         report=report,
         numbers=[(name, *_split(value, format_column([value])[0])) for name, value in report.numbers.items()],
         hero=figures[:1],
-        summaries=[table for is_summary, table in tables if is_summary],
+        summaries=[table for table in tables if table["is_summary"]],
         figures=figures[1:],
-        tables=[table for is_summary, table in tables if not is_summary],
+        tables=[table for table in tables if not table["is_summary"]],
         provenance=[(part, flat(value)) for part, value in report.provenance.items()],
         many=MANY,
         refused=[(code, f"{count:,}") for code, count in sorted(report.refused.items())],
@@ -67,8 +67,8 @@ def _table(report: Report, index: int) -> dict[str, Any]:
         for number, row in enumerate(table.rows)
     ]
     heads = [(name, bool(rows) and all(row[column][2] for row in rows)) for column, name in enumerate(table.columns)]
-    what = {"id": index + 1, "caption": table.caption, "note": table.note, "best": table.best}
-    return what | {"heads": heads, "rows": rows, "is_long": len(rows) > LONG}
+    what = {"id": index + 1, "caption": table.caption, "note": table.note, "best": table.best, "heads": heads}
+    return what | {"rows": rows, "is_long": len(rows) > LONG, "is_summary": table.is_summary}
 
 
 def _split(cell: Cell, text: str) -> tuple[str, str]:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
-from xfm.loops.compare_row import Against, Column, Row, rows_of
-from xfm.loops.compare_run import PRIMARY, REPORTED, Metric, Run, Score
+from xfm.loops.comparison.row import Against, Column, Row, rows_of
+from xfm.loops.comparison.run import PRIMARY, REPORTED, Metric, Run, Score
 from xfm.metrics.paired import bootstrap_difference, holm
 
 SHOWN = ("test", "all", REPORTED)  # which cells a column shows; validation cells only rank

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from xfm.core.errors import Refused
 from xfm.core.schema import DEPTH, ROW_ID
 from xfm.core.source import Source
-from xfm.loops.expression import expression_baselines
-from xfm.loops.judged import Judged
-from xfm.loops.split import TRAIN
+from xfm.loops.evaluation.expression import expression_baselines
+from xfm.loops.evaluation.judged import Judged
+from xfm.loops.evaluation.split import TRAIN
 
 HVG, PCA, SCVI = EXPRESSION = ("hvg", "pca", "scvi")
 
@@ -49,7 +49,7 @@ def expression_table(wanted: Wanted, _key: str) -> pa.Table:
     if PCA in wanted.names:
         columns[PCA] = _vectors(found.pca)
     if SCVI in wanted.names:
-        from xfm.loops.scvi_baseline import scvi_baseline
+        from xfm.loops.evaluation.scvi_baseline import scvi_baseline
 
         if found.counts is None:
             raise Refused(

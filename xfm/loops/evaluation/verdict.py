@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
-from xfm.loops.judged import Judged, Labels
-from xfm.loops.representations import MAJORITY, RANDOM, Representation
-from xfm.loops.split import TEST
+from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.representations import MAJORITY, RANDOM, Representation
+from xfm.loops.evaluation.split import TEST
 from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
 
 PRIMARY = "f1"

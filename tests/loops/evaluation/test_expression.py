@@ -9,9 +9,9 @@ import scanpy
 import scipy.sparse
 
 from xfm.core.errors import Refused
-from xfm.loops.expression import expression_baselines
-from xfm.loops.expression_matrix import read_expression
-from xfm.loops.gene_axis import common_genes
+from xfm.loops.evaluation.expression import expression_baselines
+from xfm.loops.evaluation.expression_matrix import read_expression
+from xfm.loops.evaluation.gene_axis import common_genes
 from xfm.sources.h5ad import H5ad
 from xfm.sources.pbmc import pbmc_counts
 

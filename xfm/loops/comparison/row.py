@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xfm.loops.compare_pick import Pick, picks
-from xfm.loops.compare_run import REPORTED, Metric, Run, Score
+from xfm.loops.comparison.pick import Pick, picks
+from xfm.loops.comparison.run import REPORTED, Metric, Run, Score
 from xfm.metrics.regression import percentile_interval
 
 

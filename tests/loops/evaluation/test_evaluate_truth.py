@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.loops.evaluate_cases import judge_layers, judged_cells, planted_layers
-from xfm.loops.evaluate_words import headline
-from xfm.loops.probe import standardised
-from xfm.loops.split import TEST, TRAIN
-from xfm.loops.verdict import LAST
+from tests.loops.evaluation.evaluate_cases import judge_layers, judged_cells, planted_layers
+from xfm.loops.evaluation.probe import standardised
+from xfm.loops.evaluation.split import TEST, TRAIN
+from xfm.loops.evaluation.verdict import LAST
+from xfm.loops.evaluation.words import headline
 
 
 def balanced(cells=1200, classes=4, seed=0):

@@ -8,10 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.schema import ROW_ID
-from xfm.loops.judge import Score, judge, table_of
-from xfm.loops.judged import Judged
-from xfm.loops.representations import F32, Read, Representation, load
-from xfm.loops.scalar_mix import Mix, mix_layers
+from xfm.loops.evaluation.judge import Score, judge, table_of
+from xfm.loops.evaluation.judged import Judged
+from xfm.loops.evaluation.representations import F32, Read, Representation, load
+from xfm.loops.evaluation.scalar_mix import Mix, mix_layers
 from xfm.sources.stored_columns import StoredEmbeddings
 
 

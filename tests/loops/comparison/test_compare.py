@@ -7,10 +7,10 @@ from tests.evaluate_outputs import score, spread, write_evaluate, write_reported
 from xfm.core.errors import Refused
 from xfm.core.storage import open_storage
 from xfm.engine.gather import read_run
-from xfm.loops.compare import compare, is_lower_better
-from xfm.loops.compare_files import leaderboard_markdown, leaderboard_table
-from xfm.loops.compare_report import compare_report
-from xfm.loops.compare_run import Metric, RunRefused, data_digest, family_of, read_scores
+from xfm.loops.comparison.boards import compare, is_lower_better
+from xfm.loops.comparison.files import leaderboard_markdown, leaderboard_table
+from xfm.loops.comparison.report import compare_report
+from xfm.loops.comparison.run import Metric, RunRefused, data_digest, family_of, read_scores
 
 SHIFT = spread(0.0, seed=7)  # resamples of groups, the same for every representation
 

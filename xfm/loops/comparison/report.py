@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from xfm.core.ledger import Refusal
 from xfm.core.report import DASH, Cell, Estimate, Report, Table
-from xfm.loops.compare import Board, is_lower_better
-from xfm.loops.compare_row import Against, Column, Measure, Row
-from xfm.loops.compare_run import REPORTED, Run
+from xfm.loops.comparison.boards import Board, is_lower_better
+from xfm.loops.comparison.row import Against, Column, Measure, Row
+from xfm.loops.comparison.run import REPORTED, Run
 
 ALPHA = 0.05
 SHORT, FINGERPRINT = 8, 12  # characters of a digest, of a fingerprint

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.report import Figure
-from xfm.loops.evaluate_report import confusion
-from xfm.loops.evaluate_words import RIVALS, name_of
-from xfm.loops.judged import Judged, Labels
-from xfm.loops.representations import RANDOM, Representation
-from xfm.loops.split import TEST
-from xfm.loops.verdict import LAST, Scores, Verdict
+from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.report import confusion
+from xfm.loops.evaluation.representations import RANDOM, Representation
+from xfm.loops.evaluation.split import TEST
+from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
+from xfm.loops.evaluation.words import RIVALS, name_of
 from xfm.metrics.classification import bootstrap_class_f1
 from xfm.metrics.resampling import GroupDraws, estimate
 from xfm.plots.bars import Bars, draw_bars

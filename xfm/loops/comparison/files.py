@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from xfm.core.report import Report, markdown_table
-from xfm.loops.compare import Board
-from xfm.loops.compare_report import runs_table
-from xfm.loops.compare_run import Run
+from xfm.loops.comparison.boards import Board
+from xfm.loops.comparison.report import runs_table
+from xfm.loops.comparison.run import Run
 
 # One line for each (row of a leaderboard, metric).
 SCHEMA = pa.schema(

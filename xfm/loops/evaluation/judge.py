@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.loops.judged import Judged, Labels
-from xfm.loops.probe import Prediction, largest_class, linear_probe, nearest_neighbours
-from xfm.loops.representations import Representation
-from xfm.loops.split import TEST, VALIDATION, Split
+from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.probe import Prediction, largest_class, linear_probe, nearest_neighbours
+from xfm.loops.evaluation.representations import Representation
+from xfm.loops.evaluation.split import TEST, VALIDATION, Split
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.resampling import GroupDraws, Resampled, estimate
 
@@ -87,7 +87,7 @@ def judge(vectors: F32 | None, judged: Judged, tasks: Sequence[str], labels: Seq
     if vectors is None:
         return
     if {"clustering", "integration", "trajectory"} & set(tasks):
-        from xfm.loops.judge_graph import judge_graph
+        from xfm.loops.evaluation.judge_graph import judge_graph
 
         yield from judge_graph(vectors, judged, tasks, labels)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.loops.evaluate_cases import judged_cells
-from xfm.loops.judge import judge
-from xfm.loops.judged import Labels
+from tests.loops.evaluation.evaluate_cases import judged_cells
+from xfm.loops.evaluation.judge import judge
+from xfm.loops.evaluation.judged import Labels
 
 
 def scores_of(vectors, judged, *tasks):

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from xfm.core.report import Estimate, Report, Table
-from xfm.loops.evaluate_words import RIVALS, headline, name_of, verdict_word
-from xfm.loops.judged import Judged, Labels
-from xfm.loops.representations import RANDOM, Representation
-from xfm.loops.split import PARTS, TEST, TRAIN
-from xfm.loops.verdict import LAST, Scores, Verdict
+from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.representations import RANDOM, Representation
+from xfm.loops.evaluation.split import PARTS, TEST, TRAIN
+from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
+from xfm.loops.evaluation.words import RIVALS, headline, name_of, verdict_word
 from xfm.metrics.classification import confusion_of, per_class
 
 FEW_GROUPS = 10

@@ -1,7 +1,7 @@
 import numpy as np
 
-from xfm.loops.scalar_mix import mix_layers
-from xfm.loops.split import TEST, TRAIN, VALIDATION
+from xfm.loops.evaluation.scalar_mix import mix_layers
+from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
 
 
 def planted(cells=600, dim=12, telling=2, seed=0):

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from xfm.loops.representations import MAJORITY, RANDOM, Representation
-from xfm.loops.verdict import ALPHA, LAST, Duel, Scores, Verdict
+from xfm.loops.evaluation.representations import MAJORITY, RANDOM, Representation
+from xfm.loops.evaluation.verdict import ALPHA, LAST, Duel, Scores, Verdict
 
 RIVALS = {
     LAST: "the last layer",

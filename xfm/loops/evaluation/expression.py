@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.source import Source
-from xfm.loops.expression_matrix import Measured, read_expression
+from xfm.loops.evaluation.expression_matrix import Measured, read_expression
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from xfm.loops.judge import judge, table_of
-from xfm.loops.judged import Judged, Labels
-from xfm.loops.representations import MAJORITY, Representation, layers_of
-from xfm.loops.split import split_cells
-from xfm.loops.verdict import Scores, judge_label
+from xfm.loops.evaluation.judge import judge, table_of
+from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.representations import MAJORITY, Representation, layers_of
+from xfm.loops.evaluation.split import split_cells
+from xfm.loops.evaluation.verdict import Scores, judge_label
 
 
 def planted_layers(codes, n_layers=6, best=3, dim=16, strength=2.2, seed=0):

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
-from xfm.loops.probe import standardised
-from xfm.loops.representations import Read
-from xfm.loops.split import TEST, TRAIN, VALIDATION
+from xfm.loops.evaluation.probe import standardised
+from xfm.loops.evaluation.representations import Read
+from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xfm.loops.split import TEST, TRAIN, VALIDATION
+from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
 from xfm.metrics.classification import confusion_of, majority, scores
 from xfm.metrics.neighbours import is_constant
 

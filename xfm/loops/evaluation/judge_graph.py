@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from xfm.loops.judge import Score
-from xfm.loops.judged import Judged, Labels
+from xfm.loops.evaluation.judge import Score
+from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.metrics.clustering import ARI, NMI, clustering_scores, leiden
 from xfm.metrics.integration import ENTROPY_NEIGHBOURS, integration_scores
 from xfm.metrics.neighbours import IN_GRAPH, Neighbours, connectivities, is_constant, neighbours

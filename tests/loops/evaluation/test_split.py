@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xfm.core.errors import Refused
-from xfm.loops.split import TEST, TRAIN, VALIDATION, same_vectors, split_cells
+from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION, same_vectors, split_cells
 
 
 def own(cells):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xfm.core.schema import layer_column
-from xfm.loops.compare_run import PRIMARY, REPORTED, Metric, Run, Score
+from xfm.loops.comparison.run import PRIMARY, REPORTED, Metric, Run, Score
 
 CHOOSES = Metric("probe", PRIMARY["probe"])
 

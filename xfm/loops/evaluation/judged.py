@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.random import key64
-from xfm.loops.split import Split
+from xfm.loops.evaluation.split import Split
 
 MISSING = -1
 # Words that stand for "not known" in public data sets (CELLxGENE schema 7: "unknown", "na").

@@ -9,7 +9,7 @@ import scipy.sparse
 import torch
 
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.loops.scvi_baseline import check_available, scvi_baseline
+from xfm.loops.evaluation.scvi_baseline import check_available, scvi_baseline
 from xfm.sources.pbmc import pbmc_counts
 
 
