@@ -83,7 +83,7 @@ def _layout(x: Matrix, neighbours: Neighbours, seed: int, n_neighbours: int, min
 
     indices, distances = neighbours
     # A matrix product leaves a cell a little way from itself, and umap-learn measures from the nearest that is not 0.
-    _ = np.where(indices == np.arange(len(x))[:, None], 0.0, distances)
+    distances = np.where(indices == np.arange(len(x))[:, None], 0.0, distances)
     random = np.random.RandomState(seed % 2**32)
     graph, _, _ = fuzzy_simplicial_set(
         x,

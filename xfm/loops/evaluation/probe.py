@@ -83,7 +83,7 @@ def linear_probe(vectors: F32, codes: I32, parts: NDArray[np.int8], n_classes: i
     best: tuple[float, Prediction] | None = None
     for scaling, scale in SCALINGS.items():
         features = scale(vectors, parts)
-        model = LogisticRegression(max_iter=MAX_ITER, warm_start=True, tol=1e-3)
+        model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)
         for cost in COSTS:  # rising, so that each fit starts near its end
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # said in the note instead

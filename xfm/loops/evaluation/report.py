@@ -284,7 +284,8 @@ def _integration(scores: Scores) -> Table | None:
     found = _all_metrics(scores, "integration")
     return found and _metrics_table(
         scores, "integration", "integration", found[0], found[1], f"How well batches of {found[0]} are mixed",
-        "All cells. As scib-metrics computes them, 1 is best; of pcr, the variance that batch explains, 0 is best.",
+        "All cells. As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, "
+        "the variance that batch explains, 0 is best.",
     )  # fmt: skip
 
 
