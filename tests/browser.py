@@ -38,7 +38,7 @@ class Page:
         dom: the document as HTML, after scripts ran.
         text: what a reader sees of it.
         console: `level: text (where)` of everything on the console: scripts, failed loads, uncaught exceptions.
-        requests: every address asked for, `data:` ones left out.
+        requests: every address asked for; `data:` and `blob:` are no addresses.
         answer: value of the expression `ask`.
     """
 
@@ -176,12 +176,12 @@ class _Browser:
             self.console.append(f"{what['type']}: {words} ({frames[0]['url'] if frames else ''})")
         elif event == "Runtime.exceptionThrown":
             thrown = what["exceptionDetails"]
-            words = thrown.get("exception", {}).get("description", thrown["text"])
+            words = thrown.get("exception", {}).get("description") or thrown["text"]
             self.console.append(f"error: uncaught {words} ({thrown.get('url', '')})")
         elif event == "Log.entryAdded":
             entry = what["entry"]
             self.console.append(f"{entry['level']}: {entry['text']} ({entry.get('url', '')})")
-        elif LOADS.get(event) == 1 and not what["request"]["url"].startswith("data:"):
+        elif LOADS.get(event) == 1 and not what["request"]["url"].startswith(("data:", "blob:")):
             self.requests.append(what["request"]["url"])
             if what["loaderId"]:  # empty for a shared worker: the worker, not the page, hears that its script came
                 self._loading.add(what["requestId"])

@@ -1,5 +1,6 @@
 """The demo, shortened: pretrain, embed and layerwise on real cells, one after the other, as `make demo` runs them."""
 
+import hashlib
 import json
 
 import anndata
@@ -9,6 +10,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from xfm.__main__ import main as xfm
+from xfm.engine.session import SPOOL
+from xfm.track.query import tracked_as
 
 pytestmark = pytest.mark.demo
 
@@ -53,15 +56,32 @@ def test_mlflow_has_a_run_for_each_job_and_a_curve_over_layers(demo):
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{REPOSITORY / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("xfm").experiment_id])
-    by_name = {run.info.run_name: run for run in runs}
-    assert {"pretrain pretrain", "embed embed", "layerwise layerwise", "masked", "visible"} <= set(by_name)
-    assert all(run.info.status == "FINISHED" for run in by_name.values())
-    parent = by_name["layerwise layerwise"].info.run_id
-    assert by_name["masked"].data.tags["mlflow.parentRunId"] == parent
-    assert [m.step for m in client.get_metric_history(parent, "masked_ridge_mse")] == [0, 1, 2, 3, 4]
-    assert by_name["embed embed"].data.metrics["rows"] == 271
-    assert {"report.html", "report.json", "run.json", "plots"} <= {f.path for f in client.list_artifacts(parent)}
+    runs = {job: client.get_run(tracked_as(demo / job / SPOOL)) for job in ("pretrain", "embed", "layerwise")}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for job, run in runs.items():
+        assert client.get_experiment(run.info.experiment_id).name == f"xfm/{job}/pbmc"
+        model = "pretrain" if job == "pretrain" else "scgpt"
+        assert run.info.run_name.startswith(f"{model}-{run.data.tags['xfm.fingerprint'][:8]}-")
+    parent = runs["layerwise"].info
+    children = client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+    assert {child.info.run_name for child in children} == {"masked", "visible"}
+    curve = client.get_metric_history(parent.run_id, "masked/ridge_mse")
+    assert [point.step for point in curve] == [0, 1, 2, 3, 4]
+    assert runs["embed"].data.metrics["rows"] == 271
+    assert {"report.html", "report.json", "run.json", "plots"} <= {f.path for f in client.list_artifacts(parent.run_id)}
+
+
+def test_the_checkpoint_is_registered_and_the_later_jobs_say_that_they_read_it(demo):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{REPOSITORY / 'mlflow.db'}")
+    weights = hashlib.sha256((demo / "pretrain" / "checkpoint" / "model.safetensors").read_bytes()).hexdigest()
+    made_by = tracked_as(demo / "pretrain" / SPOOL)
+    (version,) = client.search_model_versions(f"name = 'scgpt-pbmc' and run_id = '{made_by}'")
+    assert version.tags["xfm.weights"] == weights
+    assert version.tags["xfm.data"] == client.get_run(made_by).data.tags["xfm.data"]
+    for job in ("embed", "layerwise"):
+        assert client.get_run(tracked_as(demo / job / SPOOL)).data.tags["xfm.weights"] == weights
 
 
 def test_an_output_becomes_one_anndata(demo, capsys, tmp_path):

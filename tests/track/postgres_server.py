@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from mlflow_server import free_port
+
+from tests.track.mlflow_server import free_port
 
 UNPRIVILEGED = ("postgres", "nobody")  # root may not run it: one of these does
 

@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from mlflow_server import running
 
+from tests.track.mlflow_server import running
 from xfm.__main__ import main as xfm
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from postgres_server import running
 
+from tests.track.postgres_server import running
 from xfm.__main__ import main as xfm
 from xfm.engine.session import SPOOL
 from xfm.track.redact import HIDDEN

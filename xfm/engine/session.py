@@ -10,7 +10,7 @@ from typing import Any
 
 from xfm.core import errors
 from xfm.core.ledger import Refusal
-from xfm.core.report import Figure, Report, format_column, printable
+from xfm.core.report import Estimate, Figure, Report, format_column, printable
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated, is_local, say, scratch_path
 from xfm.engine.output import Output
@@ -98,7 +98,8 @@ class OpenJob:
             # Last of all: its presence means success.
             self._publish("report.json", report.to_json().encode(), folder)
         self.tracker.artifact(self.output.local_copy("run.json", folder))
-        numbers = {name: value for name, value in report.numbers.items() if isinstance(value, int | float)}
+        plain = {name: n.value if isinstance(n, Estimate) else n for name, n in report.numbers.items()}
+        numbers = {name: value for name, value in plain.items() if isinstance(value, int | float)}
         self.tracker.metrics({name.replace(",", "").replace(" ", "_"): float(value) for name, value in numbers.items()})
         self.tracker.tags({"mlflow.note.content": _description(report)})
         for made in self._checkpoints:  # last, since they are large
@@ -160,7 +161,7 @@ def open_job(config: JobConfig, run: Mapping[str, Any], *, joint: bool = False) 
 
 def _on_a_terminal(report: Report) -> Report:
     """Without the long tables and the figures' captions, where there are summaries: they are on the page."""
-    short = [table for table in report.tables if table.name.endswith("summary")]
+    short = [table for table in report.tables if table.is_summary]
     return report.model_copy(update={"tables": short, "figures": []}) if short else report
 
 

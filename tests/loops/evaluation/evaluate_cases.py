@@ -21,11 +21,11 @@ def planted_layers(codes, n_layers=6, best=3, dim=16, strength=2.2, seed=0):
     return layers
 
 
-def judged_cells(codes, groups=None, seed=0, resamples=400, copies=None, **more):
+def judged_cells(codes, groups=None, seed=0, resamples=400, copies=None, name="type", **more):
     row_ids = tuple(f"cell{i}" for i in range(len(codes)))
     keys = row_ids if groups is None else [f"group{g}" for g in groups]
     split = split_cells(keys, np.arange(len(codes)) if copies is None else copies, seed, 0.2, 0.3)
-    label = Labels("type", np.asarray(codes, np.int32), tuple(f"t{i}" for i in range(int(max(codes)) + 1)))
+    label = Labels(name, np.asarray(codes, np.int32), tuple(f"t{i}" for i in range(int(max(codes)) + 1)))
     return Judged(
         rows=np.arange(len(codes)),
         row_ids=row_ids,

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.loops.evaluation.evaluate_cases import judge_layers, judged_cells, planted_layers
+from xfm.loops.evaluation.figures import draw
 from xfm.loops.evaluation.probe import standardised
+from xfm.loops.evaluation.report import evaluate_report
 from xfm.loops.evaluation.split import TEST, TRAIN
 from xfm.loops.evaluation.verdict import LAST
 from xfm.loops.evaluation.words import headline
@@ -131,3 +133,26 @@ def test_a_constant_layer_tells_the_largest_class_and_nothing_fails():
         assert constant.value == scores.get("majority", "probe", "type", "accuracy", "test").value
         assert "constant" in constant.note
     assert verdict.chosen.layer == 1
+
+
+def test_the_report_names_its_choice_and_its_tables_whatever_the_label_is_called(tmp_path):
+    codes = balanced(400)
+    judged = judged_cells(codes, name="cell/type ü")
+    scores, verdict = judge_layers(planted_layers(codes), judged)
+    run = {"recipe": {"data": {}, "cells": "0"}, "versions": {}}
+    report = evaluate_report(run, judged, scores, [verdict], ["a warning"], {})
+    assert report.provenance["choice"]["cell/type ü"]["representation"] == verdict.chosen.name
+    assert all("/" not in table.name for table in report.tables)
+    summary = next(table for table in report.tables if table.is_summary)
+    assert summary.rows[summary.best][0] == f"layer {verdict.chosen.layer} (mean)"
+    own = scores.probe(verdict.chosen.name, judged.labels[0].name, "test")
+    assert report.numbers["cell/type ü macro F1, chosen layer"] == own.estimate
+    assert "a warning" in report.to_text()
+    figures = draw(scores, judged, [verdict], {}, tmp_path)
+    assert all((tmp_path / figure.png).stat().st_size > 5000 for figure in figures)
+    assert figures[0].csv.startswith("plots/cell_type_")
+    confusion = next(figure for figure in figures if "confusion" in figure.name)
+    total = sum(
+        int(cell) for line in (tmp_path / confusion.csv).read_text().splitlines()[1:] for cell in line.split(",")[1:]
+    )
+    assert total == own.cells

@@ -12,7 +12,7 @@ from xfm.loops.evaluation.report import confusion
 from xfm.loops.evaluation.representations import RANDOM, Representation
 from xfm.loops.evaluation.split import TEST
 from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
-from xfm.loops.evaluation.words import RIVALS, name_of
+from xfm.loops.evaluation.words import RIVALS, file_name, name_of
 from xfm.metrics.classification import bootstrap_class_f1
 from xfm.metrics.resampling import GroupDraws, estimate
 from xfm.plots.bars import Bars, draw_bars
@@ -47,7 +47,8 @@ def draw(
         figures.append(_bars(scores, judged, label, verdict, folder))
         figures.append(
             draw_confusion(
-                folder, f"{label.name}_confusion", confusion(scores, judged, label, verdict.chosen.name), label.classes,
+                folder, f"{file_name(label.name)}_confusion",
+                confusion(scores, judged, label, verdict.chosen.name), label.classes,
                 caption=f"Where the probe of {name_of(verdict.chosen)} mistakes one {label.name} for another.",
             )
         )  # fmt: skip
@@ -69,7 +70,7 @@ def _curves(scores: Scores, label: Labels, verdict: Verdict, folder: Path) -> li
                 marks.append(Mark(str(verdict.last.pool), verdict.last.layer, "last layer"))
         figures.append(
             draw_layer_curve(
-                folder, f"{label.name}_{short}", series,
+                folder, f"{file_name(label.name)}_{short}", series,
                 _baselines(scores, verdict, task, label.name, METRICS[short], split),
                 metric=metric, higher_is_better=True, title=title.format(label=label.name), marks=marks,
                 caption=f"{metric} for {label.name} at every layer, with 95 % intervals over groups of cells; "
@@ -156,7 +157,8 @@ def _bars(scores: Scores, judged: Judged, label: Labels, verdict: Verdict, folde
         value, low, high = (list(column) for column in zip(*(ends[number] for number in shown), strict=True))
         bars.append(Bars(words, value, low, high))
     return draw_bars(
-        folder, f"{label.name}_classes", [label.classes[number] for number in shown], support[shown].tolist(), bars,
+        folder, f"{file_name(label.name)}_classes",
+        [label.classes[number] for number in shown], support[shown].tolist(), bars,
         metric="F1", caption=f"F1 of each {label.name} on test cells, with 95 % intervals over groups.",
         title=f"Which {label.name} is told, and by what",
     )  # fmt: skip

@@ -10,7 +10,7 @@ from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.loops.evaluation.representations import RANDOM, Representation
 from xfm.loops.evaluation.split import PARTS, TEST, TRAIN
 from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
-from xfm.loops.evaluation.words import RIVALS, headline, name_of, verdict_word
+from xfm.loops.evaluation.words import RIVALS, file_name, headline, name_of, verdict_word
 from xfm.metrics.classification import confusion_of, per_class
 
 FEW_GROUPS = 10
@@ -95,11 +95,11 @@ def nothing_judged(run: Mapping[str, Any], refused: Mapping[str, int]) -> Report
     )
 
 
-def _value(scores: Scores, representation: Representation, verdict: Verdict) -> float:
+def _value(scores: Scores, representation: Representation, verdict: Verdict) -> Estimate | float:
     row = scores.probe(representation.name, verdict.label, "test")
     assert row is not None
-    assert row.value is not None
-    return row.value
+    assert row.estimate is not None
+    return row.estimate
 
 
 def _label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Iterator[Table]:
@@ -109,7 +109,7 @@ def _label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdic
     yield _classes(scores, judged, label, verdict)
     yield from _more_probes(scores, label)
     clustering = _metrics_table(
-        scores, f"{label.name}_clustering", "clustering", label.name, CLUSTERING,
+        scores, f"{file_name(label.name)}_clustering", "clustering", label.name, CLUSTERING,
         f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} cells",
         "NMI and ARI at the Leiden resolution with the best NMI, as scib does: the label is looked at. Intervals "
         "resample the clustered cells and do not cluster again.",
@@ -137,16 +137,16 @@ def _summary(scores: Scores, label: Labels, verdict: Verdict) -> Table:
         if each.place == RANDOM and each.name != verdict.rivals.get(RANDOM):
             continue
         names.append(each.name)
-        rows.append([each.kind, name_of(each), validation.value, *(row.estimate if row else None for row in found)])
-    shown = [number for number in range(3, len(SUMMARY) + 3) if any(row[number] is not None for row in rows)]
+        rows.append([name_of(each), validation.value, *(row.estimate if row else None for row in found), each.kind])
+    shown = [number for number in range(len(SUMMARY)) if any(row[2 + number] is not None for row in rows)]
     test = scores.probe(verdict.chosen.name, label.name, "test")
     assert test is not None
     return Table(
-        name=f"{label.name}_summary",
+        name=f"{file_name(label.name)}_summary",
         caption=f"{label.name}: {len(label.classes)} classes, scored on {test.cells:,} test cells in {test.groups:,} "
         "groups, 95 % intervals over groups",
-        columns=["", "representation", "F1 on validation", *(SUMMARY[number - 3][0] for number in shown)],
-        rows=[[*row[:3], *(row[number] for number in shown)] for row in rows],
+        columns=["representation", "F1 on validation", *(SUMMARY[number][0] for number in shown), "kind"],
+        rows=[[*row[:2], *(row[2 + number] for number in shown), row[-1]] for row in rows],
         note="F1 is macro-averaged. The bold layer was chosen on validation cells; test cells were scored once. "
         "NMI and ARI use all cells.",
         best=names.index(verdict.chosen.name),
@@ -164,7 +164,7 @@ def _duels(scores: Scores, label: Labels, verdict: Verdict) -> Table:
         else:
             rows.append([shown, rival.estimate if rival else None, duel.difference, duel.p, verdict_word(duel)])
     return Table(
-        name=f"{label.name}_duels",
+        name=f"{file_name(label.name)}_duels",
         caption=f"{label.name}: {name_of(verdict.chosen)}, chosen on validation, against its rivals on test cells",
         columns=["rival", "F1 of the rival", "chosen minus rival", "p, corrected", "chosen layer is"],
         rows=rows,
@@ -185,7 +185,7 @@ def _layer_duels(label: Labels, verdict: Verdict) -> Table:
         rows.append(row)
     heads = [head for rival in rivals for head in (f"minus {RIVALS[rival]}", f"p against {RIVALS[rival]}")]
     return Table(
-        name=f"{label.name}_layers",
+        name=f"{file_name(label.name)}_layers",
         caption=f"{label.name}: macro F1 of every layer, minus that of the last layer and of PCA",
         columns=["layer", *heads],
         rows=rows,
@@ -208,7 +208,7 @@ def _classes(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) ->
         others = [_or_none(found[words]["f1"][number]) for words in list(named)[1:]]
         rows.append([label.classes[number], int(training[number]), int(own["support"][number]), *scores_of, *others])
     return Table(
-        name=f"{label.name}_classes",
+        name=f"{file_name(label.name)}_classes",
         caption=f"{label.name}: each class, read by the probe from {name_of(verdict.chosen)}",
         columns=[
             "class",
@@ -239,7 +239,7 @@ def _more_probes(scores: Scores, label: Labels) -> Iterator[Table]:
     metrics = ("f1", "accuracy", "balanced_accuracy", "precision")
     for task, words in (("probe", "linear probe"), ("knn", "nearest neighbours")):
         table = _metrics_table(
-            scores, f"{label.name}_{task}", task, label.name, metrics,
+            scores, f"{file_name(label.name)}_{task}", task, label.name, metrics,
             f"{label.name}: every score of the {words} on test cells",
             "Macro averages; macro recall is balanced accuracy.", split="test",
         )  # fmt: skip
@@ -306,7 +306,7 @@ def _mix_weights(scores: Scores, label: Labels) -> Table | None:
     layers = sorted({int(key[3].rpartition("_l")[2]) for key, _ in found})
     weights = {(key[0], int(key[3].rpartition("_l")[2])): row.value for key, row in found}
     return Table(
-        name=f"{label.name}_mix",
+        name=f"{file_name(label.name)}_mix",
         caption=f"{label.name}: weights of the learned mix of layers",
         columns=["layer", *names],
         rows=[[layer, *(weights.get((name, layer)) for name in names)] for layer in layers],

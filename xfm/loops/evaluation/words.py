@@ -1,5 +1,7 @@
 """What an evaluation says in words: no claim that its interval and its corrected p-value do not carry."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 
 from xfm.loops.evaluation.representations import MAJORITY, RANDOM, Representation
@@ -21,6 +23,12 @@ def name_of(representation: Representation) -> str:
         return representation.name
     word = "random weights, layer" if representation.place == RANDOM else "layer"
     return f"{word} {representation.layer} ({representation.pool})"
+
+
+def file_name(label: str) -> str:
+    """A label's column as a part of file names: itself where that is safe, else cleaned and told apart by a digest."""
+    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", label)[:60]
+    return cleaned if cleaned == label else f"{cleaned}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
 def headline(scores: Scores, verdict: Verdict) -> str:
