@@ -137,7 +137,9 @@ class _Browser:
         return found["result"].get("value")
 
     def picture(self, path: Path) -> None:
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
+        # Only where there is more than the window: the page is laid out anew for it, and some start over.
+        is_longer = self.value("document.documentElement.scrollHeight > window.innerHeight")
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=is_longer)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
