@@ -105,7 +105,13 @@ def test_the_layers_are_one_curve_in_a_group_of_their_own(show, client, job, gro
 
 
 def test_plots_and_page_are_among_the_artifacts(show, client):
-    page = show(place_of(run_of(client, "layerwise"), "/artifacts"), "report.html", "report.json", "run.json", "plots")
+    page = show(
+        place_of(run_of(client, "layerwise"), "/artifacts/report.html"),
+        "report.html",
+        "report.json",
+        "run.json",
+        "plots",
+    )
     assert "checkpoint" not in page.text
 
 

@@ -306,6 +306,18 @@ def test_a_server_that_is_not_there_yet_gets_all_when_it_is(tmp_path, monkeypatc
     assert server.metrics == [5]
 
 
+def test_a_missing_driver_is_named_with_what_works(tmp_path, monkeypatch, caplog):
+    import mlflow  # noqa: F401 - it takes longer than the job waits
+
+    def connect(uri):
+        raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+
+    monkeypatch.setattr("xfm.track.mlflow.connect_once", connect)
+    assert not start(tmp_path, "postgresql://me:canary@127.0.0.1:9/x", close_timeout_s=0.5).close()
+    assert "postgresql+psycopg2://" in caplog.text
+    assert "canary" not in caplog.text
+
+
 def test_sync_says_what_is_missing(tmp_path):
     with pytest.raises(EnvironmentProblem, match="no records to send"):
         send_pending(tmp_path / "tracking.jsonl")
