@@ -45,7 +45,7 @@ class Bench(Config):
     classes: PositiveInt = 15
     """Cell types."""
 
-    donors: PositiveInt = 50
+    donors: PositiveInt = 200
     """Groups of cells."""
 
     workers: PositiveInt | None = None

@@ -156,3 +156,15 @@ def test_the_report_names_its_choice_and_its_tables_whatever_the_label_is_called
         int(cell) for line in (tmp_path / confusion.csv).read_text().splitlines()[1:] for cell in line.split(",")[1:]
     )
     assert total == own.cells
+
+
+def test_where_groups_are_too_few_to_tell_anything_the_headline_says_so():
+    codes = balanced(800)
+    donors = np.arange(800) % 12
+    layers = planted_layers(codes, strength=4.0)
+    scores, verdict = judge_layers(layers, judged_cells(codes, groups=donors))
+    assert verdict.duel(LAST).difference.low > 0
+    assert verdict.duel(LAST).least_p == pytest.approx(2 / 2**4 * 6)  # 4 donors are 16 swaps; 6 layers are tested
+    assert not verdict.duel(LAST).is_better
+    assert "too few test groups to tell layer 3" in headline(scores, verdict)
+    assert "beats" not in headline(scores, verdict)

@@ -13,7 +13,7 @@ from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
 from xfm.loops.evaluation.words import RIVALS, file_name, headline, name_of, verdict_word
 from xfm.metrics.classification import confusion_of, per_class
 
-FEW_GROUPS = 10
+FEW_GROUPS = 12
 ORDER = {"baseline": 0, "layer": 1, "combination": 2}
 SUMMARY = (
     ("probe F1", "probe", "f1", "test"),
@@ -331,7 +331,10 @@ def _split(judged: Judged) -> Table:
 def _cautions(judged: Judged, scores: Scores) -> Iterator[str]:
     n_test = len(np.unique(judged.split.groups[judged.split.where(TEST)]))
     if n_test < FEW_GROUPS:
-        yield f"Only {n_test} groups are in the test: intervals are rough, and p-values cannot become small."
+        yield (
+            f"Only {n_test} groups are in the test: intervals are rough, and no p-value can be below "
+            f"{2.0 ** (1 - n_test):.2g} before correction for the number of layers. Raise --test or judge fewer --layers."
+        )
     for label in judged.labels:
         held = label.codes >= 0
         classes = [np.unique(label.codes[held & (judged.split.parts == part)]) for part in (TRAIN, TEST)]

@@ -92,12 +92,14 @@ class Duel:
     Attributes:
         difference: of macro F1, layer minus rival.
         p: two-sided, corrected for the number of layers.
+        least_p: what p would be if every swap of groups made the difference smaller: few groups allow few swaps.
     """
 
     layer: str
     rival: str
     difference: Estimate
     p: float
+    least_p: float = 0.0
 
     @property
     def is_better(self) -> bool:
@@ -108,6 +110,11 @@ class Duel:
     def is_worse(self) -> bool:
         """Beyond noise."""
         return self.p < ALPHA and self.difference.value < 0
+
+    @property
+    def is_untestable(self) -> bool:
+        """Whether no difference, however large, could be told from noise."""
+        return self.least_p >= ALPHA
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +191,9 @@ def _duels(scores: Scores, judged: Judged, label: Labels, layers: Sequence[Repre
             )
         )
     adjusted = holm(np.array(p_values))
+    # Swapping all groups turns a difference round, swapping none keeps it: two swaps of 2**G are always as extreme.
+    least = min(1.0, max(2.0 ** (1 - int(codes.max()) - 1), 1 / PERMUTATIONS) * len(layers))
     return [
-        Duel(layer.name, rival, difference, float(p))
+        Duel(layer.name, rival, difference, float(p), least)
         for layer, difference, p in zip(layers, differences, adjusted, strict=True)
     ]

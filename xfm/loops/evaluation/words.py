@@ -50,6 +50,8 @@ def _against_last(scores: Scores, verdict: Verdict, subject: str, score: str) ->
         more = f", though {len(better)} layers did better on test cells" if better else ""
         return f"no layer beats the last one, which validation chose itself ({subject}, {score}){more}"
     against = f"{score} against {last.value:.3f}, {_p(duel)}"
+    if duel.is_untestable:
+        return f"too few test groups to tell {subject} ({score}), from the last layer ({last.value:.3f}) beyond noise"
     if duel.is_better:
         return f"{subject}, beats the last layer beyond noise ({against})"
     if duel.is_worse:
@@ -66,6 +68,8 @@ def _against_baselines(verdict: Verdict) -> str:
         return "no baseline was at hand"
     beaten = [RIVALS.get(what, what) for what, duel in duels.items() if duel.is_better]
     even = [RIVALS.get(what, what) for what, duel in duels.items() if not duel.is_better and not duel.is_worse]
+    if any(duel.is_untestable for duel in duels.values()):
+        return f"too few test groups to tell it from {_and([RIVALS.get(what, what) for what in duels])}"
     above = [RIVALS.get(what, what) for what, duel in duels.items() if duel.is_worse]
     if len(beaten) == len(duels):
         return f"the chosen layer beats every baseline beyond noise ({_and(beaten)})"
@@ -78,6 +82,8 @@ def _against_baselines(verdict: Verdict) -> str:
 
 def verdict_word(duel: Duel) -> str:
     """A cell of the table of duels."""
+    if duel.is_untestable:
+        return "not testable"
     if duel.is_better:
         return "better"
     return "worse" if duel.is_worse else "within noise"
