@@ -1,8 +1,10 @@
 """What MLflow's pages show of the demo's runs, in a browser: names, numbers, curves, lineage, and no error."""
 
+import json
 import re
 from urllib.parse import quote
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.browser import open_page
@@ -77,11 +79,24 @@ def headline_of(job):
     return re.search(r'"headline": "([\w ,:]{20,})', report)[1].strip()
 
 
+def in_output(job):
+    """The last layer's number, as OUTPUT has it."""
+    if job == "layerwise":
+        tables = json.loads((DEMO / job / "report.json").read_text())["tables"]
+        (rows,) = (table["rows"] for table in tables if table["name"] == "masked_summary")
+        return rows[-1][3]["value"]
+    scores = pq.read_table(DEMO / job / "scores.parquet").to_pylist()
+    wanted = {"representation": "cls_l04", "task": "probe", "label": "bulk_labels", "metric": "f1", "split": "test"}
+    (row,) = (row for row in scores if wanted.items() <= row.items())
+    return row["value"]
+
+
 @pytest.mark.parametrize(
     ("job", "metric"), [("layerwise", "masked/ridge_mse"), ("evaluate", "bulk_labels/probe_f1/cls")]
 )
 def test_a_run_page_shows_name_headline_numbers_data_and_tags(show, client, job, metric):
     run = run_of(client, job)
+    assert run.data.metrics[metric] == in_output(job)
     (read,) = run.inputs.dataset_inputs
     page = show(
         place_of(run), run.info.run_name, f"xfm/{job}/pbmc", "Finished", headline_of(job), metric,

@@ -37,7 +37,7 @@ def running(password: str) -> Iterator[str]:
         password: of that user; without characters that a URI reserves.
 
     Yields:
-        SQLAlchemy's URI of the database, password included.
+        Its URI as users write it, password included.
     """
     initdb, postgres = programs()
     user = _owner()
@@ -63,7 +63,7 @@ def running(password: str) -> Iterator[str]:
                            "-c", "listen_addresses=127.0.0.1")  # fmt: skip
             try:
                 _await(server, port, password, log)
-                yield f"postgresql+psycopg2://postgres:{password}@127.0.0.1:{port}/postgres"
+                yield f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
             finally:
                 with suppress(ProcessLookupError):
                     server.send_signal(signal.SIGINT)  # its "fast" shutdown: sessions are cut off

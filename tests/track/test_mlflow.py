@@ -314,7 +314,7 @@ def test_a_missing_driver_is_named_with_what_works(tmp_path, monkeypatch, caplog
 
     monkeypatch.setattr("xfm.track.mlflow.connect_once", connect)
     assert not start(tmp_path, "postgresql://me:canary@127.0.0.1:9/x", close_timeout_s=0.5).close()
-    assert "postgresql+psycopg2://" in caplog.text
+    assert "pip install 'xfm[postgres]'" in caplog.text
     assert "canary" not in caplog.text
 
 

@@ -10,6 +10,7 @@ from tests.track.postgres_server import running
 from xfm.__main__ import main as xfm
 from xfm.engine.session import SPOOL
 from xfm.track.redact import HIDDEN
+from xfm.track.server import with_driver
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
@@ -56,9 +57,7 @@ def test_jobs_that_start_together_on_an_empty_database_lose_and_double_nothing(t
     said = [job.communicate(timeout=280)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0] * JOBS, said
 
-    import mlflow
-
-    client = mlflow.MlflowClient(database)
+    client = client_of(database)
     experiment = client.get_experiment_by_name("xfm/embed/cells")
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == JOBS * (1 + CHILDREN)
@@ -104,19 +103,23 @@ def test_a_database_that_refuses_the_password_costs_nothing_and_says_so_without_
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     assert xfm(["sync", str(tmp_path)]) == 0
 
-    import mlflow
-
-    client = mlflow.MlflowClient(database)
+    client = client_of(database)
     experiment = client.get_experiment_by_name("xfm/embed/cells")
     (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'scgpt-00000009-1'")
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(5))
+
+
+def client_of(uri):
+    import mlflow
+
+    return mlflow.MlflowClient(with_driver(uri))
 
 
 def everything_in(uri):
     """Every table of the database as text."""
     import psycopg2
 
-    connection = psycopg2.connect(uri.replace("+psycopg2", ""))
+    connection = psycopg2.connect(uri)
     try:
         with connection.cursor() as cursor:
             cursor.execute("select table_name from information_schema.tables where table_schema = 'public'")

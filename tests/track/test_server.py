@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from xfm.track.server import artifact_location, tracking_uri, ui_command
+from xfm.track.server import artifact_location, tracking_uri, ui_command, with_driver
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,13 @@ def test_the_ui_command_is_bound_to_this_machine_and_tells_no_password():
     assert words[words.index("--backend-store-uri") + 1] == "sqlite:////my data/mlflow.db"
     assert "canary" not in ui_command("postgresql://me:canary@db/x")
     assert ui_command("https://me:canary@tracking/") == "https://***@tracking/"
+
+
+@pytest.mark.parametrize(
+    ("installed", "driver"), [({"psycopg", "psycopg2"}, ""), ({"psycopg2"}, "+psycopg2"), (set(), "")]
+)
+def test_a_plain_address_gets_the_driver_that_is_there(monkeypatch, installed, driver):
+    monkeypatch.setattr("xfm.track.server.find_spec", lambda name: name if name in installed else None)
+    assert with_driver("postgresql://me:pw@db/x") == f"postgresql{driver}://me:pw@db/x"
+    for named in ("postgresql+asyncpg://db/x", "sqlite:////data/mlflow.db", "http://tracking:5000"):
+        assert with_driver(named) == named

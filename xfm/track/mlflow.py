@@ -18,7 +18,7 @@ from xfm.track.checkpoints import CheckpointChanged, add_version
 from xfm.track.limits import MAX_DATASET, MAX_DIGEST, MAX_PARAM, clean_name, dataset_source, fit_tags, without_attempt
 from xfm.track.redact import HIDDEN, redact_text
 from xfm.track.sender import LineRefused, RunGone, SpoolSender, TryLater, last_server
-from xfm.track.server import artifact_location, connect_once, tracking_uri
+from xfm.track.server import artifact_location, connect_once, tracking_uri, with_driver
 from xfm.track.spool import Record, Spool
 from xfm.track.tracker import SpoolTracker, open_run
 
@@ -39,8 +39,8 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-# Of a module that is missing: what would work. SQLAlchemy 2.1 takes another driver for PostgreSQL than 2.0 did.
-DRIVERS = {"psycopg": "; pip install 'psycopg[binary]', or with psycopg2 write postgresql+psycopg2://"}
+# Of a module that is missing: what would work.
+DRIVERS = dict.fromkeys(("psycopg", "psycopg2"), ": pip install 'xfm[postgres]'")
 # The server is well, and says that it will never take this.
 NEVER = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 
@@ -130,8 +130,9 @@ class MLflowDelivery:
             # Both tell in many lines what we tell in one.
             logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
             logging.getLogger("alembic").setLevel(logging.WARNING)
-            connect_once(uri)
-            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            store = with_driver(uri)
+            connect_once(store)
+            self._client = mlflow.MlflowClient(tracking_uri=store)
             self._entities = mlflow.entities
             self._error = mlflow.exceptions.MlflowException
         except Exception as error:  # noqa: BLE001 - see deliver()

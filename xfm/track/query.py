@@ -21,7 +21,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.track.mlflow import ENVIRONMENT
 from xfm.track.redact import redact_text
 from xfm.track.sender import Sidecar, last_server
-from xfm.track.server import sqlite_file
+from xfm.track.server import sqlite_file, with_driver
 from xfm.track.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -198,4 +198,4 @@ def _client(uri: str) -> Any:
     # Both tell in many lines what we tell in one.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    return mlflow.MlflowClient(tracking_uri=uri)
+    return mlflow.MlflowClient(tracking_uri=with_driver(uri))

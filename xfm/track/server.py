@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from xfm.track.redact import redact_text
@@ -31,6 +32,13 @@ def tracking_uri(output: str) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a `sqlite:///` URI, absolute; None for any other URI."""
     return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute() if uri.startswith(SQLITE) else None
+
+
+def with_driver(uri: str) -> str:
+    """`postgresql://` with the driver that is installed: SQLAlchemy 2.1 takes psycopg there, 2.0 took psycopg2."""
+    plain, named = "postgresql://", "postgresql+psycopg2://"
+    is_old = uri.startswith(plain) and find_spec("psycopg") is None and find_spec("psycopg2") is not None
+    return uri.replace(plain, named, 1) if is_old else uri
 
 
 def connect_once(uri: str) -> None:
