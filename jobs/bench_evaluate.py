@@ -65,7 +65,7 @@ def run(bench: Bench) -> int:
                 evaluate.EvaluateJob(
                     embeddings=str(folder), labels=("cell_type",), group="donor_id",
                     output=str(Path(scratch, "judged")), cells=bench.cells, workers=bench.workers,
-                    baselines=("majority",),
+                    baselines=("majority", "chance"),
                 )
             )  # fmt: skip
             took = time.monotonic() - started

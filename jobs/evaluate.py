@@ -5,7 +5,7 @@ python jobs/evaluate.py --embeddings runs/cells --labels cell_type --group donor
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from xfm.engine.config import JobConfig
 from xfm.engine.job import main
@@ -36,10 +36,12 @@ class EvaluateJob(JobConfig):
     """Where pseudotime begins, as COLUMN=VALUE; by default the cells of the earliest time."""
 
     tasks: tuple[Task, ...] = Field(("probe", "knn", "clustering", "integration", "trajectory"), min_length=1)
-    """What to score; integration needs --batch, trajectory needs --time, without them they are left out."""
+    """What to score, probe among it; integration needs --batch, trajectory needs --time, without them left out."""
 
-    baselines: tuple[Literal["majority", "hvg", "pca", "random", "scvi"], ...] = ("majority", "hvg", "pca", "random")
-    """Beside the layers: largest class, variable genes, their PCA, the same network with random weights, scVI."""
+    baselines: tuple[Literal["majority", "chance", "hvg", "pca", "random", "scvi"], ...] = (
+        "majority", "chance", "hvg", "pca", "random",
+    )  # fmt: skip
+    """Beside the layers: largest class, guessing by frequency, variable genes, their PCA, random weights, scVI."""
 
     combinations: tuple[Literal["mean", "last_mean", "last_concat", "scalar_mix"], ...] = (
         "mean", "last_mean", "last_concat", "scalar_mix",
@@ -75,6 +77,19 @@ class EvaluateJob(JobConfig):
 
     notes: tuple[str, ...] = ()
     """Sentences to put on the report, e.g. what the data are not."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _probe_is_there(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        if "probe" not in tasks:
+            raise ValueError("must hold probe: on validation cells it chooses the layer, and the headline speaks of it")
+        return tasks
+
+    @model_validator(mode="after")
+    def _root_has_a_time(self) -> "EvaluateJob":
+        if self.root is not None and self.time is None:
+            raise ValueError("--root says where pseudotime begins and needs --time to compare it with")
+        return self
 
     @classmethod
     def neutral_fields(cls) -> set[str]:

@@ -3,18 +3,22 @@
 import json
 import signal
 import time
+from dataclasses import replace
 
 import anndata
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from tests.conftest import load_job
 from tests.loops.evaluation.evaluate_cases import planted_layers
 from xfm.core.errors import Refused
+from xfm.engine.evaluate import _random_twins
 from xfm.engine.evaluate_plan import describe, plan_evaluation
 from xfm.loops.evaluation.judge import SCHEMA
+from xfm.models.scgpt.config import ScGPT
 
 CELLS, BEST = 600, 3
 
@@ -134,3 +138,43 @@ def test_the_split_leaves_no_donor_on_two_sides_and_the_digest_knows_no_seed(cel
     assert pd.crosstab(donors, first.judged.split.parts).gt(0).sum(axis=1).eq(1).all()
     assert first.run["recipe"]["cells"] == second.run["recipe"]["cells"]
     assert first.run["recipe"]["split"] != second.run["recipe"]["split"]
+
+
+def test_without_a_probe_there_is_no_verdict_and_the_job_says_so_at_once(cells):
+    with pytest.raises(ValidationError, match="must hold probe"):
+        plan(cells, tasks=("clustering",))
+    with pytest.raises(ValidationError, match="needs --time"):
+        plan(cells, root="cell_type=type 0")
+
+
+def test_a_group_column_with_gaps_is_no_group_and_said(cells, tmp_path):
+    data = anndata.read_h5ad(cells)
+    data.obs["half"] = np.where(np.arange(CELLS) % 2, data.obs["donor_id"].astype(str), None)
+    data.obs["nothing"] = pd.Series([None] * CELLS, index=data.obs_names, dtype="string")
+    data.write_h5ad(tmp_path / "gaps.h5ad")
+    found = plan(tmp_path / "gaps.h5ad", group="half")
+    assert any("300 of 600 cells have no half" in warning for warning in found.warnings)
+    with pytest.raises(Refused, match="no judged cell has a value"):
+        plan(tmp_path / "gaps.h5ad", group="nothing")
+
+
+def test_a_column_called_like_a_baseline_of_ours_keeps_its_own_place(cells, tmp_path):
+    data = anndata.read_h5ad(cells)
+    data.obsm["pca"] = np.random.default_rng(0).standard_normal((CELLS, 12)).astype(np.float32)
+    data.write_h5ad(tmp_path / "pca.h5ad")
+    names = [each.name for each in plan(tmp_path / "pca.h5ad").representations]
+    assert "obsm_pca" in names
+    assert "pca" not in names
+
+
+def test_only_layers_that_the_network_has_get_a_random_twin(cells, tiny_scgpt):
+    made = plan(cells)
+    known = replace(
+        made,
+        backbone=ScGPT(checkpoint=str(tiny_scgpt / "checkpoint")).randomised(0),
+        pools={"mean": [0, 3, 40], "cls": [0, 12], "geneformer_mean": [2]},
+    )
+    twins, without = _random_twins(known)
+    assert twins == {"mean": [0, 3], "cls": [0, 12]}
+    assert without == ["mean", "geneformer_mean"]
+    assert _random_twins(made) == ({}, [])

@@ -5,17 +5,18 @@ Each stage has an OUTPUT of its own under the job's and resumes there: expressio
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from xfm.core.errors import Refused
 from xfm.core.ledger import REPORT, Refusal
 from xfm.core.schema import DEPTH
 from xfm.core.storage import below
@@ -32,7 +33,7 @@ from xfm.loops.evaluation.report import evaluate_report
 from xfm.loops.evaluation.representations import RANDOM, Representation, layers_of
 from xfm.loops.evaluation.verdict import Scores, judge_label
 from xfm.loops.evaluation.work import Place, Work, draw_named, judge_named, place_of
-from xfm.models.reductions import Pool
+from xfm.models.reductions import Pool, PoolName
 from xfm.sources.stored import open_embeddings
 
 logger = logging.getLogger(__name__)
@@ -58,9 +59,16 @@ def evaluate(plan: Evaluation, job: OpenJob) -> int:
                 for name in EXPRESSION
                 if name in plan.config.baselines
             ]
-    if plan.backbone is not None:
-        places[RANDOM] = _random(plan, job)
-        representations += layers_of(plan.pools, RANDOM, kind="baseline", prefix="random_")
+    twins, without = _random_twins(plan)
+    if without:
+        pools = ", ".join(without)
+        warnings.append(f"No baseline with random weights for {pools}: the network that is known does not make them.")
+    if twins:
+        try:
+            places[RANDOM] = _random(plan, job, twins)
+            representations += layers_of(twins, RANDOM, kind="baseline", prefix="random_")
+        except Refused as problem:
+            warnings.append(f"No baseline with random weights: {problem.message}")
     by_name = {each.name: each for each in representations}
     work = Work(places, judged, by_name, plan.config.tasks)
     # What takes longest goes first, so that nobody waits for it alone at the end.
@@ -76,7 +84,8 @@ def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refus
     committed = job.output.committed
     parts = [job.output.read_part(name) for name in work.representations if name in committed]
     scores = Scores(parts, list(work.representations.values()))
-    found = [judge_label(scores, work.judged, label) for label in work.judged.labels]
+    deepest = max((layer for layers in plan.stored.pools().values() for layer in layers), default=None)
+    found = [judge_label(scores, work.judged, label, deepest) for label in work.judged.labels]
     verdicts = [verdict for verdict in found if verdict is not None]
     refused = Counter(refusal.code for refusal in refusals)
     if not verdicts:
@@ -86,7 +95,7 @@ def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refus
     _publish_scores(job, parts)
     track_scores(scores, [verdict.label for verdict in verdicts], job.tracker)
     report = evaluate_report(plan.run, work.judged, scores, verdicts, warnings, refused)
-    pictures = list(dict.fromkeys([verdicts[0].chosen.name, verdicts[0].last.name]))
+    pictures = list(dict.fromkeys(each.name for each in (verdicts[0].chosen, verdicts[0].last) if each is not None))
     with _stage(plan, job, "umap") as output:
         run_tables(draw_named, work, pictures, output, stage="umap", unit="pictures", workers=plan.config.workers,
                    attempt=job.attempt)  # fmt: skip
@@ -140,12 +149,29 @@ def _depth(place: Place) -> NDArray[np.float64] | None:
     return depth if place.order is None else depth[place.order]
 
 
-def _random(plan: Evaluation, job: OpenJob) -> Place:
-    """The judged cells through the same network with random weights, as embed did with the trained one."""
+def _random_twins(plan: Evaluation) -> tuple[dict[str, list[int]], list[str]]:
+    """The judged layers, by pooling, that the network with random weights has too; and the poolings it has not."""
+    if plan.backbone is None:
+        return {}, []
+    last = plan.backbone.n_layers()
+    twins = {
+        pool: [layer for layer in layers if layer <= last]
+        for pool, layers in plan.pools.items()
+        if pool in get_args(PoolName)
+    }
+    return twins, [pool for pool, layers in plan.pools.items() if twins.get(pool) != layers]
+
+
+def _random(plan: Evaluation, job: OpenJob, twins: Mapping[str, Sequence[int]]) -> Place:
+    """The judged cells through the same network with random weights, as embed did with the trained one.
+
+    Raises:
+        Refused: MISSING_ROWS; cells cannot be embedded again.
+    """
     source, backbone, judged = plan.source, plan.backbone, plan.judged
     assert source is not None
     assert backbone is not None
-    layers = tuple(sorted({layer for layers in plan.pools.values() for layer in layers}))
+    layers = tuple(sorted({layer for layers in twins.values() for layer in layers}))
     settings: dict[str, Any] = (plan.stored.origin() or {}).get("settings", {})
     shards = source.shards()
     build = partial(
@@ -153,7 +179,7 @@ def _random(plan: Evaluation, job: OpenJob) -> Place:
         partial(
             Embedder,
             backbone,
-            tuple(Pool(cast(Literal["cls", "mean", "max"], name)) for name in plan.pools),
+            tuple(Pool(cast(PoolName, name)) for name in twins),
             layers,
             batch_tokens=settings.get("batch_tokens", 8192),
             seed=settings.get("seed", 0),

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from xfm.core.errors import Refused
 from xfm.core.source import Source
 from xfm.engine.job import versions
 from xfm.engine.origin import backbone_of, source_of
-from xfm.loops.evaluation.judged import Judged, labels_of, sample_rows, times_of
-from xfm.loops.evaluation.representations import MAJORITY, Representation, combinations_of, layers_of
+from xfm.loops.evaluation.baselines import EXPRESSION
+from xfm.loops.evaluation.judged import UNKNOWN, Judged, labels_of, sample_rows, times_of
+from xfm.loops.evaluation.representations import RANDOM, UNSEEING, Representation, combinations_of, layers_of
 from xfm.loops.evaluation.scvi_baseline import check_available as check_scvi
 from xfm.loops.evaluation.split import PARTS, same_vectors, split_cells
+from xfm.loops.evaluation.words import file_name
 from xfm.sources.stored import open_embeddings
 from xfm.sources.stored_columns import StoredEmbeddings
 from xfm.track.lineage import origin_of
@@ -50,7 +52,6 @@ class Evaluation:
     backbone: BackboneConfig | None
     warnings: tuple[str, ...]
     run: dict[str, Any]
-    shapes: dict[str, int] = field(default_factory=dict)
 
 
 def plan_evaluation(config: Any) -> Evaluation:
@@ -68,8 +69,8 @@ def plan_evaluation(config: Any) -> Evaluation:
     representations = (
         *layers_of(pools, "embeddings", kind="layer"),
         *_unlayered(stored, pools),
-        *combinations_of(pools, config.combinations, config.last_n, config.labels),
-        *([Representation(MAJORITY, "baseline", "none", "", ())] if MAJORITY in config.baselines else []),
+        *combinations_of(pools, config.combinations, config.last_n, [label.name for label in judged.labels]),
+        *(Representation(name, "baseline", "none", "", ()) for name in UNSEEING if name in config.baselines),
     )
     recipe = {
         "job": "evaluate",
@@ -77,6 +78,8 @@ def plan_evaluation(config: Any) -> Evaluation:
         "data": stored.identity(),
         "cells": judged.cells_digest(),
         "split": judged.split_digest(),
+        # What else stands beside the layers; where it is gone or back, a rerun is another evaluation.
+        "at_hand": {"expression": source is not None, "random": backbone is not None},
     }
     run = {
         "job": "evaluate",
@@ -99,9 +102,18 @@ def describe(plan: Evaluation) -> str:
     ]
     lines += [f"label           {label.name}: {len(label.classes)} classes" for label in judged.labels]
     lines += [f"layers          {pool}: {_span(layers)}" for pool, layers in plan.pools.items()]
-    lines.append(f"representations {len(plan.representations)} and the baselines {', '.join(plan.config.baselines)}")
+    lines.append(
+        f"representations {len(plan.representations)}, and the baselines {', '.join(_at_hand(plan)) or 'none'}"
+    )
     lines += [f"warning         {warning}" for warning in plan.warnings]
     return "\n".join(lines)
+
+
+def _at_hand(plan: Evaluation) -> list[str]:
+    """Baselines that need more than labels and can be had."""
+    lacking = {RANDOM} if plan.backbone is None else set()
+    lacking |= set(EXPRESSION) if plan.source is None else set()
+    return [name for name in plan.config.baselines if name not in lacking]
 
 
 def _span(layers: Sequence[int]) -> str:
@@ -139,7 +151,9 @@ def _unlayered(stored: StoredEmbeddings, pools: Pools) -> list[Representation]:
     """Columns of an AnnData that are no layers (X_pca, X_scVI): rivals beside layers, candidates without any."""
     kind: Any = "baseline" if pools else "layer"
     names = [column.name for column in stored.columns if column.layer is None]
-    return [Representation(name, kind, "column", "embeddings", (name,)) for name in names]
+    # Not to be taken for a baseline of ours, nor to break a file name.
+    safe = {name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING} else name) for name in names}
+    return [Representation(safe[name], kind, "column", "embeddings", (name,)) for name in names]
 
 
 def _judged(stored: StoredEmbeddings, pools: Pools, config: Any) -> tuple[Judged, list[str]]:
@@ -153,7 +167,14 @@ def _judged(stored: StoredEmbeddings, pools: Pools, config: Any) -> tuple[Judged
     obs = obs.take(rows)
     row_ids = tuple(str(every[row]) for row in rows)
     labels = tuple(labels_of(obs[name], name, config.min_class) for name in dict.fromkeys(config.labels))
-    copies = same_vectors(stored.read(_reference(stored, pools), rows), 0)
+    if not stored.is_finished():
+        warnings.append(
+            f"The job that wrote {stored.place} has not finished: only its {stored.rows:,} rows are judged."
+        )
+    settings: dict[str, Any] = (stored.origin() or {}).get("settings", {})
+    copies = same_vectors(
+        stored.read(_reference(stored, pools), rows), 0, stored=np.dtype(settings.get("dtype", "float32"))
+    )
     n_copies = len(copies) - len(np.unique(copies))
     if n_copies:
         warnings.append(f"{n_copies:,} cells are copies of another one; copies stand on one side of the split.")
@@ -164,38 +185,46 @@ def _judged(stored: StoredEmbeddings, pools: Pools, config: Any) -> tuple[Judged
             "every representation, and intervals resample single cells, which makes them narrow."
         )
     else:
-        keys = _group_keys(obs[config.group].to_pylist(), row_ids)
+        keys, alone = _group_keys(obs[config.group].to_pylist(), row_ids)
+        if alone == len(keys):
+            raise Refused(
+                "NO_GROUPS", f"--group {config.group}: no judged cell has a value; leave it out to split by cell"
+            )
+        if alone:
+            warnings.append(f"{alone:,} of {len(keys):,} cells have no {config.group} and stand for themselves.")
     split = split_cells(keys, copies, config.seed, config.validation, config.test)
     for label in labels:
         counts = np.bincount(split.parts[label.codes >= 0], minlength=3)
         if empty := [part for part, count in zip(PARTS, counts, strict=True) if not count]:
             raise Refused("EMPTY_PART", f"--labels {label.name}: no {empty[0]} cell has one of its classes; try "
                           "another --seed, --group or larger shares")  # fmt: skip
-    batch = labels_of(obs[config.batch], config.batch, 1) if config.batch else None
-    time = _times(obs, config) if config.time else None
-    return Judged(rows, row_ids, labels, split, batch, time, None, _roots(obs, config), config.seed, config.bootstrap,
-                  config.k), warnings  # fmt: skip
+    batch = labels_of(obs[config.batch], config.batch, 1, "--batch") if config.batch else None
+    time = times_of(obs[config.time], config.time) if config.time else None
+    judged = Judged(
+        rows=rows, row_ids=row_ids, labels=labels, split=split, batch=batch, time=time, time_name=config.time or "",
+        roots=_roots(obs, config), seed=config.seed, resamples=config.bootstrap, k=config.k,
+    )  # fmt: skip
+    return judged, warnings
 
 
 def _reference(stored: StoredEmbeddings, pools: Pools) -> str:
-    """The column that copies are found in: the deepest layer, not of <cls> if there is another."""
+    """The column that copies are found in: the deepest layer, not of <cls> if there is another; else the widest."""
     layered = [column for column in stored.columns if column.layer is not None and column.pool in pools]
     if not layered:
         if not stored.columns:
             raise Refused("NO_COLUMN", f"{stored.place} holds no embedding")
-        return str(stored.columns[0].name)
+        return str(max(stored.columns, key=lambda column: column.dim).name)
     return str(max(layered, key=lambda column: (column.layer, column.pool != "cls")).name)
 
 
-def _group_keys(values: Sequence[Any], row_ids: Sequence[str]) -> list[str]:
-    """A cell of unknown donor is a group of its own."""
-    return [
-        f"row\x1f{row}" if value is None else f"group\x1f{value}" for value, row in zip(values, row_ids, strict=True)
+def _group_keys(values: Sequence[Any], row_ids: Sequence[str]) -> tuple[list[str], int]:
+    """A cell of unknown donor is a group of its own; how many there are."""
+    unknown = [value is None or value != value or str(value).strip().lower() in UNKNOWN for value in values]
+    keys = [
+        f"row\x1f{row}" if is_unknown else f"group\x1f{value}"
+        for value, row, is_unknown in zip(values, row_ids, unknown, strict=True)
     ]
-
-
-def _times(obs: Any, config: Any) -> Any:
-    return times_of(obs[config.time], config.time)
+    return keys, sum(unknown)
 
 
 def _root_column(config: Any) -> str | None:

@@ -100,11 +100,14 @@ def _in_any_order(
 def _make(compute: Callable[[Shared, str], pa.Table], shared: Shared, key: str, uri: str) -> Made:
     """Runs on a worker."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
     started = time.monotonic()
     try:
-        table = compute(shared, key)
+        # The last digits of a matrix product depend on threads, and so would the part's bytes.
+        with threadpool_limits(1):
+            table = compute(shared, key)
     except Refused as problem:
         return Made(key, refused=(problem.code, problem.message))
     sha256, size = write_part(uri, key, table)

@@ -57,6 +57,8 @@ class Embedder:
         self.tokenizer: Tokenizer = backbone.tokenizer(seed)
         self.reductions = tuple(reductions)
         self.layers = tuple(layers)
+        if self.layers and max(self.layers) > self.backbone.n_layers:
+            raise ValueError(f"layer {max(self.layers)} of a model that has layers 0 to {self.backbone.n_layers}")
         self.batch_tokens = batch_tokens
         self.device = device
         self.dtype = np.dtype(stored_dtype)

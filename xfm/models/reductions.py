@@ -1,7 +1,7 @@
 """What is kept of a layer's state. Shapes: B rows, T tokens, D width."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,11 @@ class Pool:
     """
 
     name: PoolName
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a name that is no pooling."""
+        if self.name not in get_args(PoolName):
+            raise ValueError(f"no pooling {self.name!r}; known: {', '.join(get_args(PoolName))}")
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -92,6 +92,10 @@ class StoredEmbeddings(ABC):
     def _load(self, piece: int, keys: Sequence[str]) -> dict[str, F32]:
         """{key: (n, D)} of all n rows of one piece."""
 
+    def is_finished(self) -> bool:
+        """Whether the job that wrote them came to its end; always, where no job is known."""
+        return True
+
     def column(self, name: str) -> Column:
         """The column called `name`, or stored under that key.
 

@@ -47,6 +47,9 @@ class StoredOutput(StoredEmbeddings):
         check_unique(ids, self.place, "every row needs a name of its own")
         return ids
 
+    def is_finished(self) -> bool:  # noqa: D102
+        return open_storage(self.uri).size(REPORT) is not None
+
     def obs_names(self) -> list[str]:  # noqa: D102
         return list(self.others)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from xfm.loops.evaluation.judge import judge, table_of
 from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.representations import MAJORITY, Representation, layers_of
+from xfm.loops.evaluation.representations import CHANCE, UNSEEING, Representation, layers_of
 from xfm.loops.evaluation.split import split_cells
 from xfm.loops.evaluation.verdict import Scores, judge_label
 
@@ -41,10 +41,14 @@ def judge_layers(layers, judged, tasks=("probe",), baselines=()):
     """Scores and the verdict on the first label. `baselines`: {name: (N, D)}."""
     representations = [*layers_of({"mean": sorted(layers)}, "embeddings", kind="layer")]
     vectors = {each.name: layers[each.layer] for each in representations}
-    representations.append(Representation(MAJORITY, "baseline", "none", "", ()))
+    representations += [Representation(name, "baseline", "none", "", ()) for name in UNSEEING]
     for name, values in dict(baselines).items():
         representations.append(Representation(name, "baseline", "column", "expression", (name,)))
         vectors[name] = values
-    tables = [table_of(each, judge(vectors.get(each.name), judged, tasks, judged.labels)) for each in representations]
+    tables = [table_of(each, _judged(each, vectors, judged, tasks)) for each in representations]
     scores = Scores(tables, representations)
     return scores, judge_label(scores, judged, judged.labels[0])
+
+
+def _judged(each, vectors, judged, tasks):
+    return judge(vectors.get(each.name), judged, tasks, judged.labels, guess=each.name == CHANCE)

@@ -11,8 +11,8 @@ from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.loops.evaluation.report import confusion
 from xfm.loops.evaluation.representations import RANDOM, Representation
 from xfm.loops.evaluation.split import TEST
-from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
-from xfm.loops.evaluation.words import RIVALS, file_name, name_of
+from xfm.loops.evaluation.verdict import COMBINATION, LAST, Scores, Verdict
+from xfm.loops.evaluation.words import RIVALS, file_name, last_words, name_of
 from xfm.metrics.classification import bootstrap_class_f1
 from xfm.metrics.resampling import GroupDraws, estimate
 from xfm.plots.bars import Bars, draw_bars
@@ -66,8 +66,9 @@ def _curves(scores: Scores, label: Labels, verdict: Verdict, folder: Path) -> li
         if short == "f1" and verdict.chosen.layer is not None:
             chosen = f"chosen on validation: layer {verdict.chosen.layer}"
             marks = [Mark(str(verdict.chosen.pool), verdict.chosen.layer, chosen)]
-            if verdict.last.name != verdict.chosen.name and verdict.last.layer is not None:
-                marks.append(Mark(str(verdict.last.pool), verdict.last.layer, "last layer"))
+            last = verdict.last
+            if last is not None and last.layer is not None and last.name != verdict.chosen.name:
+                marks.append(Mark(str(last.pool), last.layer, last_words(verdict).removeprefix("the ")))
         figures.append(
             draw_layer_curve(
                 folder, f"{file_name(label.name)}_{short}", series,
@@ -103,7 +104,7 @@ def _baselines(
     found: list[Baseline | Series] = []
     for what, name in verdict.rivals.items():
         row = scores.get(name, task, label, metric, split)
-        if what in (LAST, RANDOM) or row is None or row.value is None:
+        if what in (LAST, RANDOM, COMBINATION) or row is None or row.value is None:
             continue
         found.append(Baseline(RIVALS.get(what, what), row.value, row.low, row.high))
     if RANDOM in verdict.rivals:
@@ -120,7 +121,10 @@ def _umaps(
     if not coordinates:
         return []
     named = {verdict.chosen.name: f"{name_of(verdict.chosen)}, chosen on validation"}
-    named.setdefault(verdict.last.name, f"{name_of(verdict.last)}, the last one")
+    if verdict.last is not None:
+        named.setdefault(
+            verdict.last.name, f"{name_of(verdict.last)}, the {'last' if verdict.is_last else 'deepest'} one"
+        )
     columns = [label, *([judged.batch] if judged.batch is not None else [])]
     panels = [
         Panel(title, coordinates[name], column.words("not judged"), column.name)
@@ -139,9 +143,8 @@ def _number(value: float | None) -> float:
 
 def _bars(scores: Scores, judged: Judged, label: Labels, verdict: Verdict, folder: Path) -> Figure:
     named = {name_of(verdict.chosen): verdict.chosen.name}
-    named |= (
-        {f"{name_of(verdict.last)}, the last": verdict.last.name} if verdict.last.name != verdict.chosen.name else {}
-    )
+    if verdict.last is not None and verdict.last.name != verdict.chosen.name:
+        named[f"{name_of(verdict.last)}, the {'last' if verdict.is_last else 'deepest'}"] = verdict.last.name
     named |= {"PCA": verdict.rivals["pca"]} if "pca" in verdict.rivals else {}
     held = (label.codes >= 0) & (judged.split.parts == TEST)
     truth, draws = label.codes[held], GroupDraws(judged.split.groups[held], judged.seed, judged.resamples)

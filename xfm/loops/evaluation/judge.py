@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.random import rng_for
 from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.probe import Prediction, largest_class, linear_probe, nearest_neighbours
+from xfm.loops.evaluation.probe import Prediction, guessed, largest_class, linear_probe, nearest_neighbours
 from xfm.loops.evaluation.representations import Representation
 from xfm.loops.evaluation.split import TEST, VALIDATION, Split
 from xfm.metrics.classification import bootstrap_scores
@@ -70,7 +71,9 @@ class Score:
     predicted: NDArray[np.int32] | None = None
 
 
-def judge(vectors: F32 | None, judged: Judged, tasks: Sequence[str], labels: Sequence[Labels]) -> Iterator[Score]:
+def judge(
+    vectors: F32 | None, judged: Judged, tasks: Sequence[str], labels: Sequence[Labels], *, guess: bool = False
+) -> Iterator[Score]:
     """All scores of one representation.
 
     Args:
@@ -78,12 +81,13 @@ def judge(vectors: F32 | None, judged: Judged, tasks: Sequence[str], labels: Seq
         judged: cells, labels, split.
         tasks: which of TASKS; what needs a batch or a time that was not named is left out.
         labels: which labels to read.
+        guess: without vectors, draw classes as often as training cells have them instead of the largest one always.
     """
     for label in labels:
         if "probe" in tasks:
-            yield from _classified("probe", vectors, judged, label)
+            yield from _classified("probe", vectors, judged, label, guess)
         if "knn" in tasks and vectors is not None:
-            yield from _classified("knn", vectors, judged, label)
+            yield from _classified("knn", vectors, judged, label, guess)
     if vectors is None:
         return
     if {"clustering", "integration", "trajectory"} & set(tasks):
@@ -120,12 +124,13 @@ def table_of(representation: Representation, scores: Iterator[Score]) -> pa.Tabl
     return pa.table(columns, schema=SCHEMA)
 
 
-def _classified(task: str, vectors: F32 | None, judged: Judged, label: Labels) -> Iterator[Score]:
+def _classified(task: str, vectors: F32 | None, judged: Judged, label: Labels, guess: bool) -> Iterator[Score]:
     held = np.flatnonzero(label.codes >= 0)
     codes, split = label.codes[held], _part_of(judged.split, held)
     n_classes = len(label.classes)
     if vectors is None:
-        prediction = largest_class(codes, split.parts)
+        rng = rng_for(judged.seed, f"chance\x1f{label.name}")
+        prediction = guessed(codes, split.parts, rng) if guess else largest_class(codes, split.parts)
     else:
         own = vectors[held]
         prediction = (

@@ -36,7 +36,7 @@ def judge_graph(vectors: F32, judged: Judged, tasks: Sequence[str], labels: Sequ
             noted |= {name: centred(noted[name]) for name in (NMI, ARI)}
             yield from _scores("clustering", label.name, noted, draws, int(np.count_nonzero(label.codes >= 0)))
     if is_integrated:
-        yield from _integration(vectors, found, judged, labels[0], draws)
+        yield from _integration(vectors, found, judged, judged.labels[0], draws)
     if "trajectory" in tasks and judged.time is not None:
         yield from _trajectory(vectors, found, judged, draws)
 
@@ -66,7 +66,7 @@ def _trajectory(vectors: F32, found: Neighbours, judged: Judged, draws: GroupDra
         value = float(resampled.value) if np.isfinite(resampled.value) else None
         # The bootstrap of medians of few cells lies below their tau: no interval is better than a wrong one.
         drawn = None if metric == "kendall" else resampled.draws
-        yield Score("trajectory", "time", metric, "all", value, drawn, cells, draws.n_groups, note)
+        yield Score("trajectory", judged.time_name, metric, "all", value, drawn, cells, draws.n_groups, note)
 
 
 def _scores(task: str, label: str, noted: Mapping[str, Noted], draws: GroupDraws, cells: int) -> Iterator[Score]:

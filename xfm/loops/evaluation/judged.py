@@ -18,7 +18,7 @@ from xfm.loops.evaluation.split import Split
 
 MISSING = -1
 # Words that stand for "not known" in public data sets (CELLxGENE schema 7: "unknown", "na").
-UNKNOWN = frozenset({"", "na", "n/a", "nan", "none", "unknown"})
+UNKNOWN = frozenset({"", "na", "n/a", "nan", "unknown"})
 MOST_CLASSES = 500
 
 I32 = NDArray[np.int32]
@@ -57,7 +57,7 @@ class Judged:
         labels: what is to be read from a representation.
         split: train, validation and test.
         batch: technical origin, to be mixed; None where none was named.
-        time: (N,) NaN where unknown; None where no column was named.
+        time, time_name: (N,) NaN where unknown, None where no column was named; and what the column is called.
         depth: (N,) total counts; None where expression is not at hand.
         roots: (N,) where pseudotime may begin; None for the cells of the earliest time.
         seed: keys the resamples.
@@ -71,6 +71,7 @@ class Judged:
     split: Split
     batch: Labels | None = None
     time: NDArray[np.float64] | None = None
+    time_name: str = "time"
     depth: NDArray[np.float64] | None = None
     roots: NDArray[np.bool_] | None = None
     seed: int = 0
@@ -105,13 +106,14 @@ def sample_rows(row_ids: Sequence[str], most: int) -> NDArray[np.int64]:
     return np.sort(np.argsort(words, kind="stable")[:most])
 
 
-def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int) -> Labels:
+def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int, flag: str = "--labels") -> Labels:
     """An obs column as classes.
 
     Args:
         column: text, category, boolean or integers.
         name: for messages.
         least: cells a class needs; smaller ones are left out and counted.
+        flag: that named it, for messages.
 
     Raises:
         Refused: NUMERIC_LABEL for measurements, ONE_CLASS where there is nothing to tell apart.
@@ -120,7 +122,7 @@ def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int) -> Labe
     if pa.types.is_floating(kind) or pa.types.is_temporal(kind) or pa.types.is_nested(kind):
         raise Refused(
             "NUMERIC_LABEL",
-            f"--labels {name}: the column holds {kind}, a measurement and no class. Give a column of names, bin it "
+            f"{flag} {name}: the column holds {kind}, a measurement and no class. Give a column of names, bin it "
             "before embedding, or use it as --time",
         )
     values = column.cast(kind).cast(pa.string()).to_pylist()
@@ -134,13 +136,13 @@ def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int) -> Labe
         shown = ", ".join(f"{value} ({size})" for value, size in sorted(sizes.items())[:6])
         raise Refused(
             "ONE_CLASS",
-            f"--labels {name}: needs two classes of at least {least} cells, found {shown or 'no value at all'}. Lower "
+            f"{flag} {name}: needs two classes of at least {least} cells, found {shown or 'no value at all'}. Lower "
             "--min_class or name another column",
         )
     if len(classes) > MOST_CLASSES:
         raise Refused(
             "TOO_MANY_CLASSES",
-            f"--labels {name}: {len(classes):,} classes, at most {MOST_CLASSES} can be judged: is it an id?",
+            f"{flag} {name}: {len(classes):,} classes, at most {MOST_CLASSES} can be judged: is it an id?",
         )
     code = {value: number for number, value in enumerate(classes)}
     codes = np.array([MISSING if value is None else code.get(value, MISSING) for value in known], np.int32)

@@ -1,6 +1,6 @@
 """The report of an evaluation: what was found in words, then every representation beside every baseline."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.loops.evaluation.representations import RANDOM, Representation
 from xfm.loops.evaluation.split import PARTS, TEST, TRAIN
 from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
-from xfm.loops.evaluation.words import RIVALS, file_name, headline, name_of, verdict_word
+from xfm.loops.evaluation.words import RIVALS, file_name, headline, last_words, name_of, verdict_word
 from xfm.metrics.classification import confusion_of, per_class
 
 FEW_GROUPS = 12
@@ -62,7 +62,11 @@ def evaluate_report(
                 f"{verdict.label} macro F1, chosen layer": _value(scores, verdict.chosen, verdict)
                 for verdict in verdicts
             },
-            **{f"{verdict.label} macro F1, last layer": _value(scores, verdict.last, verdict) for verdict in verdicts},
+            **{
+                f"{verdict.label} macro F1, last layer": _value(scores, verdict.last, verdict)
+                for verdict in verdicts
+                if verdict.last is not None and verdict.is_last
+            },
         },
         tables=tables,
         warnings=[*warnings, *_cautions(judged, scores)],
@@ -157,7 +161,7 @@ def _duels(scores: Scores, label: Labels, verdict: Verdict) -> Table:
     rows: list[list[Any]] = []
     for what, name in verdict.rivals.items():
         duel, rival = verdict.duel(what), scores.probe(name, label.name, "test")
-        words = RIVALS.get(what, what)
+        words = last_words(verdict) if what == LAST else RIVALS.get(what, what)
         shown = f"{words} ({name})" if name != what else words
         if duel is None:
             rows.append([shown, rival.estimate if rival else None, None, None, "is the chosen layer"])
@@ -186,7 +190,7 @@ def _layer_duels(label: Labels, verdict: Verdict) -> Table:
     heads = [head for rival in rivals for head in (f"minus {RIVALS[rival]}", f"p against {RIVALS[rival]}")]
     return Table(
         name=f"{file_name(label.name)}_layers",
-        caption=f"{label.name}: macro F1 of every layer, minus that of the last layer and of PCA",
+        caption=f"{label.name}: macro F1 of every layer, minus that of {' and of '.join(RIVALS[each] for each in rivals)}",
         columns=["layer", *heads],
         rows=rows,
         note="Paired 95 % intervals; p-values are Holm-corrected over the layers.",
@@ -195,7 +199,8 @@ def _layer_duels(label: Labels, verdict: Verdict) -> Table:
 
 
 def _classes(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Table:
-    named = {"chosen": verdict.chosen.name, "last layer": verdict.last.name}
+    named = {"chosen": verdict.chosen.name}
+    named |= {last_words(verdict).removeprefix("the "): verdict.last.name} if verdict.last is not None else {}
     named |= {"PCA": verdict.rivals["pca"]} if "pca" in verdict.rivals else {}
     found = {words: per_class(confusion(scores, judged, label, name)) for words, name in named.items()}
     own = found["chosen"]
@@ -333,7 +338,8 @@ def _cautions(judged: Judged, scores: Scores) -> Iterator[str]:
     if n_test < FEW_GROUPS:
         yield (
             f"Only {n_test} groups are in the test: intervals are rough, and no p-value can be below "
-            f"{2.0 ** (1 - n_test):.2g} before correction for the number of layers. Raise --test or judge fewer --layers."
+            f"{2.0 ** (1 - n_test):.2g} before correction for the number of layers. Raise --test or judge fewer "
+            "--layers."
         )
     for label in judged.labels:
         held = label.codes >= 0
@@ -358,12 +364,3 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 def _or_none(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def estimates(
-    scores: Scores, names: Iterable[str], task: str, label: str, metric: str, split: str
-) -> list[Estimate | None]:
-    """A metric of several representations, with intervals; None where it is not defined."""
-    rows = [scores.get(name, task, label, metric, split) for name in names]
-    found = [row.estimate if row else None for row in rows]
-    return [Estimate(value=each, low=each, high=each) if isinstance(each, float) else each for each in found]

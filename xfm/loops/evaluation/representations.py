@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 Read = Callable[[str, str], F32]  # (place, column) -> (N, D)
 Kind = Literal["layer", "combination", "baseline"]
 
-MAJORITY = "majority"
+MAJORITY, CHANCE = UNSEEING = ("majority", "chance")  # baselines that look at no cell
 RANDOM = "random"
 
 

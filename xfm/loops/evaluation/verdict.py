@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
 from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.representations import MAJORITY, RANDOM, Representation
+from xfm.loops.evaluation.representations import RANDOM, UNSEEING, Representation
 from xfm.loops.evaluation.split import TEST
 from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
 
@@ -23,6 +23,7 @@ PRIMARY = "f1"
 PERMUTATIONS = 9999
 ALPHA = 0.05
 LAST = "last layer"
+COMBINATION = "combination"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +124,19 @@ class Verdict:
 
     Attributes:
         chosen: the layer that did best on validation.
-        last: the last layer; where it has several poolings, the better one on validation.
-        combination: the best combination of layers on validation.
-        rivals: name of the representation by what it stands for: last layer, majority, hvg, pca, random, scvi.
+        last: the last layer that was judged; where it has several poolings, the better one on validation. None where
+            representations have no numbers, or where there is one only.
+        is_last: whether it is the last one of those stored.
+        rivals: name of the representation by what it stands for: last layer, majority, hvg, pca, random, scvi, and the
+            combination of layers that is best on validation.
         duels: by (layer, what the rival stands for).
         layers: how many were tested against each rival.
     """
 
     label: str
     chosen: Representation
-    last: Representation
-    combination: Representation | None
+    last: Representation | None
+    is_last: bool
     rivals: Mapping[str, str]
     duels: Mapping[tuple[str, str], Duel]
     layers: int
@@ -143,29 +146,37 @@ class Verdict:
         return self.duels.get((self.chosen.name, rival))
 
 
-def judge_label(scores: Scores, judged: Judged, label: Labels) -> Verdict | None:
-    """Chooses and compares; None where no layer could be scored."""
+def judge_label(scores: Scores, judged: Judged, label: Labels, deepest: int | None = None) -> Verdict | None:
+    """Chooses and compares; None where no layer could be scored.
+
+    Args:
+        deepest: number of the last layer that is stored, whether or not it was judged; None for the last one judged.
+    """
     layers = scores.of_kind("layer", label.name)
     chosen = scores.best(layers, label.name)
     if chosen is None:
         return None
-    deepest = max((each.layer for each in layers if each.layer is not None), default=None)
-    last = scores.best([each for each in layers if each.layer == deepest], label.name) or chosen
-    rivals = {LAST: last.name, **_baselines(scores, label.name)}
+    numbers = {each.layer for each in layers if each.layer is not None}
+    judged_last = max(numbers) if len(numbers) > 1 else None
+    last = scores.best([each for each in layers if each.layer is not None and each.layer == judged_last], label.name)
+    combination = scores.best(scores.of_kind("combination", label.name), label.name)
+    rivals = {LAST: last.name} if last is not None else {}
+    rivals |= _baselines(scores, label.name)
+    rivals |= {COMBINATION: combination.name} if combination is not None else {}
     duels: dict[tuple[str, str], Duel] = {}
     for what, rival in rivals.items():
         against = [each for each in layers if each.name != rival]
         for each, duel in zip(against, _duels(scores, judged, label, against, rival), strict=True):
             duels[each.name, what] = duel
-    combination = scores.best(scores.of_kind("combination", label.name), label.name)
-    return Verdict(label.name, chosen, last, combination, rivals, duels, len(layers))
+    is_last = deepest is None or judged_last == deepest
+    return Verdict(label.name, chosen, last, is_last, rivals, duels, len(layers))
 
 
 def _baselines(scores: Scores, label: str) -> dict[str, str]:
     """One a kind; of random networks the best layer on validation, as for the trained one."""
     found = scores.of_kind("baseline", label)
     named = {each.name: each.name for each in found if each.place != RANDOM}
-    ordered = {name: named[name] for name in (MAJORITY, "hvg", "pca", "scvi") if name in named} | named
+    ordered = {name: named[name] for name in (*UNSEEING, "hvg", "pca", "scvi") if name in named} | named
     random = scores.best([each for each in found if each.place == RANDOM], label)
     return ordered | ({RANDOM: random.name} if random else {})
 

@@ -4,16 +4,18 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from xfm.loops.evaluation.representations import MAJORITY, RANDOM, Representation
-from xfm.loops.evaluation.verdict import ALPHA, LAST, Duel, Scores, Verdict
+from xfm.loops.evaluation.representations import CHANCE, MAJORITY, RANDOM, Representation
+from xfm.loops.evaluation.verdict import ALPHA, COMBINATION, LAST, Duel, Scores, Verdict
 
 RIVALS = {
     LAST: "the last layer",
     MAJORITY: "the largest class",
+    CHANCE: "guessing by class frequency",
     "hvg": "variable genes",
     "pca": "PCA",
     "scvi": "scVI",
     RANDOM: "the same network with random weights",
+    COMBINATION: "the best combination of layers",
 }
 
 
@@ -37,47 +39,67 @@ def headline(scores: Scores, verdict: Verdict) -> str:
     assert own is not None
     assert own.value is not None
     score = f"macro F1 {own.value:.3f}" + (f" [{own.low:.3f}, {own.high:.3f}]" if own.low is not None else "")
-    subject = f"{name_of(verdict.chosen)}, chosen on validation"
-    return f"Reading {verdict.label}: {_against_last(scores, verdict, subject, score)}; {_against_baselines(verdict)}."
+    return f"Reading {verdict.label}: {_against_last(scores, verdict, score)}; {_against_baselines(verdict)}."
 
 
-def _against_last(scores: Scores, verdict: Verdict, subject: str, score: str) -> str:
-    last = scores.probe(verdict.last.name, verdict.label, "test")
-    assert last is not None
+def last_words(verdict: Verdict) -> str:
+    """What the layer that others are set against is called."""
+    assert verdict.last is not None
+    return "the last layer" if verdict.is_last else f"layer {verdict.last.layer}, the deepest judged"
+
+
+def _against_last(scores: Scores, verdict: Verdict, score: str) -> str:
+    chosen = name_of(verdict.chosen)
+    if verdict.last is None:
+        alone = verdict.layers == 1
+        return (
+            f"{chosen} ({score})"
+            if alone
+            else f"of {verdict.layers} representations validation chose {chosen} ({score})"
+        )
+    deepest = last_words(verdict)
+    better = [name for (name, what), duel in verdict.duels.items() if what == LAST and duel.is_better]
+    more = f"{len(better)} layer{'s do' if len(better) != 1 else ' does'}"
     duel = verdict.duel(LAST)
     if duel is None:
-        better = [name for (name, what), other in verdict.duels.items() if what == LAST and other.is_better]
-        more = f", though {len(better)} layers did better on test cells" if better else ""
-        return f"no layer beats the last one, which validation chose itself ({subject}, {score}){more}"
+        found = f"on test cells {more} better beyond noise" if better else "no other layer is better beyond noise"
+        if any(other.is_untestable for (_, what), other in verdict.duels.items() if what == LAST):
+            found = "test groups are too few to tell the others from it"
+        return f"validation chose {deepest} itself ({chosen}, {score}), and {found}"
+    last = scores.probe(verdict.last.name, verdict.label, "test")
+    assert last is not None
+    subject, gap = f"{chosen}, chosen on validation", duel.difference
     against = f"{score} against {last.value:.3f}, {_p(duel)}"
     if duel.is_untestable:
-        return f"too few test groups to tell {subject} ({score}), from the last layer ({last.value:.3f}) beyond noise"
+        apart = f"difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        return (
+            f"too few test groups to tell {subject} ({score}), from {deepest} beyond noise ({last.value:.3f}; {apart})"
+        )
     if duel.is_better:
-        return f"{subject}, beats the last layer beyond noise ({against})"
+        return f"{subject}, beats {deepest} beyond noise ({against})"
     if duel.is_worse:
-        return f"{subject}, is worse than the last layer beyond noise ({against})"
-    others = [name for (name, what), other in verdict.duels.items() if what == LAST and other.is_better]
-    if others:
-        return f"{subject}, does not beat the last layer beyond noise ({against}), though {len(others)} others do"
-    return f"no layer beats the last one beyond noise ({subject}: {against})"
+        return f"{subject}, is worse than {deepest} beyond noise ({against})"
+    if better:
+        return f"{subject}, does not beat {deepest} beyond noise ({against}), though on test cells {more}"
+    return f"no layer beats {deepest} beyond noise ({subject}: {against})"
 
 
 def _against_baselines(verdict: Verdict) -> str:
-    duels = {what: duel for what in verdict.rivals if what != LAST and (duel := verdict.duel(what)) is not None}
+    others = (what for what in verdict.rivals if what not in (LAST, COMBINATION))
+    duels = {what: duel for what in others if (duel := verdict.duel(what)) is not None}
     if not duels:
         return "no baseline was at hand"
     beaten = [RIVALS.get(what, what) for what, duel in duels.items() if duel.is_better]
     even = [RIVALS.get(what, what) for what, duel in duels.items() if not duel.is_better and not duel.is_worse]
     if any(duel.is_untestable for duel in duels.values()):
-        return f"too few test groups to tell it from {_and([RIVALS.get(what, what) for what in duels])}"
+        return f"nor to tell it from {_and([RIVALS.get(what, what) for what in duels])}"
     above = [RIVALS.get(what, what) for what, duel in duels.items() if duel.is_worse]
     if len(beaten) == len(duels):
         return f"the chosen layer beats every baseline beyond noise ({_and(beaten)})"
-    said = [f"the chosen layer beats {_and(beaten)}"] if beaten else []
+    said = [f"beats {_and(beaten)}"] if beaten else []
     said += [f"is not told apart from {_and(even)}"] if even else []
     said += [f"loses to {_and(above)}"] if above else []
-    text = _and(said) if len(said) < 3 else f"{said[0]}, {said[1]} and {said[2]}"
-    return text if text.startswith("the ") else f"the chosen layer {text}"
+    return f"the chosen layer {_and(said)}"
 
 
 def verdict_word(duel: Duel) -> str:

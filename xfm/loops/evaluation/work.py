@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.errors import Refused
 from xfm.core.schema import ROW_ID
 from xfm.loops.evaluation.judge import Score, judge, table_of
 from xfm.loops.evaluation.judged import Judged
-from xfm.loops.evaluation.representations import F32, Read, Representation, load
+from xfm.loops.evaluation.representations import CHANCE, F32, Read, Representation, load
 from xfm.loops.evaluation.scalar_mix import Mix, mix_layers
 from xfm.sources.stored_columns import StoredEmbeddings
 
@@ -61,12 +62,15 @@ def place_of(store: StoredEmbeddings, row_ids: tuple[str, ...]) -> Place:
     """Finds the judged cells in a store that may hold others, in another order.
 
     Raises:
-        ValueError: one of them is not there.
+        Refused: MISSING_ROWS; one of them is not there.
     """
     at = {row: number for number, row in enumerate(store.row_ids())}
     lacking = [row for row in row_ids if row not in at]
     if lacking:
-        raise ValueError(f"{store.place} lacks {len(lacking):,} of {len(row_ids):,} cells, e.g. {lacking[0]}")
+        raise Refused(
+            "MISSING_ROWS",
+            f"{store.place} lacks {len(lacking):,} of {len(row_ids):,} cells, e.g. {lacking[0]}: were rows renamed?",
+        )
     positions = np.array([at[row] for row in row_ids], np.int64)
     rows = np.sort(positions)
     order = np.searchsorted(rows, positions)
@@ -84,7 +88,7 @@ def judge_named(work: Work, name: str) -> pa.Table:
     vectors, mix = vectors_of(work, representation)
 
     def scores() -> Iterator[Score]:
-        yield from judge(vectors, work.judged, work.tasks, labels)
+        yield from judge(vectors, work.judged, work.tasks, labels, guess=name == CHANCE)
         if mix is not None:
             for column, weight in zip(representation.columns, mix.weights, strict=True):
                 note = f"best after {mix.steps} steps"
