@@ -188,9 +188,10 @@ def _layer_duels(label: Labels, verdict: Verdict) -> Table:
             row += [duel.difference, duel.p] if duel else [None, None]
         rows.append(row)
     heads = [head for rival in rivals for head in (f"minus {RIVALS[rival]}", f"p against {RIVALS[rival]}")]
+    shown = " and of ".join(RIVALS[rival] for rival in rivals)
     return Table(
         name=f"{file_name(label.name)}_layers",
-        caption=f"{label.name}: macro F1 of every layer, minus that of {' and of '.join(RIVALS[each] for each in rivals)}",
+        caption=f"{label.name}: macro F1 of every layer, minus that of {shown}",
         columns=["layer", *heads],
         rows=rows,
         note="Paired 95 % intervals; p-values are Holm-corrected over the layers.",
