@@ -23,7 +23,7 @@ class EmbedJob(JobConfig):
     """The pretrained model."""
 
     pools: tuple[Literal["cls", "mean", "max"], ...] = Field(("cls", "mean"), min_length=1)
-    """What to keep of a layer: cls (state at <cls>), mean or max over genes (no padding, no special tokens)."""
+    """What to keep of a layer: cls (state at <cls>), mean or max over content tokens (no padding, no special ones)."""
 
     layers: tuple[int, ...] | Literal["all"] = "all"
     """Layer numbers, or all; 0 is the input embedding, the last is the model's output."""

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
+from tests.text_examples import write_encoder, write_sentences
 from xfm.core.backbone import BackboneConfig
 from xfm.core.source import Source
+from xfm.models.hf_text.config import HFText
 from xfm.models.scgpt.config import ScGPT
 from xfm.sources.census import Census
 from xfm.sources.census_store import write_census_store
 from xfm.sources.h5ad import H5ad
+from xfm.sources.hub_text import HubText
 
 TINY_SCGPT = Path(__file__).parents[1] / "fixtures" / "scgpt_tiny"
 
@@ -53,8 +56,17 @@ def scgpt(folder: Path) -> BackboneExample:
     return BackboneExample(ScGPT(checkpoint=str(TINY_SCGPT / "checkpoint")), H5ad(path=str(TINY_SCGPT / "cells.h5ad")))
 
 
-SOURCES: dict[str, Callable[[Path], Source]] = {"census": census, "h5ad": h5ad}
-BACKBONES: dict[str, Callable[[Path], BackboneExample]] = {"scgpt": scgpt}
+def hub_text(folder: Path) -> Source:
+    return HubText(path=str(write_sentences(folder)), shard_rows=9, obs=("label", "split"))
+
+
+def hf_text(folder: Path) -> BackboneExample:
+    checkpoint = write_encoder(folder / "distilbert", "distilbert")
+    return BackboneExample(HFText(checkpoint=str(checkpoint)), HubText(path=str(write_sentences(folder / "data"))))
+
+
+SOURCES: dict[str, Callable[[Path], Source]] = {"census": census, "h5ad": h5ad, "hub_text": hub_text}
+BACKBONES: dict[str, Callable[[Path], BackboneExample]] = {"hf_text": hf_text, "scgpt": scgpt}
 
 
 def example(table: dict[str, Callable[[Path], Any]], name: str, folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import logging
 
+import pyarrow as pa
 import pytest
 
 from xfm.core.errors import Refused
@@ -13,6 +14,10 @@ from xfm.engine.planning import chosen_layers, describe_plan, format_bytes, plan
 class FakeSource:
     def __init__(self, rows):
         self.rows = rows
+
+    @property
+    def schema(self):
+        return pa.schema([(name, pa.string()) for name in ("row_id", "shard", "refused", "gene_ids", "counts")])
 
     def shards(self):
         return [Shard(f"s-{i}", 0, rows or 0, rows) for i, rows in enumerate(self.rows)]
@@ -89,3 +94,11 @@ def test_a_dry_run_says_what_compressed_files_hide():
 )
 def test_bytes_are_written_for_people(size, text):
     assert format_bytes(size) == text
+
+
+def test_a_source_that_gives_other_columns_than_the_model_reads_is_refused():
+    class Reader(FakeRecipe):
+        kind, reads = "hf_text", ("text",)
+
+    with pytest.raises(Refused, match=r"OTHER_INPUT: --backbone.kind hf_text reads text; .* gives row_id"):
+        plan_shards("embed", JobConfig(output="o"), FakeSource((1,)), Reader())

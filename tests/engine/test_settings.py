@@ -191,7 +191,20 @@ def in_a_job(job, code, *flags):
     return subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
 
 
-HEAVY = ("torch", "ray", "mlflow", "anndata", "h5py", "scanpy", "tiledbsoma", "numba", "pandas", "matplotlib", "scipy")
+HEAVY = (
+    "torch",
+    "ray",
+    "mlflow",
+    "anndata",
+    "h5py",
+    "scanpy",
+    "tiledbsoma",
+    "numba",
+    "pandas",
+    "matplotlib",
+    "scipy",
+    "transformers",
+)
 
 
 @pytest.mark.parametrize("job", ["embed", "layerwise"])
@@ -205,7 +218,8 @@ fields = []
 for field, info in {job}.{name}.model_fields.items():
     models = models_of(info.annotation)
     fields += [f"{{field}}.{{inner}}" for model in models for inner in model.model_fields] if models else [field]
-given = ["--source.kind", "h5ad", "--source.path", "x", "--backbone.checkpoint", "c", "--output", "o"]
+given = ["--source.kind", "h5ad", "--source.path", "x"]
+given += ["--backbone.kind", "scgpt", "--backbone.checkpoint", "c", "--output", "o"]
 parse({job}.{name}, given, {{}}, "")
 print(json.dumps([fields, [m for m in {HEAVY!r} if m in sys.modules], build_parser({job}.{name}, "").format_help()]))
 """

@@ -8,8 +8,10 @@ from typing import Any
 SOURCES = {
     "census": "xfm.sources.census:Census",
     "h5ad": "xfm.sources.h5ad:H5ad",
+    "hub_text": "xfm.sources.hub_text:HubText",
 }
 BACKBONES = {
+    "hf_text": "xfm.models.hf_text.config:HFText",
     "scgpt": "xfm.models.scgpt.config:ScGPT",
 }
 

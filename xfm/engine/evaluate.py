@@ -47,7 +47,7 @@ def evaluate(plan: Evaluation, job: OpenJob) -> int:
     places = {"embeddings": Place(plan.stored, plan.judged.rows)}
     representations = list(plan.representations)
     judged = plan.judged
-    if plan.source is not None and set(EXPRESSION) & set(plan.config.baselines):
+    if plan.has_expression and set(EXPRESSION) & set(plan.config.baselines):
         place, problem = _expression(plan, job)
         if place is None:
             warnings.append(f"No baseline from expression: {problem}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
+from xfm.core.schema import COUNTS
 from xfm.core.source import Source
 from xfm.engine.job import versions
 from xfm.engine.origin import backbone_of, source_of
@@ -37,7 +38,7 @@ class Evaluation:
         judged: cells, labels, split.
         pools: layer numbers by pooling.
         representations: of the embeddings themselves, and what needs nothing else.
-        source: where the cells' expression is read again, for baselines; None where it cannot be.
+        source: where the rows are read again, for baselines; None where it cannot be.
         backbone: the network, for random weights; None where it is not known.
         warnings: what the reader must know.
         run: the content of run.json.
@@ -52,6 +53,11 @@ class Evaluation:
     backbone: BackboneConfig | None
     warnings: tuple[str, ...]
     run: dict[str, Any]
+
+    @property
+    def has_expression(self) -> bool:
+        """Whether the source holds counts of genes; sentences have none."""
+        return self.source is not None and COUNTS in self.source.schema.names
 
 
 def plan_evaluation(config: Any) -> Evaluation:
@@ -79,7 +85,7 @@ def plan_evaluation(config: Any) -> Evaluation:
         "cells": judged.cells_digest(),
         "split": judged.split_digest(),
         # What else stands beside the layers; where it is gone or back, a rerun is another evaluation.
-        "at_hand": {"expression": source is not None, "random": backbone is not None},
+        "at_hand": {"source": source is not None, "random": backbone is not None},
     }
     run = {
         "job": "evaluate",
@@ -112,7 +118,7 @@ def describe(plan: Evaluation) -> str:
 def _at_hand(plan: Evaluation) -> list[str]:
     """Baselines that need more than labels and can be had."""
     lacking = {RANDOM} if plan.backbone is None else set()
-    lacking |= set(EXPRESSION) if plan.source is None else set()
+    lacking |= set() if plan.has_expression else set(EXPRESSION)
     return [name for name in plan.config.baselines if name not in lacking]
 
 

@@ -18,7 +18,7 @@ from xfm.engine.settings import UsageError, exit_usage, parse
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=JobConfig)
-PACKAGES = ("xfm", "torch", "ray", "numpy", "pyarrow", "anndata", "tiledbsoma", "mlflow")
+PACKAGES = ("xfm", "torch", "transformers", "ray", "numpy", "pyarrow", "anndata", "tiledbsoma", "mlflow")
 
 
 class Terminated(SystemExit):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
+from xfm.core.schema import COUNTS, GENE_IDS
 from xfm.core.source import Shard, Source
 from xfm.engine.config import JobConfig
 from xfm.engine.job import versions
@@ -45,11 +46,12 @@ def plan_shards(job: str, config: JobConfig, source: Source, backbone: BackboneC
     """Lists the source and checks it against the model, on the driver.
 
     Raises:
-        Refused: nothing readable, no overlap with the vocabulary, no or a broken checkpoint.
+        Refused: nothing readable, another kind of input, no overlap with the vocabulary, no or a broken checkpoint.
     """
     weights = backbone.identity()
     checkpoint = backbone.describe()
     shards = source.shards()
+    _check_input(source, backbone)
     table = source.genes()
     genes = backbone.check_genes(table) if table is not None else {}
     if genes:
@@ -74,6 +76,22 @@ def plan_shards(job: str, config: JobConfig, source: Source, backbone: BackboneC
         "versions": versions(),
     }
     return ShardPlan(shards, genes, run)
+
+
+def _check_input(source: Source, backbone: BackboneConfig) -> None:
+    """Whether the source gives what the model reads: texts, images, or cells where a recipe does not say.
+
+    Raises:
+        Refused: OTHER_INPUT.
+    """
+    reads = getattr(backbone, "reads", (GENE_IDS, COUNTS))
+    gives = source.schema.names
+    if not set(reads) <= set(gives):
+        raise Refused(
+            "OTHER_INPUT",
+            f"--backbone.kind {getattr(backbone, 'kind', '?')} reads {' and '.join(reads)}; "
+            f"--source.kind {getattr(source, 'kind', '?')} gives {', '.join(gives)}",
+        )
 
 
 def chosen_layers(layers: Sequence[int] | Literal["all"], n_layers: int) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def run_stage(
         rows = [shard.rows for shard in left if shard.rows is not None]
         total = sum(rows) if len(rows) == len(left) else None
         logger.info("%s: %d shards on %d workers (%s)", stage, len(left), where.workers, where.device)
-        with Progress(stage, total, len(left)) as progress:
+        with Progress(stage, total, len(left), "rows") as progress:
             for envelope in run_shards(
                 source, backbone, seed, left, build(where.device), stage=stage, output=output.uri, where=where
             ):

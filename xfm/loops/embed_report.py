@@ -43,6 +43,7 @@ def embed_report(
                 note="read includes tokenising; both run beside the model, in other processes.",
             )
         )
+    numbers |= _truncated(result.notes)
     matches = [dict(genes)] if genes else [match for note in result.notes for match in note.get("genes", [])]
     if matches:
         tables.append(
@@ -68,3 +69,12 @@ def embed_report(
         },
         refused=dict(result.refused),
     )
+
+
+def _truncated(notes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Rows cut at the model's length, where the tokenizer counts them: of this start, shard by shard."""
+    counts: dict[int, dict[str, int]] = {}
+    for note in notes:
+        if "truncated" in note:
+            counts.setdefault(note["max_length"], {}).update(note["truncated"])
+    return {f"rows cut at {length:,} tokens": sum(of_shard.values()) for length, of_shard in counts.items()}

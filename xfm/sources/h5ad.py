@@ -24,9 +24,10 @@ from xfm.sources.cells import Rows, cell_batch, cell_schema
 from xfm.sources.gene_table import encode_genes
 from xfm.sources.h5ad_access import Outline, cached_outline, is_plain, local_copy, stamp, survey
 from xfm.sources.h5ad_file import H5adFile
-from xfm.sources.h5ad_listing import Entry, digest, is_hub, list_local, local_root, names_one_file, slugs
+from xfm.sources.h5ad_listing import Entry, list_local, names_one_file
 from xfm.sources.h5ad_matrix import Matrix
 from xfm.sources.hub_files import list_hub, parse
+from xfm.sources.paths import digest, is_hub, local_root, slugs
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from xfm.core.errors import Refused, ShardRefused
 from xfm.sources.h5ad_file import H5adFile, Values
-from xfm.sources.h5ad_listing import is_hub
 from xfm.sources.hub_files import download
 from xfm.sources.inflate import inflate
+from xfm.sources.paths import is_hub
 
 
 class Outline(NamedTuple):

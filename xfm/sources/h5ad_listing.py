@@ -1,21 +1,16 @@
-"""Which .h5ad files a path means, what they are called in shard keys, and their digests."""
+"""Which .h5ad files a path means."""
 
 import csv
 import glob
-import hashlib
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from xfm.core.errors import Refused
+from xfm.sources.paths import is_hub, local_root
 
 SUFFIXES = (".h5ad", ".h5ad.gz")
-SAMPLED_FROM_BYTES = 256 * 2**20
-SAMPLE_BLOCKS, BLOCK_BYTES = 16, 2**20
-MAX_SLUG = 134  # with "-", 8 digits of a digest, "-" and 6 digits of a number: below 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +28,11 @@ class Entry:
     digest: str = ""
 
 
-def is_hub(path: str) -> bool:
-    """Whether a path is an address on the Hub."""
-    return path.startswith("hf://")
-
-
 def names_one_file(path: str) -> bool:
     """Whether a path names one file, rather than a folder or a pattern."""
     if is_hub(path):
         return path.endswith(SUFFIXES) and not glob.has_magic(path)
     return Path(path).is_file()
-
-
-def local_root(path: str, metadata_csv: str | None) -> Path:
-    """The folder that names are relative to.
-
-    It is the folder itself, a file's folder, or the part of a pattern before its first wildcard; with a metadata CSV
-    the CSV's folder, where that holds `path`.
-    """
-    given = Path(path)
-    if given.is_dir():
-        root = given
-    elif given.exists() or not glob.has_magic(path):
-        root = given.parent
-    else:
-        parts = given.parts
-        first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root = Path(*parts[:first])
-    if metadata_csv is not None:
-        folder = Path(metadata_csv).resolve().parent
-        if root.resolve().is_relative_to(folder):
-            return folder
-    return root
 
 
 def list_local(path: str, metadata_csv: str | None) -> list[Entry]:
@@ -119,36 +87,3 @@ def read_file_paths(text: str, name: str) -> list[str]:
             raise Refused("BAD_METADATA", f"{name}: file_path {row['file_path']!r} is not a path below the root")
         paths.append(str(path))
     return sorted(set(paths))
-
-
-def slugs(names: Sequence[str]) -> dict[str, str]:
-    """A file-name safe, unique word for every file.
-
-    The name without its suffix, "/" as "__". A part of the name's digest is appended where characters were replaced
-    or two names give the same word.
-    """
-    plain = {name: re.sub(r"\.h5ad(\.gz)?$|\.gz$", "", name).replace("/", "__") for name in names}
-    safe = {name: re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", word)[:MAX_SLUG] for name, word in plain.items()}
-    shared = Counter(word.casefold() for word in safe.values())
-    result = {}
-    for name, word in safe.items():
-        lossy = word != plain[name] or "__" in name or shared[word.casefold()] > 1
-        result[name] = f"{word}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if lossy else word
-    return result
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file; above 256 MiB of its size and 16 evenly spaced blocks of 1 MiB.
-
-    Reading a data set of terabytes twice, once only to name it, would cost more than the job. The blocks include the
-    first and the last, where HDF5 keeps its superblock and what was written latest; a changed length always shows.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= SAMPLED_FROM_BYTES:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        sampled = hashlib.sha256(str(size).encode())
-        for block in range(SAMPLE_BLOCKS):
-            file.seek((size - BLOCK_BYTES) * block // (SAMPLE_BLOCKS - 1))
-            sampled.update(file.read(BLOCK_BYTES))
-    return f"sampled-sha256:{sampled.hexdigest()}"

@@ -1,0 +1,136 @@
+"""Which files of texts a path means, where they lie on this machine, and which split each holds.
+
+A data set on the Hub is fetched through the client's cache at one commit. Its files are then local files: listing can
+count their rows, and a machine without a network finds what was downloaded before. Offline, the files are those of the
+cached commit that were downloaded; the run's record names every one.
+"""
+
+import glob
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.hub import BUSY
+from xfm.sources.hub_files import parse
+from xfm.sources.paths import is_hub, local_root
+
+SUFFIXES = (".parquet", ".jsonl", ".csv")
+
+# As the library `datasets` names splits from files: a word of its own, or NAME-00000-of-00001.
+_WORD = re.compile(r"(?<![a-z0-9])(train|training|validation|valid|val|dev|test|testing|unsupervised)(?![a-z0-9])")
+_NUMBERED = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}\.")
+_SPLITS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "testing": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """One file of a source.
+
+    Attributes:
+        name: its path relative to the root, with forward slashes; stands for it in row ids and messages.
+        location: a local path, or an address on the Hub with its commit; any machine of the cluster can resolve it.
+        path: where it lies here.
+        split: the split that its name states, None where it states none.
+    """
+
+    name: str
+    location: str
+    path: Path
+    split: str | None
+
+
+def find_files(path: str) -> tuple[str, list[TextFile]]:
+    """The commit ("" for local files) and the files, sorted by name.
+
+    Raises:
+        Refused: NO_FILES, NO_DATASET, BAD_ADDRESS, or MIXED_FORMATS.
+        EnvironmentProblem: the Hub cannot be reached and the cache has no copy.
+    """
+    commit, root, names = _in_snapshot(path) if is_hub(path) else _in_folder(path)
+    if not names:
+        raise Refused("NO_FILES", f"no {', '.join(SUFFIXES)} file at {path}{f' (commit {commit})' if commit else ''}")
+    formats = sorted({Path(name).suffix for name in names})
+    if len(formats) > 1:
+        raise Refused(
+            "MIXED_FORMATS",
+            f"{path} holds {' and '.join(formats)} files, which may say the same twice; choose with a pattern such as "
+            f"FOLDER/*{formats[-1]}",
+        )
+    prefix = f"hf://datasets/{parse(path).repo}@{commit}/" if commit else f"{root}/"
+    return commit, [TextFile(name, f"{prefix}{name}", root / name, split_of(name)) for name in sorted(names)]
+
+
+def resolve(location: str, root: str) -> TextFile:
+    """One file again, on another machine, from its location.
+
+    Args:
+        location: of a `TextFile`.
+        root: the path that was listed.
+
+    Raises:
+        Refused: NO_DATASET.
+        EnvironmentProblem: the Hub cannot be reached and the cache has no copy.
+    """
+    if is_hub(location):
+        address = parse(location)
+        folder = _snapshot(address.repo, address.revision, (address.path,))
+        return TextFile(address.path, location, folder / address.path, split_of(address.path))
+    path = Path(location)
+    name = path.relative_to(local_root(root, None)).as_posix()
+    return TextFile(name, location, path, split_of(name))
+
+
+def split_of(name: str) -> str | None:
+    """train, validation, test, ... as a file's name or the nearest of its folders states it."""
+    for part in reversed(name.split("/")):
+        if match := _NUMBERED.match(part):
+            word = match["split"].lower()
+            return _SPLITS.get(word, word)
+        if words := _WORD.findall(part.lower()):
+            return _SPLITS.get(str(words[-1]), str(words[-1]))
+    return None
+
+
+def _in_folder(path: str) -> tuple[str, Path, list[str]]:
+    given, root = Path(path), local_root(path, None)
+    if given.is_dir():
+        found = list(given.rglob("*"))
+    else:
+        found = [given] if given.exists() else [Path(file) for file in glob.glob(path, recursive=True)]
+    names = [file.relative_to(root).as_posix() for file in found if file.is_file() and file.suffix in SUFFIXES]
+    return "", root, names
+
+
+def _in_snapshot(path: str) -> tuple[str, Path, list[str]]:
+    address = parse(path)
+    pattern = address.path
+    exact = glob.has_magic(pattern) or pattern.endswith(SUFFIXES)
+    folder = f"{pattern}/" if pattern else ""
+    patterns = (pattern,) if exact else tuple(f"{folder}*{suffix}" for suffix in SUFFIXES)
+    revision = address.revision.replace("%2F", "/") if address.revision else None  # refs/convert/parquet
+    root = _snapshot(address.repo, revision, patterns)
+    names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
+    chosen = [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
+    return root.name, root, [name for name in chosen if name.endswith(SUFFIXES)]
+
+
+@lru_cache(maxsize=64)
+def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The matching files of a data set from the client's cache; the folder is named after the commit."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=list(patterns)))
+    except HfHubHTTPError as error:
+        if error.response.status_code in BUSY:
+            raise EnvironmentProblem(f"{repo}: the Hub does not answer now, try again later: {error}") from None
+        raise Refused("NO_DATASET", f"{repo}: no such data set or revision, or no access: {error}") from None
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"the data set {repo} cannot be fetched and no copy is in the cache ({type(error).__name__}). Download it "
+            f"once where there is a network (`hf download --repo-type dataset {repo}`), or name local files."
+        ) from None
