@@ -10,7 +10,7 @@ from xfm.loops.evaluation.verdict import ALPHA, COMBINATION, LAST, Duel, Scores,
 RIVALS = {
     LAST: "the last layer",
     MAJORITY: "the largest class",
-    CHANCE: "guessing by class frequency",
+    CHANCE: "guessing by frequency",
     "hvg": "variable genes",
     "pca": "PCA",
     "scvi": "scVI",
