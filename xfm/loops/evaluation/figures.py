@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from xfm.core.report import Figure
 from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.report import confusion
 from xfm.loops.evaluation.representations import RANDOM, Representation
 from xfm.loops.evaluation.split import TEST
+from xfm.loops.evaluation.tables import confusion
 from xfm.loops.evaluation.verdict import COMBINATION, LAST, Scores, Verdict
 from xfm.loops.evaluation.words import RIVALS, file_name, last_words, name_of
 from xfm.metrics.classification import bootstrap_class_f1

@@ -1,4 +1,4 @@
-"""The report of an evaluation: what was found in words, then every representation beside every baseline."""
+"""The report of an evaluation: what was found in words, the tables, and what to know before believing them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,22 +6,14 @@ from typing import Any
 import numpy as np
 
 from xfm.core.report import Estimate, Report, Table
-from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.representations import RANDOM, Representation
+from xfm.loops.evaluation.judged import Judged
+from xfm.loops.evaluation.representations import Representation
 from xfm.loops.evaluation.split import PARTS, TEST, TRAIN
-from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
-from xfm.loops.evaluation.words import RIVALS, file_name, headline, last_words, name_of, verdict_word
-from xfm.metrics.classification import confusion_of, per_class
+from xfm.loops.evaluation.tables import integration_table, label_tables, trajectory_table
+from xfm.loops.evaluation.verdict import Scores, Verdict
+from xfm.loops.evaluation.words import headline
 
 FEW_GROUPS = 12
-ORDER = {"baseline": 0, "layer": 1, "combination": 2}
-SUMMARY = (
-    ("probe F1", "probe", "f1", "test"),
-    ("kNN F1", "knn", "f1", "test"),
-    ("NMI", "clustering", "normalized_mutual_info", "all"),
-    ("ARI", "clustering", "adjusted_rand_index", "all"),
-)
-CLUSTERING = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score", "asw_label", "graph_connectivity")
 
 
 def evaluate_report(
@@ -44,8 +36,10 @@ def evaluate_report(
     """
     first = verdicts[0]
     by_name = {label.name: label for label in judged.labels}
-    tables = [table for verdict in verdicts for table in _label_tables(scores, judged, by_name[verdict.label], verdict)]
-    tables += [table for table in (_integration(scores), _trajectory(scores), _split(judged)) if table is not None]
+    tables = [table for verdict in verdicts for table in label_tables(scores, judged, by_name[verdict.label], verdict)]
+    tables += [
+        table for table in (integration_table(scores), trajectory_table(scores), _split(judged)) if table is not None
+    ]
     train, validation, test = judged.split.cells()
     recipe = run["recipe"]
     return Report(
@@ -106,220 +100,6 @@ def _value(scores: Scores, representation: Representation, verdict: Verdict) -> 
     return row.estimate
 
 
-def _label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Iterator[Table]:
-    yield _summary(scores, label, verdict)
-    yield _duels(scores, label, verdict)
-    yield _layer_duels(label, verdict)
-    yield _classes(scores, judged, label, verdict)
-    yield from _more_probes(scores, label)
-    clustering = _metrics_table(
-        scores, f"{file_name(label.name)}_clustering", "clustering", label.name, CLUSTERING,
-        f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} cells",
-        "NMI and ARI at the Leiden resolution with the best NMI, as scib does: the label is looked at. Intervals "
-        "resample the clustered cells and do not cluster again.",
-    )  # fmt: skip
-    if clustering is not None:
-        yield clustering
-    weights = _mix_weights(scores, label)
-    if weights is not None:
-        yield weights
-
-
-def _ordered(scores: Scores) -> list[Representation]:
-    return sorted(scores.representations, key=lambda each: (ORDER[each.kind], each.place == RANDOM))
-
-
-def _summary(scores: Scores, label: Labels, verdict: Verdict) -> Table:
-    rows: list[list[Any]] = []
-    names: list[str] = []
-    for each in _ordered(scores):
-        found = [scores.get(each.name, task, label.name, metric, split) for _, task, metric, split in SUMMARY]
-        validation = scores.probe(each.name, label.name, "validation")
-        if validation is None:
-            continue
-        # A random network has as many layers as the trained one; here stands the one that a fair choice would take.
-        if each.place == RANDOM and each.name != verdict.rivals.get(RANDOM):
-            continue
-        names.append(each.name)
-        rows.append([name_of(each), validation.value, *(row.estimate if row else None for row in found), each.kind])
-    shown = [number for number in range(len(SUMMARY)) if any(row[2 + number] is not None for row in rows)]
-    test = scores.probe(verdict.chosen.name, label.name, "test")
-    assert test is not None
-    return Table(
-        name=f"{file_name(label.name)}_summary",
-        caption=f"{label.name}: {len(label.classes)} classes, scored on {test.cells:,} test cells in {test.groups:,} "
-        "groups, 95 % intervals over groups",
-        columns=["representation", "F1 on validation", *(SUMMARY[number][0] for number in shown), "kind"],
-        rows=[[*row[:2], *(row[2 + number] for number in shown), row[-1]] for row in rows],
-        note="F1 is macro-averaged. The bold layer was chosen on validation cells; test cells were scored once. "
-        "NMI and ARI use all cells.",
-        best=names.index(verdict.chosen.name),
-    )
-
-
-def _duels(scores: Scores, label: Labels, verdict: Verdict) -> Table:
-    rows: list[list[Any]] = []
-    for what, name in verdict.rivals.items():
-        duel, rival = verdict.duel(what), scores.probe(name, label.name, "test")
-        words = last_words(verdict) if what == LAST else RIVALS.get(what, what)
-        shown = f"{words} ({name})" if name != what else words
-        if duel is None:
-            rows.append([shown, rival.estimate if rival else None, None, None, "is the chosen layer"])
-        else:
-            rows.append([shown, rival.estimate if rival else None, duel.difference, duel.p, verdict_word(duel)])
-    return Table(
-        name=f"{file_name(label.name)}_duels",
-        caption=f"{label.name}: {name_of(verdict.chosen)}, chosen on validation, against its rivals on test cells",
-        columns=["rival", "F1 of the rival", "chosen minus rival", "p, corrected", "chosen layer is"],
-        rows=rows,
-        note="Intervals from shared resamples of groups; p from swapping predictions of whole groups, with Holm's "
-        f"correction over {verdict.layers} layers for each rival. Better and worse mean p < 0.05.",
-    )
-
-
-def _layer_duels(label: Labels, verdict: Verdict) -> Table:
-    rivals = [rival for rival in (LAST, "pca") if rival in verdict.rivals]
-    layers = list(dict.fromkeys(name for name, _ in verdict.duels))
-    rows: list[list[Any]] = []
-    for name in layers:
-        row: list[Any] = [name]
-        for rival in rivals:
-            duel = verdict.duels.get((name, rival))
-            row += [duel.difference, duel.p] if duel else [None, None]
-        rows.append(row)
-    heads = [head for rival in rivals for head in (f"minus {RIVALS[rival]}", f"p against {RIVALS[rival]}")]
-    shown = " and of ".join(RIVALS[rival] for rival in rivals)
-    return Table(
-        name=f"{file_name(label.name)}_layers",
-        caption=f"{label.name}: macro F1 of every layer, minus that of {shown}",
-        columns=["layer", *heads],
-        rows=rows,
-        note="Paired 95 % intervals; p-values are Holm-corrected over the layers.",
-        best=layers.index(verdict.chosen.name) if verdict.chosen.name in layers else None,
-    )
-
-
-def _classes(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Table:
-    named = {"chosen": verdict.chosen.name}
-    named |= {last_words(verdict).removeprefix("the "): verdict.last.name} if verdict.last is not None else {}
-    named |= {"PCA": verdict.rivals["pca"]} if "pca" in verdict.rivals else {}
-    found = {words: per_class(confusion(scores, judged, label, name)) for words, name in named.items()}
-    own = found["chosen"]
-    training = np.bincount(
-        label.codes[(label.codes >= 0) & (judged.split.parts == TRAIN)], minlength=len(label.classes)
-    )
-    rows: list[list[Any]] = []
-    for number in np.argsort(-own["support"], kind="stable"):
-        scores_of = [_or_none(own[metric][number]) for metric in ("precision", "recall", "f1")]
-        others = [_or_none(found[words]["f1"][number]) for words in list(named)[1:]]
-        rows.append([label.classes[number], int(training[number]), int(own["support"][number]), *scores_of, *others])
-    return Table(
-        name=f"{file_name(label.name)}_classes",
-        caption=f"{label.name}: each class, read by the probe from {name_of(verdict.chosen)}",
-        columns=[
-            "class",
-            "training cells",
-            "test cells",
-            "precision",
-            "recall",
-            "F1",
-            *(f"F1, {w}" for w in list(named)[1:]),
-        ],
-        rows=rows,
-        note="A class without test cells enters no average; one without training cells counts as missed.",
-    )
-
-
-def confusion(scores: Scores, judged: Judged, label: Labels, name: str) -> Any:
-    """(K, K) test cells by true and predicted class, of a representation's probe."""
-    row = scores.probe(name, label.name, "test")
-    assert row is not None
-    assert row.predicted is not None
-    truth = label.codes[(label.codes >= 0) & (judged.split.parts == TEST)]
-    n_classes = len(label.classes)
-    one = confusion_of(truth, row.predicted, n_classes, np.zeros(len(truth), np.int64), 1)
-    return one.toarray().reshape(n_classes, n_classes)
-
-
-def _more_probes(scores: Scores, label: Labels) -> Iterator[Table]:
-    metrics = ("f1", "accuracy", "balanced_accuracy", "precision")
-    for task, words in (("probe", "linear probe"), ("knn", "nearest neighbours")):
-        table = _metrics_table(
-            scores, f"{file_name(label.name)}_{task}", task, label.name, metrics,
-            f"{label.name}: every score of the {words} on test cells",
-            "Macro averages; macro recall is balanced accuracy.", split="test",
-        )  # fmt: skip
-        if table is not None:
-            yield table
-
-
-def _metrics_table(
-    scores: Scores,
-    name: str,
-    task: str,
-    label: str,
-    metrics: Sequence[str],
-    caption: str,
-    note: str,
-    split: str = "all",
-) -> Table | None:
-    rows: list[list[Any]] = []
-    for each in _ordered(scores):
-        found = [scores.get(each.name, task, label, metric, split) for metric in metrics]
-        if any(found):
-            notes = list(dict.fromkeys(row.note for row in found if row and row.note))
-            rows.append([name_of(each), *(row.estimate if row else None for row in found), "; ".join(notes)])
-    if not rows:
-        return None
-    has_notes = any(row[-1] for row in rows)
-    return Table(
-        name=name,
-        caption=caption,
-        columns=["representation", *(metric.replace("_", " ") for metric in metrics), *(["note"] if has_notes else [])],
-        rows=rows if has_notes else [row[:-1] for row in rows],
-        note=note,
-    )
-
-
-def _all_metrics(scores: Scores, task: str) -> tuple[str, list[str]] | None:
-    found = [(label, metric) for _, each, label, metric, _ in scores.rows if each == task]
-    return (found[0][0], list(dict.fromkeys(metric for _, metric in found))) if found else None
-
-
-def _integration(scores: Scores) -> Table | None:
-    found = _all_metrics(scores, "integration")
-    return found and _metrics_table(
-        scores, "integration", "integration", found[0], found[1], f"How well batches of {found[0]} are mixed",
-        "All cells. As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, "
-        "the variance that batch explains, 0 is best.",
-    )  # fmt: skip
-
-
-def _trajectory(scores: Scores) -> Table | None:
-    found = _all_metrics(scores, "trajectory")
-    return found and _metrics_table(
-        scores, "trajectory", "trajectory", found[0], found[1], f"Diffusion pseudotime against {found[0]}",
-        "Cells that pseudotime cannot reach are left out of correlations and counted as unreachable. "
-        "spearman weighs slow components as scanpy does, spearman exact as the paper (Haghverdi et al., 2016).",
-    )  # fmt: skip
-
-
-def _mix_weights(scores: Scores, label: Labels) -> Table | None:
-    found = [(key, row) for key, row in scores.rows.items() if key[1] == "mix" and key[2] == label.name]
-    if not found:
-        return None
-    names = list(dict.fromkeys(key[0] for key, _ in found))
-    layers = sorted({int(key[3].rpartition("_l")[2]) for key, _ in found})
-    weights = {(key[0], int(key[3].rpartition("_l")[2])): row.value for key, row in found}
-    return Table(
-        name=f"{file_name(label.name)}_mix",
-        caption=f"{label.name}: weights of the learned mix of layers",
-        columns=["layer", *names],
-        rows=[[layer, *(weights.get((name, layer)) for name in names)] for layer in layers],
-        note="Softmax weights of standardised layers, learned on training cells with a linear classifier on top.",
-    )
-
-
 def _split(judged: Judged) -> Table:
     groups = [len(np.unique(judged.split.groups[judged.split.where(part)])) for part in range(3)]
     columns = [np.bincount(judged.split.parts[label.codes >= 0], minlength=3).tolist() for label in judged.labels]
@@ -361,7 +141,3 @@ def _cautions(judged: Judged, scores: Scores) -> Iterator[str]:
 def _listed(names: Sequence[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _or_none(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
