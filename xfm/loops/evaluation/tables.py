@@ -24,6 +24,7 @@ CLUSTERING = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score
 
 
 def label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Iterator[Table]:
+    """All tables of one label, the summary first."""
     yield _summary(scores, label, verdict)
     yield _duels(scores, label, verdict)
     yield _layer_duels(label, verdict)
@@ -204,6 +205,7 @@ def _all_metrics(scores: Scores, task: str) -> tuple[str, list[str]] | None:
 
 
 def integration_table(scores: Scores) -> Table | None:
+    """Mixing of batches; None where it was not scored."""
     found = _all_metrics(scores, "integration")
     return found and _metrics_table(
         scores, "integration", "integration", found[0], found[1], f"How well batches of {found[0]} are mixed",
@@ -213,6 +215,7 @@ def integration_table(scores: Scores) -> Table | None:
 
 
 def trajectory_table(scores: Scores) -> Table | None:
+    """Pseudotime; None where it was not scored."""
     found = _all_metrics(scores, "trajectory")
     return found and _metrics_table(
         scores, "trajectory", "trajectory", found[0], found[1], f"Diffusion pseudotime against {found[0]}",
