@@ -69,16 +69,22 @@ def end_of(job):
     return out.strip().rpartition("\n")[2], err
 
 
-def points_of(client, metric, name=None):
-    (experiment,) = client.search_experiments(filter_string="name = 'xfm/test/outage'")
-    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name or 'scgpt-0123abcd-1'}'")
+def runs_called(client, name):
+    """Empty while the server does not know the experiment or the run yet: they are made one after the other."""
+    experiments = client.search_experiments(filter_string="name = 'xfm/test/outage'")
+    ids = [experiment.experiment_id for experiment in experiments]
+    return client.search_runs(ids, f"attributes.run_name = '{name}'") if ids else []
+
+
+def points_of(client, metric, name="scgpt-0123abcd-1"):
+    (run,) = runs_called(client, name)
     return run, client.get_metric_history(run.info.run_id, metric)
 
 
 def await_points(client):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if client.search_experiments(filter_string="name = 'xfm/test/outage'") and points_of(client, "train/loss")[1]:
+        if runs_called(client, "scgpt-0123abcd-1") and points_of(client, "train/loss")[1]:
             return
         time.sleep(0.1)
     raise AssertionError("the job's first numbers never came")
