@@ -20,8 +20,7 @@ import pyarrow as pa
 from pydantic import PositiveInt
 
 from xfm.core.config import Config
-from xfm.engine.job import guarded, say, set_up_logging
-from xfm.engine.settings import UsageError, exit_usage, parse
+from xfm.engine.job import main, say
 
 
 class Bench(Config):
@@ -147,12 +146,4 @@ def run_reference(network: Any, encoder: Any, tokenizer: Any, cells: pa.Table) -
 
 
 if __name__ == "__main__":
-    import os
-    import sys
-
-    set_up_logging()
-    try:
-        settings = parse(Bench, sys.argv[1:], os.environ, "jobs/bench.py")
-    except UsageError as error:
-        exit_usage(str(error), "jobs/bench.py")
-    raise SystemExit(guarded(lambda: run(settings), "jobs/bench.py"))
+    main(Bench, run, "bench")

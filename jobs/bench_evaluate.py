@@ -7,7 +7,6 @@ driver, of Ray and of all workers together (proportional set size: shared pages 
 """
 
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -19,13 +18,10 @@ import pyarrow as pa
 from pydantic import PositiveInt
 
 from xfm.core.config import Config
-from xfm.core.errors import OK
 from xfm.core.ledger import Receipt
 from xfm.core.schema import ROW_ID, layer_column
-from xfm.engine.cluster import disconnect, prepare
-from xfm.engine.job import guarded, say, set_up_logging
+from xfm.engine.job import main, say
 from xfm.engine.output import Output, write_part
-from xfm.engine.settings import UsageError, exit_usage, parse
 
 POOLS = ("cls", "mean")
 
@@ -151,12 +147,4 @@ def pss(process: int) -> int:
 
 
 if __name__ == "__main__":
-    set_up_logging()
-    prepare()
-    try:
-        settings = parse(Bench, sys.argv[1:], os.environ, "jobs/bench_evaluate.py")
-    except UsageError as error:
-        exit_usage(str(error), "jobs/bench_evaluate.py")
-    ended_with = guarded(lambda: run(settings), "jobs/bench_evaluate.py")
-    disconnect()
-    raise SystemExit(OK if ended_with == OK else ended_with)
+    main(Bench, run, "bench_evaluate")

@@ -7,7 +7,6 @@ of cells that it has not seen and asks each layer what it knows of expression an
 """
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -20,9 +19,7 @@ from pydantic import PositiveFloat
 from xfm.core.config import Config
 from xfm.core.errors import OK
 from xfm.core.random import in_fraction
-from xfm.engine.cluster import disconnect, prepare
-from xfm.engine.job import guarded, say, set_up_logging
-from xfm.engine.settings import UsageError, exit_usage, parse
+from xfm.engine.job import main, say
 from xfm.models.scgpt.config import ScGPT
 from xfm.sources.census import Census
 
@@ -110,12 +107,4 @@ def shown(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    set_up_logging()
-    prepare()
-    try:
-        settings = parse(Demo, sys.argv[1:], os.environ, "jobs/demo.py")
-    except UsageError as error:
-        exit_usage(str(error), "jobs/demo.py")
-    ended_with = guarded(lambda: run(settings), "jobs/demo.py")
-    disconnect()
-    raise SystemExit(ended_with)
+    main(Demo, run, "demo")

@@ -11,13 +11,13 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from xfm.core import errors
+from xfm.core.config import Config
 from xfm.engine.cluster import disconnect, prepare
-from xfm.engine.config import JobConfig
 from xfm.engine.settings import UsageError, exit_usage, parse
 
 logger = logging.getLogger(__name__)
 
-C = TypeVar("C", bound=JobConfig)
+C = TypeVar("C", bound=Config)
 PACKAGES = ("xfm", "torch", "transformers", "ray", "numpy", "pyarrow", "anndata", "tiledbsoma", "mlflow")
 
 

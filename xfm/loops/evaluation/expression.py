@@ -125,7 +125,7 @@ def variable_genes(logged: Any, genes: int) -> NDArray[np.int64]:
         raise Refused(
             "NO_VARIABLE_GENES", f"none of {logged.shape[1]:,} genes varies between {logged.shape[0]:,} cells"
         )
-    return np.flatnonzero(np.nan_to_num(dispersions, nan=-np.inf) >= ranked[min(genes, len(ranked)) - 1])
+    return np.flatnonzero(dispersions >= ranked[min(genes, len(ranked)) - 1])  # NaN is not
 
 
 def principal_components(values: Any, is_train: Mask, components: int) -> F32:
