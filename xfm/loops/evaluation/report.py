@@ -9,7 +9,7 @@ from xfm.core.report import Estimate, Report, Table
 from xfm.loops.evaluation.judged import Judged
 from xfm.loops.evaluation.representations import Representation
 from xfm.loops.evaluation.split import PARTS, TEST, TRAIN
-from xfm.loops.evaluation.tables import integration_table, label_tables, trajectory_table
+from xfm.loops.evaluation.tables import label_tables, task_tables
 from xfm.loops.evaluation.verdict import Scores, Verdict
 from xfm.loops.evaluation.words import headline
 
@@ -37,9 +37,7 @@ def evaluate_report(
     first = verdicts[0]
     by_name = {label.name: label for label in judged.labels}
     tables = [table for verdict in verdicts for table in label_tables(scores, judged, by_name[verdict.label], verdict)]
-    tables += [
-        table for table in (integration_table(scores), trajectory_table(scores), _split(judged)) if table is not None
-    ]
+    tables += [*task_tables(scores), _split(judged)]
     train, validation, test = judged.split.cells()
     recipe = run["recipe"]
     return Report(

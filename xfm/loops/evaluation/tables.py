@@ -21,6 +21,18 @@ SUMMARY = (
     ("ARI", "clustering", "adjusted_rand_index", "all"),
 )
 CLUSTERING = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score", "asw_label", "graph_connectivity")
+TASKS = {
+    "integration": (
+        "How well batches of {} are mixed",
+        "All cells. As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, the "
+        "variance that batch explains, 0 is best.",
+    ),
+    "trajectory": (
+        "Diffusion pseudotime against {}",
+        "Cells that pseudotime cannot reach are left out of correlations and counted as unreachable. spearman weighs "
+        "slow components as scanpy does, spearman exact as the paper (Haghverdi et al., 2016).",
+    ),
+}
 
 
 def label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Iterator[Table]:
@@ -199,29 +211,15 @@ def _metrics_table(
     )
 
 
-def _all_metrics(scores: Scores, task: str) -> tuple[str, list[str]] | None:
-    found = [(label, metric) for _, each, label, metric, _ in scores.rows if each == task]
-    return (found[0][0], list(dict.fromkeys(metric for _, metric in found))) if found else None
-
-
-def integration_table(scores: Scores) -> Table | None:
-    """Mixing of batches; None where it was not scored."""
-    found = _all_metrics(scores, "integration")
-    return found and _metrics_table(
-        scores, "integration", "integration", found[0], found[1], f"How well batches of {found[0]} are mixed",
-        "All cells. As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, "
-        "the variance that batch explains, 0 is best.",
-    )  # fmt: skip
-
-
-def trajectory_table(scores: Scores) -> Table | None:
-    """Pseudotime; None where it was not scored."""
-    found = _all_metrics(scores, "trajectory")
-    return found and _metrics_table(
-        scores, "trajectory", "trajectory", found[0], found[1], f"Diffusion pseudotime against {found[0]}",
-        "Cells that pseudotime cannot reach are left out of correlations and counted as unreachable. "
-        "spearman weighs slow components as scanpy does, spearman exact as the paper (Haghverdi et al., 2016).",
-    )  # fmt: skip
+def task_tables(scores: Scores) -> Iterator[Table]:
+    """Mixing of batches and pseudotime, as far as they were scored; they belong to no label."""
+    for task, (caption, note) in TASKS.items():
+        found = [(label, metric) for _, each, label, metric, _ in scores.rows if each == task]
+        if found:
+            label, metrics = found[0][0], list(dict.fromkeys(metric for _, metric in found))
+            table = _metrics_table(scores, task, task, label, metrics, caption.format(label), note)
+            assert table is not None
+            yield table
 
 
 def _mix_weights(scores: Scores, label: Labels) -> Table | None:
