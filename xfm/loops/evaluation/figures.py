@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from xfm.core.report import Figure
 from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.loops.evaluation.representations import RANDOM, Representation
-from xfm.loops.evaluation.split import TEST
 from xfm.loops.evaluation.tables import confusion
 from xfm.loops.evaluation.verdict import COMBINATION, LAST, Scores, Verdict
 from xfm.loops.evaluation.words import RIVALS, file_name, last_words, name_of
@@ -146,7 +145,7 @@ def _bars(scores: Scores, judged: Judged, label: Labels, verdict: Verdict, folde
     if verdict.last is not None and verdict.last.name != verdict.chosen.name:
         named[f"{name_of(verdict.last)}, the {'last' if verdict.is_last else 'deepest'}"] = verdict.last.name
     named |= {"PCA": verdict.rivals["pca"]} if "pca" in verdict.rivals else {}
-    held = (label.codes >= 0) & (judged.split.parts == TEST)
+    held = judged.test_cells(label)
     truth, draws = label.codes[held], GroupDraws(judged.split.groups[held], judged.seed, judged.resamples)
     support = np.bincount(truth, minlength=len(label.classes))
     shown = np.flatnonzero(support)

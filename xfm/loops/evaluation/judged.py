@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.random import key64
-from xfm.loops.evaluation.split import Split
+from xfm.loops.evaluation.split import TEST, Split
 
 MISSING = -1
 # Words that stand for "not known" in public data sets (CELLxGENE schema 7: "unknown", "na").
@@ -77,6 +77,10 @@ class Judged:
     seed: int = 0
     resamples: int = 2000
     k: int = 15
+
+    def test_cells(self, label: Labels) -> NDArray[np.int64]:
+        """Positions of the test cells that have a class; in their order stand the predictions of a probe."""
+        return np.flatnonzero((label.codes != MISSING) & (self.split.parts == TEST))
 
     def cells_digest(self) -> str:
         """SHA-256 over cells and their labels, in the order of their names: what two models must share."""

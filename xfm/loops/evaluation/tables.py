@@ -8,7 +8,7 @@ import numpy as np
 from xfm.core.report import Table
 from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.loops.evaluation.representations import RANDOM, Representation
-from xfm.loops.evaluation.split import TEST, TRAIN
+from xfm.loops.evaluation.split import TRAIN
 from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
 from xfm.loops.evaluation.words import RIVALS, file_name, last_words, name_of, verdict_word
 from xfm.metrics.classification import confusion_of, per_class
@@ -165,7 +165,7 @@ def confusion(scores: Scores, judged: Judged, label: Labels, name: str) -> Any:
     row = scores.probe(name, label.name, "test")
     assert row is not None
     assert row.predicted is not None
-    truth = label.codes[(label.codes >= 0) & (judged.split.parts == TEST)]
+    truth = label.codes[judged.test_cells(label)]
     n_classes = len(label.classes)
     one = confusion_of(truth, row.predicted, n_classes, np.zeros(len(truth), np.int64), 1)
     return one.toarray().reshape(n_classes, n_classes)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
+from xfm.loops.evaluation.baselines import EXPRESSION
 from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.loops.evaluation.representations import RANDOM, UNSEEING, Representation
-from xfm.loops.evaluation.split import TEST
 from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
 
 PRIMARY = "f1"
@@ -175,14 +175,14 @@ def judge_label(scores: Scores, judged: Judged, label: Labels, deepest: int | No
 def _baselines(scores: Scores, label: str) -> dict[str, str]:
     """One a kind; of random networks the best layer on validation, as for the trained one."""
     found = scores.of_kind("baseline", label)
-    named = {each.name: each.name for each in found if each.place != RANDOM}
-    ordered = {name: named[name] for name in (*UNSEEING, "hvg", "pca", "scvi") if name in named} | named
+    named = [each.name for each in found if each.place != RANDOM]
+    ordered = {name: name for name in (*UNSEEING, *EXPRESSION) if name in named} | {name: name for name in named}
     random = scores.best([each for each in found if each.place == RANDOM], label)
     return ordered | ({RANDOM: random.name} if random else {})
 
 
 def _duels(scores: Scores, judged: Judged, label: Labels, layers: Sequence[Representation], rival: str) -> list[Duel]:
-    cells = np.flatnonzero((label.codes >= 0) & (judged.split.parts == TEST))
+    cells = judged.test_cells(label)
     truth, groups = label.codes[cells], judged.split.groups[cells]
     codes = np.unique(groups, return_inverse=True)[1]
     other = scores.probe(rival, label.name, "test")
@@ -203,7 +203,8 @@ def _duels(scores: Scores, judged: Judged, label: Labels, layers: Sequence[Repre
         )
     adjusted = holm(np.array(p_values))
     # Swapping all groups turns a difference round, swapping none keeps it: two swaps of 2**G are always as extreme.
-    least = min(1.0, max(2.0 ** (1 - int(codes.max()) - 1), 1 / PERMUTATIONS) * len(layers))
+    n_groups = int(codes.max()) + 1
+    least = min(1.0, max(2.0 ** (1 - n_groups), 1 / PERMUTATIONS) * len(layers))
     return [
         Duel(layer.name, rival, difference, float(p), least)
         for layer, difference, p in zip(layers, differences, adjusted, strict=True)
