@@ -12,7 +12,6 @@ from examples import BACKBONES, example
 from xfm.core import registry
 from xfm.core.config import differing_fields
 from xfm.core.schema import INPUT_IDS, ROW_ID
-from xfm.loops.embed import row_lengths
 from xfm.loops.read import read_tokens
 
 ROWS = 6
@@ -39,8 +38,9 @@ def backbone(given):
 @pytest.fixture(scope="module")
 def rows(given):
     """Tokenised rows of unlike lengths."""
-    tokens = read_tokens(given.source, given.config.tokenizer(0), given.source.shards()[0]).tokens
-    order = row_lengths(tokens).argsort()
+    tokenizer = given.config.tokenizer(0)
+    tokens = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
+    order = tokenizer.lengths(tokens).argsort()
     return tokens.take(order[:: max(1, len(order) // ROWS)][:ROWS])
 
 
@@ -73,7 +73,7 @@ def test_a_state_is_not_changed_by_the_blocks_after_it(backbone, tokens):
 
 
 def test_a_row_does_not_depend_on_its_batch(given, backbone, rows, tokens):
-    together, lengths = states_of(backbone, tokens), row_lengths(rows)
+    together, lengths = states_of(backbone, tokens), given.config.tokenizer(0).lengths(rows)
     assert len(set(lengths)) > 1
     for i, length in enumerate(lengths):
         alone = states_of(backbone, given.config.tokenizer(0).collate(rows.slice(i, 1)))
@@ -138,7 +138,7 @@ def test_a_tokenizer_travels_and_gives_the_same_tokens(given, rows):
 
 
 def test_collating_pads_on_the_right(given, rows, tokens):
-    lengths = torch.from_numpy(row_lengths(rows))
+    lengths = torch.from_numpy(given.config.tokenizer(0).lengths(rows))
     expected = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     assert torch.equal(tokens.is_token, expected)
     assert not (tokens.is_content & ~tokens.is_token).any()

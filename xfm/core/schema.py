@@ -9,8 +9,32 @@ INPUT_IDS = "input_ids"  # ragged integers: token ids of one row
 VALUES = "values"  # ragged integers or floats, aligned with INPUT_IDS
 DEPTH = "depth"  # float32: sum of a row's expression values over all genes of the data
 TEXT = "text"
-IMAGE = "image"
+IMAGE = "image"  # large_binary: an encoded picture, PNG, JPEG or WebP
+PIXELS = "pixels"  # fixed-size list of uint8: 3 x S x S of a picture that was decoded, resized and cropped
+PART = "part"  # int8: 0 train, 1 validation, 2 test
+LABEL_CODE = "label_code"  # int32 number of a row's class, -1 where it has none
 SEQUENCE = "sequence"
+CONDITION = "condition"  # int32 batch label of a row, for models conditioned on one
+
+# Columns of data may not bear these names: they would be taken for ours, or do not reach a part.
+RESERVED = frozenset(
+    {
+        ROW_ID,
+        SHARD,
+        REFUSED,
+        GENE_IDS,
+        COUNTS,
+        INPUT_IDS,
+        VALUES,
+        DEPTH,
+        TEXT,
+        IMAGE,
+        PIXELS,
+        PART,
+        LABEL_CODE,
+        CONDITION,
+    }
+)
 
 # Key in a record batch's schema metadata. Its value is an Arrow IPC stream of one table that holds every
 # identifier the source knows for a gene (symbol, Ensembl id, ...), one string column each, one row a gene.

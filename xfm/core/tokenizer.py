@@ -1,9 +1,11 @@
 """From raw rows to token ids, on the CPU."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +21,7 @@ class Tokens:
         is_token: (B, T) bool, False at padding.
         is_content: (B, T) bool, True where mean pooling looks: neither padding nor special tokens.
         condition: (B,) int64 batch labels for models conditioned on them, or None.
+        pixels: (B, 3, S, S) uint8 for models that see, or None; T is then their patches, and `ids` are zeros.
     """
 
     ids: "Tensor"
@@ -26,6 +29,7 @@ class Tokens:
     is_token: "Tensor"
     is_content: "Tensor"
     condition: "Tensor | None" = None
+    pixels: "Tensor | None" = None
 
     def to(self, device: str) -> "Tokens":
         """The same tokens on another device."""
@@ -35,6 +39,7 @@ class Tokens:
             self.is_token.to(device),
             self.is_content.to(device),
             None if self.condition is None else self.condition.to(device),
+            None if self.pixels is None else self.pixels.to(device),
         )
 
 
@@ -47,6 +52,14 @@ class Tokenizer(Protocol):
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
         """Pads tokenised rows to the longest of them."""
+        ...
+
+    def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
+        """(N,) tokens of each tokenised row."""
+        ...
+
+    def for_training(self) -> Self:
+        """The same for rows that are kept between epochs: pictures stay encoded, so that each epoch may crop anew."""
         ...
 
     def describe(self) -> dict[str, Any]:

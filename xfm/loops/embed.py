@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.errors import EnvironmentProblem, ShardRefused
 from xfm.core.reduction import Reduction
-from xfm.core.schema import DEPTH, INPUT_IDS, ROW_ID, SHARD, VALUES, layer_column
+from xfm.core.schema import CONDITION, DEPTH, IMAGE, INPUT_IDS, PIXELS, ROW_ID, SHARD, VALUES, layer_column
 from xfm.core.tokenizer import Tokenizer
-from xfm.tokenizers.binned import CONDITION
 
-INTERNAL = (INPUT_IDS, VALUES, CONDITION, DEPTH, SHARD)
+INTERNAL = (INPUT_IDS, VALUES, CONDITION, DEPTH, PIXELS, IMAGE, SHARD)
 
 
 class Embedder:
@@ -84,7 +83,7 @@ class Embedder:
             for name in reduction.columns
             for layer in self.layers
         }
-        for rows in batches(row_lengths(tokens), self.batch_tokens):
+        for rows in batches(self.tokenizer.lengths(tokens), self.batch_tokens):
             for name, values in self._batch(tokens.take(rows)).items():
                 columns[name][rows] = values
         for name, values in columns.items():
@@ -138,12 +137,6 @@ class KeepRows:
     def __call__(self, tokens: pa.Table) -> pa.Table:
         """The computation's table of the rows that are kept."""
         return self.compute(tokens.filter(pc.is_in(tokens[ROW_ID], self.row_ids)))
-
-
-def row_lengths(tokens: pa.Table) -> NDArray[np.int64]:
-    """(N,) tokens of each row."""
-    lengths: NDArray[np.int64] = pc.list_value_length(tokens[INPUT_IDS]).to_numpy().astype(np.int64)
-    return lengths
 
 
 def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:

@@ -7,7 +7,7 @@ neighbour's, because the truth lacked the `<cls>` column that the prediction had
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +21,11 @@ from xfm.core.errors import Refused, ShardRefused
 from xfm.core.random import in_fraction
 from xfm.core.schema import DEPTH, INPUT_IDS, ROW_ID, VALUES
 from xfm.core.tokenizer import Tokens
-from xfm.loops.embed import batches, check_identity, row_lengths
+from xfm.loops.embed import batches, check_identity
 from xfm.loops.readouts import GENE_SUMS, Readouts
 from xfm.metrics.regression import SUMS, cell_sums
-from xfm.tokenizers.binned import ragged
 from xfm.tokenizers.masking import choose_fraction, position_uniforms
+from xfm.tokenizers.ragged import ragged
 
 Mode = Literal["visible", "masked"]
 F64 = NDArray[np.float64]
@@ -81,7 +81,7 @@ class LayerReader:
 
     def cells(self, tokens: pa.Table) -> Iterator["Cells"]:
         """Batches of cells in keyed masks."""
-        for rows in batches(row_lengths(tokens), self.design.batch_tokens):
+        for rows in batches(self.tokenizer.lengths(tokens), self.design.batch_tokens):
             table = tokens.take(rows).combine_chunks()
             offsets, ids = ragged(table[INPUT_IDS].chunk(0))
             _, values = ragged(table[VALUES].chunk(0))
@@ -100,7 +100,7 @@ class LayerReader:
         assert values is not None
         if mode == "masked":
             values = values.masked_fill(scored, self.mask_value)
-        batch = Tokens(batch.ids, values, batch.is_token, batch.is_content, batch.condition).to(self.design.device)
+        batch = replace(batch, values=values).to(self.design.device)
         scored = scored.to(self.design.device)
         with torch.inference_mode():
             for layer, state in enumerate(self.backbone.layers(batch)):

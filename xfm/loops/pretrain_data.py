@@ -6,7 +6,7 @@ do: all parts, then the cells of a window of parts, so that memory holds one win
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,11 +17,11 @@ from torch import from_numpy
 from xfm.core.errors import Refused
 from xfm.core.random import in_fraction, rng_for
 from xfm.core.schema import INPUT_IDS, ROW_ID, VALUES
-from xfm.core.tokenizer import Tokens
-from xfm.loops.embed import batches, row_lengths
+from xfm.loops.embed import batches
 from xfm.tasks.masked_expression import Example
-from xfm.tokenizers.binned import BinnedTokenizer, ragged
+from xfm.tokenizers.binned import BinnedTokenizer
 from xfm.tokenizers.masking import choose_fraction, position_uniforms
+from xfm.tokenizers.ragged import ragged
 
 I64 = NDArray[np.int64]
 IS_VALIDATION = "is_validation"
@@ -146,7 +146,9 @@ class Masker:
 
     def examples(self, cells: pa.Table, purpose: str) -> list[Example]:
         """N cells cut into examples of similar lengths; `purpose` names the draw, e.g. "epoch 3"."""
-        return [self._example(cells, rows, purpose) for rows in batches(row_lengths(cells), self.batch_tokens)]
+        return [
+            self._example(cells, rows, purpose) for rows in batches(self.tokenizer.lengths(cells), self.batch_tokens)
+        ]
 
     def _example(self, cells: pa.Table, rows: I64, purpose: str) -> Example:
         table = cells.take(rows).combine_chunks()
@@ -165,5 +167,5 @@ class Masker:
         padded[tokens.is_token.numpy()] = flat
         hidden = from_numpy(padded)
         masked = tokens.values.masked_fill(hidden, self.mask_value)
-        shown = Tokens(tokens.ids, masked, tokens.is_token, tokens.is_content, tokens.condition)
+        shown = replace(tokens, values=masked)
         return Example(shown, tokens.values, hidden, rows)

@@ -13,7 +13,7 @@ from xfm.loops.pretrain_data import Cells, Masker, Order
 from xfm.models.scgpt.network import ScGPTBackbone
 from xfm.nn.losses import squared_error
 from xfm.tasks.masked_expression import OBJECTIVES, Example, Switches, objective_errors
-from xfm.tokenizers.binned import ragged
+from xfm.tokenizers.ragged import ragged
 
 F64 = NDArray[np.float64]
 # Columns of scores, one row a cell: hidden genes, then summed squared errors.

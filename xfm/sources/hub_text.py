@@ -19,7 +19,7 @@ from pydantic import PositiveInt, field_validator
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.random import key64, mix
-from xfm.core.schema import COUNTS, DEPTH, GENE_IDS, INPUT_IDS, REFUSED, ROW_ID, SHARD, TEXT, VALUES
+from xfm.core.schema import REFUSED, RESERVED, ROW_ID, SHARD, TEXT
 from xfm.core.source import Shard
 from xfm.sources.gene_table import missing
 from xfm.sources.hub_text_columns import SPLIT, Layout, lay_out, read_labels
@@ -30,7 +30,6 @@ from xfm.sources.paths import digest, is_hub, slugs
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 1024
-OURS = {ROW_ID, SHARD, REFUSED, TEXT, INPUT_IDS, VALUES, GENE_IDS, COUNTS, DEPTH, "condition"}  # do not reach a part
 
 
 class HubText(Config):
@@ -66,7 +65,7 @@ class HubText(Config):
     @field_validator("obs")
     @classmethod
     def _not_ours(cls, obs: tuple[str, ...]) -> tuple[str, ...]:
-        if taken := [name for name in obs if name in OURS]:
+        if taken := [name for name in obs if name in RESERVED]:
             raise ValueError(f"{taken[0]!r} is a name that xfm uses itself; rename that column of the files")
         return obs
 

@@ -9,18 +9,18 @@ seed and of the cell's own genes and counts, so file, shard, batch, neighbours a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.core.schema import COUNTS, DEPTH, GENE_IDS, GENE_TABLE_KEY, INPUT_IDS, REFUSED, VALUES
+from xfm.core.schema import CONDITION, COUNTS, DEPTH, GENE_IDS, GENE_TABLE_KEY, INPUT_IDS, REFUSED, VALUES
 from xfm.core.tokenizer import Tokens
+from xfm.tokenizers.ragged import ragged, row_lengths, row_sums
 from xfm.tokenizers.vocabulary import GeneMatch, gene_table, match_genes
 
 Ties = Literal["mid", "keyed", "low", "high"]
-CONDITION = "condition"  # int32 batch label of a row, for models conditioned on one
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,14 @@ class BinnedTokenizer:
             condition,
         )
 
+    def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
+        """(N,) tokens of each row."""
+        return row_lengths(rows)
+
+    def for_training(self) -> Self:
+        """Itself: ids are kept between epochs as they are."""
+        return self
+
     def describe(self) -> dict[str, Any]:
         """The gene match of every gene table seen by this copy of the tokenizer."""
         return {"genes": [match.describe() for match in self._matches.values()]}
@@ -139,20 +147,6 @@ class BinnedTokenizer:
         condition = np.array([known.get(str(label), -1) for label in labels], dtype=np.int32)
         why = f"UNKNOWN_BATCH: {self.batch_key} is none of {', '.join(self.batch_labels)}"
         return pa.array(condition), _refuse(refused, condition < 0, why)
-
-
-def ragged(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Offsets (N + 1,) from zero and flat values of a list column; a slice's own part only."""
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-    return offsets - offsets[0], values.to_numpy(zero_copy_only=False)
-
-
-def row_sums(offsets: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float32]:
-    """(N,) sums of ragged rows; 0 for an empty row."""
-    running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    sums: NDArray[np.float32] = (running[offsets[1:]] - running[offsets[:-1]]).astype(np.float32)
-    return sums
 
 
 def _refuse(refused: pa.Array, bad: NDArray[np.bool_], why: str) -> pa.Array:

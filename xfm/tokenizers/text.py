@@ -5,15 +5,16 @@ told from content by their place, not by their id: an unknown word is [UNK], a s
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.schema import INPUT_IDS, REFUSED, SHARD, TEXT
 from xfm.core.tokenizer import Tokens
-from xfm.tokenizers.binned import ragged
+from xfm.tokenizers.ragged import ragged, row_lengths
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Subwords
@@ -80,6 +81,14 @@ class TextTokenizer:
         ids[is_token] = flat
         is_content = (place >= self.before) & (place < lengths - self.after)
         return Tokens(torch.from_numpy(ids), None, torch.from_numpy(is_token), torch.from_numpy(is_content))
+
+    def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
+        """(N,) tokens of each row."""
+        return row_lengths(rows)
+
+    def for_training(self) -> Self:
+        """Itself: ids are kept between epochs as they are."""
+        return self
 
     def describe(self) -> dict[str, Any]:
         """The limit, and how many texts this copy of the tokenizer cut there, by shard."""

@@ -17,7 +17,7 @@ from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import COUNTS, GENE_IDS, GENE_TABLE_KEY, REFUSED, ROW_ID
 from xfm.core.source import Source
 from xfm.loops.evaluation.gene_axis import common_genes
-from xfm.tokenizers.binned import ragged, row_sums
+from xfm.tokenizers.ragged import ragged, row_sums
 from xfm.tokenizers.vocabulary import gene_table
 
 logger = logging.getLogger(__name__)

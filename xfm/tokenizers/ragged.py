@@ -1,0 +1,30 @@
+"""List columns as offsets and flat values."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from xfm.core.schema import INPUT_IDS
+
+
+def ragged(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Offsets (N + 1,) from zero and flat values of a list column; a slice's own part only."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
+    return offsets - offsets[0], values.to_numpy(zero_copy_only=False)
+
+
+def row_sums(offsets: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float32]:
+    """(N,) sums of ragged rows; 0 for an empty row."""
+    running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    sums: NDArray[np.float32] = (running[offsets[1:]] - running[offsets[:-1]]).astype(np.float32)
+    return sums
+
+
+def row_lengths(rows: pa.Table) -> NDArray[np.int64]:
+    """(N,) ids of each tokenised row."""
+    lengths: NDArray[np.int64] = pc.list_value_length(rows[INPUT_IDS]).to_numpy().astype(np.int64)
+    return lengths
