@@ -68,8 +68,11 @@ def run(config: PretrainJob) -> int:
     from xfm.engine import session
     from xfm.engine.planning import describe_plan, plan_shards
     from xfm.engine.pretrain import further, scratch, settings_of, tokenise, track_step, write_weights
-    from xfm.engine.train import Training, train
-    from xfm.loops.pretrain_report import drawer, pretrain_report
+    from xfm.engine.train import train
+    from xfm.loops.pretraining.masked_expression import MaskedExpression
+    from xfm.loops.pretraining.report import drawer, pretrain_report
+    from xfm.loops.training.tokens import TRAIN, VALIDATION
+    from xfm.tasks.masked_expression import Objectives
 
     sizes = {"n_layers": config.layers, "n_heads": config.heads, **config.model_dump(
         include={"dim", "ffn", "dropout", "n_bins", "max_length"})}  # fmt: skip
@@ -80,14 +83,17 @@ def run(config: PretrainJob) -> int:
         return session.print_plan(describe_plan(plan, 2, config.max_length, 2, config.workers, config.gpus))
     with session.open_job(config, plan.run, joint=True) as job:
         parts, tokens = tokenise(config.source, start, plan.shards, config, plan.run, job)
-        cells = sum(parts.training), sum(parts.validation)
-        settings = settings_of(config, cells[0], config.weights, config.cell_prompt_after)
-        training = Training(start, parts, settings, config.mask_fractions, config.batch_tokens, plan.weights)
-        trained = train(training, job.output.uri, partial(track_step, job.tracker),
-                        workers=config.workers, gpus=config.gpus, threads=config.threads)  # fmt: skip
+        cells = sum(parts.count(TRAIN)), sum(parts.count(VALIDATION))
+        settings = settings_of(config, cells[0])
+        objectives = Objectives(config.weights, config.cell_prompt_after)
+        recipe = MaskedExpression(start, parts, objectives, config.mask_fractions, config.batch_size,
+                                  config.batch_tokens, config.validation_cells, config.seed, plan.weights)  # fmt: skip
+        trained = train(recipe, settings, job.output.uri, partial(track_step, job.tracker), workers=config.workers,
+                        gpus=config.gpus, threads=config.threads, job="pretrain", unit="cells")  # fmt: skip
         write_weights(job, start, trained.weights, config.recipe(), config.seed)
-        report = pretrain_report(trained, settings, plan.run, cells, plan.genes, tokens.refused)
-        return job.finish(report, drawer(trained.history, trained.scores), rows=sum(cells), refusals=tokens.quarantined)
+        report = pretrain_report(trained, settings, objectives, plan.run, cells, plan.genes, tokens.refused)
+        return job.finish(report, drawer(trained.history, trained.outcome["scores"]), rows=sum(cells),
+                          refusals=tokens.quarantined)  # fmt: skip
 
 
 if __name__ == "__main__":

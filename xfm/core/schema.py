@@ -11,8 +11,8 @@ DEPTH = "depth"  # float32: sum of a row's expression values over all genes of t
 TEXT = "text"
 IMAGE = "image"  # large_binary: an encoded picture, PNG, JPEG or WebP
 PIXELS = "pixels"  # fixed-size list of uint8: 3 x S x S of a picture that was decoded, resized and cropped
-PART = "part"  # int8: 0 train, 1 validation, 2 test
-LABEL_CODE = "label_code"  # int32 number of a row's class, -1 where it has none
+PART = "part"  # int8: 0 train, 1 validation, 2 test, 3 left out
+N_TOKENS = "n_tokens"  # int32 tokens of a row
 SEQUENCE = "sequence"
 CONDITION = "condition"  # int32 batch label of a row, for models conditioned on one
 
@@ -31,7 +31,7 @@ RESERVED = frozenset(
         IMAGE,
         PIXELS,
         PART,
-        LABEL_CODE,
+        N_TOKENS,
         CONDITION,
     }
 )

@@ -15,10 +15,9 @@ from xfm.core.tracker import Tracker
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob, local_folder
 from xfm.engine.stage import StageResult, run_stage
-from xfm.engine.token_store import TokenParts, token_parts
 from xfm.engine.training_config import TrainingConfig
-from xfm.loops.pretrain_data import SplitTokens
-from xfm.loops.pretrain_settings import Settings
+from xfm.loops.training.settings import VALIDATION, Settings
+from xfm.loops.training.tokens import TRAIN, SplitRows, TokenParts, token_parts
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.files import read_vocab
 from xfm.models.scgpt.fresh import FreshScGPT, ordered, vocabulary_of
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 Start = ScGPT | FreshScGPT
 WEIGHTS = "model.safetensors"
-VALIDATION = "validation_"
 SMALL = 8  # so few shards need no second process to hand their tokens on
 
 
@@ -77,8 +75,8 @@ def tokenise(
         Refused: NO_TRAINING_CELLS.
     """
 
-    def build(_device: str) -> Callable[[], SplitTokens]:
-        return partial(SplitTokens, config.seed, config.validation_fraction, config.group)
+    def build(_device: str) -> Callable[[], SplitRows]:
+        return partial(SplitRows, config.seed, config.validation_fraction, group=config.group)
 
     workers = 1 if len(shards) <= SMALL else config.workers
     with Output(below(job.output.uri, "tokens"), {**run, "job": "pretrain tokens"}, joint=True) as output:
@@ -87,29 +85,34 @@ def tokenise(
             attempt=job.attempt,
         )  # fmt: skip
         parts = token_parts(output.uri, [shard.key for shard in shards if shard.key in output.committed])
-    if not sum(parts.training):
+    if not sum(parts.count(TRAIN)):
         raise Refused("NO_TRAINING_CELLS", "no cell is left to train on: see tokens/quarantine.jsonl, and "
                       "--validation_fraction")  # fmt: skip
     return parts, result
 
 
-def settings_of(config: TrainingConfig, cells: int, weights: tuple[float, float, float], prompt_after: int) -> Settings:
+def settings_of(config: TrainingConfig, cells: int) -> Settings:
     """How to train on so many cells."""
     steps = config.total_steps(cells)
-    same = ("batch_size", "lr", "schedule", "weight_decay", "clip", "log_every", "checkpoint_every", "validation_cells",
-            "max_seconds", "seed")  # fmt: skip
+    same = (
+        "batch_size",
+        "lr",
+        "schedule",
+        "weight_decay",
+        "clip",
+        "log_every",
+        "checkpoint_every",
+        "max_seconds",
+        "seed",
+    )
     return Settings(
-        steps=steps,
-        warmup=min(config.warmup, steps // 10),
-        weights=weights,
-        prompt_after=prompt_after,
-        **{name: getattr(config, name) for name in same},
+        steps=steps, warmup=min(config.warmup, steps // 10), **{name: getattr(config, name) for name in same}
     )
 
 
 def write_weights(job: OpenJob, start: Start, weights: Mapping[str, Any], recipe: Mapping[str, Any], seed: int) -> None:
     """OUTPUT/checkpoint: model.safetensors, args.json, vocab.json, which `ScGPT` reads; registered with the tracker."""
-    from xfm.loops.pretrain_network import network_to_train
+    from xfm.loops.pretraining.network import network_to_train
     from xfm.models.scgpt.checkpoint import write_checkpoint
 
     network = network_to_train(start, "cpu", seed)
@@ -141,7 +144,7 @@ def track_step(tracker: Tracker, record: Mapping[str, float]) -> None:
 
     Args:
         tracker: of the job.
-        record: see `loops.pretrain`; errors are mean squared, in bins².
+        record: see `loops.training.settings`; errors are mean squared, in bins².
     """
     curves = {}
     for name, value in record.items():

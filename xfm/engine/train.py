@@ -1,6 +1,6 @@
 """Training on Ray Train: where and on how many workers, checkpoints, and going on after a crash.
 
-    worker   xfm.loops.pretrain     every `checkpoint_every` steps a checkpoint is handed to Ray Train
+    worker   xfm.loops.training     every `checkpoint_every` steps a checkpoint is handed to Ray Train
     Ray      OUTPUT/train/          copies it, registers it in checkpoint_manager_snapshot.json, keeps the last two
     driver   OUTPUT/checkpoint/     the weights of the last one, as a directory that the backbone reads
 
@@ -13,49 +13,24 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import open_storage
 from xfm.engine.cluster import connect
-from xfm.engine.token_store import TokenParts, TokenStore
-from xfm.engine.train_watch import Record, Watch
-from xfm.loops.pretrain_settings import Settings
-from xfm.models.scgpt.config import ScGPT
-from xfm.models.scgpt.fresh import FreshScGPT
+from xfm.engine.train_watch import Watch
+from xfm.loops.training.learner import Recipe
+from xfm.loops.training.settings import Record, Settings, Trained
 
 logger = logging.getLogger(__name__)
 
 NAME = "train"  # the folder below OUTPUT that belongs to Ray Train
 SNAPSHOT = f"{NAME}/checkpoint_manager_snapshot.json"
 MAX_FAILURES = 3  # of the worker group; each continues from the last checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What every worker needs; it travels.
-
-    Attributes:
-        backbone: the recipe of the network at step 0.
-        parts: the tokens.
-        settings: the recipe of training.
-        mask_fractions: of a cell's genes, one drawn for each cell and epoch.
-        batch_tokens: of one pass, padding included.
-        identity: what `backbone` must find; another copy of a checkpoint is refused.
-    """
-
-    backbone: ScGPT | FreshScGPT
-    parts: TokenParts
-    settings: Settings
-    mask_fractions: tuple[float, ...]
-    batch_tokens: int
-    identity: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +51,6 @@ class Place:
     def device(self) -> str:
         """Where workers compute."""
         return "cuda" if self.gpus else "cpu"
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What came out.
-
-    Attributes:
-        weights: tensors of the network.
-        steps, seconds: over all attempts.
-        history: as in `xfm.loops.pretrain_settings.Progress`.
-        scores: (C, 6) of the validation cells, columns as in `xfm.loops.pretrain_validation.SCORES`.
-        is_out_of_time: the time budget ended it.
-    """
-
-    weights: dict[str, Any]
-    steps: int
-    seconds: float
-    history: list[Record]
-    scores: NDArray[np.float64]
-    is_out_of_time: bool
 
 
 def place(workers: int | None, gpus: float, threads: int) -> Place:
@@ -124,21 +79,26 @@ def place(workers: int | None, gpus: float, threads: int) -> Place:
 
 
 def train(
-    training: Training,
+    recipe: Recipe,
+    settings: Settings,
     output: str,
     on_record: Callable[[Record], None],
     *,
     workers: int | None,
     gpus: float,
     threads: int,
+    job: str = "train",
+    unit: str = "rows",
 ) -> Trained:
     """Trains, or continues what OUTPUT holds.
 
     Args:
-        training: what and how.
+        recipe: of what is learned.
+        settings: of training.
         output: absolute path or URI.
         on_record: called on the driver with every record, as it comes.
         workers, gpus, threads: as for `place`.
+        job, unit: words for the log: what runs, and what it sees.
 
     Raises:
         Refused: a worker refused the data or the weights.
@@ -149,14 +109,13 @@ def train(
 
     connect()
     where = place(workers, gpus, threads)
-    logger.info("pretrain: %d workers (%s, %d CPUs each)", where.workers, where.device, where.cpus)
+    logger.info("%s: %d workers (%s, %d CPUs each)", job, where.workers, where.device, where.cpus)
     _check_snapshot(output)
-    settings = training.settings
     resources = {"CPU": where.cpus} | ({"GPU": where.gpus} if where.gpus else {})
-    with Watch(settings.steps, settings.batch_size, settings.max_seconds, on_record) as watch:
+    with Watch(settings, on_record, job=job, unit=unit) as watch:
         trainer = TorchTrainer(
             _work,  # type: ignore[arg-type]
-            train_loop_config={"training": training, "where": where, "mailbox": watch.mailbox},
+            train_loop_config={"recipe": recipe, "settings": settings, "where": where, "mailbox": watch.mailbox},
             torch_config=TorchConfig(backend="nccl" if where.gpus else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=where.workers, use_gpu=bool(where.gpus), resources_per_worker=resources
@@ -175,53 +134,40 @@ def train(
     outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
     if "refused" in outcome:
         raise Refused(*outcome["refused"])
-    for record in outcome["history"]:
+    trained: Trained = outcome["trained"]
+    for record in trained.history:
         if record["step"] not in watch.seen:
             on_record(record)
     assert result.checkpoint is not None  # the last step always leaves one
     with result.checkpoint.as_directory() as folder:
-        weights = _weights(Path(folder))
-    return Trained(weights=weights, **outcome)
+        return replace(trained, weights=_weights(Path(folder)))
 
 
 def _work(config: dict[str, Any]) -> dict[str, Any]:
     """One worker's life."""
     import torch
 
-    training, where = config["training"], config["where"]
-    if where.device == "cpu":
-        torch.set_num_threads(where.cpus)
+    if config["where"].device == "cpu":
+        torch.set_num_threads(config["where"].cpus)
     try:
-        return _train(training, where, config["mailbox"])
+        return {"trained": _train(**config)}
     except Refused as problem:
         # All workers see the same data and weights, so all come here; raised, it would only be tried again.
         return {"refused": (problem.code, problem.message)}
 
 
-def _train(training: Training, where: Place, mailbox: Any) -> dict[str, Any]:
+def _train(recipe: Recipe, settings: Settings, where: Place, mailbox: Any) -> Trained:
     import torch
     from ray.train import Checkpoint, get_checkpoint, report
 
-    from xfm.loops.embed import check_identity
     from xfm.loops.group import TorchGroup
-    from xfm.loops.pretrain import Trainer
-    from xfm.loops.pretrain_data import Masker
-    from xfm.loops.pretrain_network import network_to_train
-    from xfm.loops.training_state import load_training, save_training
+    from xfm.loops.training.state import load_training, save_training
+    from xfm.loops.training.trainer import Trainer
 
-    settings, parts = training.settings, training.parts
-    check_identity(training.backbone, training.identity)
     device = str(ray.train.torch.get_device()) if where.gpus else "cpu"
-    network = network_to_train(training.backbone, device, settings.seed)
-    tokenizer = training.backbone.tokenizer(settings.seed)
-    masker = Masker(
-        tokenizer, network.architecture.mask_value, training.mask_fractions, training.batch_tokens, settings.seed
-    )
     group = TorchGroup()
-    trainer = Trainer(
-        network, masker, TokenStore(parts), parts.training, parts.validation, settings,
-        group=group, device=device, note=lambda record: mailbox.post.remote(record),
-    )  # fmt: skip
+    learner = recipe.build(group, device)
+    trainer = Trainer(learner, settings, group=group, device=device, note=lambda record: mailbox.post.remote(record))
     if (checkpoint := get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             load_training(trainer, Path(folder))
@@ -234,24 +180,15 @@ def _train(training: Training, where: Place, mailbox: Any) -> dict[str, Any]:
             save_training(trainer, Path(scratch))
             report({"step": trainer.progress.step}, checkpoint=Checkpoint.from_directory(scratch))
 
-    trainer.run(save)
-    progress = trainer.progress
+    trained = trainer.run(save)
     torch.distributed.barrier()
-    return {
-        "steps": progress.step,
-        "seconds": progress.seconds,
-        "history": progress.history,
-        "scores": trainer.scores(),
-        "is_out_of_time": trainer.is_out_of_time and progress.step < settings.steps,
-    }
+    return replace(trained, weights={})  # the driver reads them from the checkpoint
 
 
 def _weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+    from xfm.loops.training.state import kept_weights
 
-    from xfm.loops.training_state import WEIGHTS
-
-    return dict(load_file(folder / WEIGHTS))
+    return kept_weights(folder)
 
 
 def _check_snapshot(output: str) -> None:

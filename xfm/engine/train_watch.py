@@ -10,10 +10,12 @@ from typing import Any
 import ray
 
 from xfm.engine.progress import format_seconds
+from xfm.loops.training.settings import Record, Settings
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, float]
+ALWAYS = ("step", "epoch", "seconds", "lr")  # in every record; what else it holds is a loss or a score
+SHOWN = 3  # losses or scores in a line of the log
 
 
 class _Mailbox:
@@ -36,10 +38,9 @@ class Watch:
     """Fetches records in the background while the driver waits for the trainer; logs how far the run is.
 
     Args:
-        steps: in all.
-        batch_size: cells of a step.
-        max_seconds: the time budget, if there is one.
+        settings: of the run.
         on_record: called with each record, once.
+        job, unit: words for the log: what runs, and what it sees.
         every_s: seconds between log lines.
 
     Attributes:
@@ -48,13 +49,14 @@ class Watch:
 
     def __init__(
         self,
-        steps: int,
-        batch_size: int,
-        max_seconds: float | None,
+        settings: Settings,
         on_record: Callable[[Record], None],
+        *,
+        job: str = "train",
+        unit: str = "rows",
         every_s: float = 5.0,
     ) -> None:
-        self.steps, self.batch_size, self.max_seconds, self.on_record = steps, batch_size, max_seconds, on_record
+        self.settings, self.on_record, self.job, self.unit = settings, on_record, job, unit
         self.every_s = every_s
         self.mailbox: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox).remote()
         self.seen: set[float] = set()
@@ -80,15 +82,16 @@ class Watch:
 
     def line(self, record: Record) -> str:
         """Steps, loss, speed, time left."""
-        step, seconds = int(record["step"]), record["seconds"]
+        settings, step, seconds = self.settings, int(record["step"]), record["seconds"]
         speed = step / seconds if seconds else 0.0
-        left = (self.steps - step) / speed if speed else 0.0
-        if self.max_seconds is not None:
-            left = min(left, max(0.0, self.max_seconds - seconds))
-        losses = ", ".join(f"{name} {record[name]:.4g}" for name in ("masked", "cell", "prompt") if name in record)
+        left = (settings.steps - step) / speed if speed else 0.0
+        if settings.max_seconds is not None:
+            left = min(left, max(0.0, settings.max_seconds - seconds))
+        measured = [f"{name} {value:.4g}" for name, value in record.items() if name not in ALWAYS]
         return (
-            f"pretrain: step {step:,}/{self.steps:,}, {losses}, {speed:.1f} steps/s, "
-            f"{speed * self.batch_size:,.0f} cells/s" + (f", {format_seconds(left)} left" if left >= 0.5 else "")
+            f"{self.job}: step {step:,}/{settings.steps:,}, {', '.join(measured[:SHOWN])}, {speed:.1f} steps/s, "
+            f"{speed * settings.batch_size:,.0f} {self.unit}/s"
+            + (f", {format_seconds(left)} left" if left >= 0.5 else "")
         )
 
     def _fetch_now_and_then(self) -> None:

@@ -14,6 +14,10 @@ class Group:
         """The values added up over all workers; every worker gets the result."""
         return values
 
+    def gather(self, values: Tensor) -> Tensor:
+        """(n, ...) of each worker to (N, ...) of all, in the order of ranks; n may differ. Carries no gradient."""
+        return values.detach()
+
 
 class TorchGroup(Group):
     """The processes of `torch.distributed`, which must be initialised."""
@@ -26,3 +30,16 @@ class TorchGroup(Group):
         """In place: `values` becomes the sum."""
         torch.distributed.all_reduce(values)
         return values
+
+    def gather(self, values: Tensor) -> Tensor:
+        """See `Group`; rows are padded to the longest worker's on the way."""
+        values = values.detach()
+        counts = torch.zeros(self.world, dtype=torch.int64, device=values.device)
+        counts[self.rank] = len(values)
+        counts = self.sum(counts)
+        longest = int(counts.max())
+        padded = values.new_zeros((longest, *values.shape[1:]))
+        padded[: len(values)] = values
+        gathered = [torch.empty_like(padded) for _ in range(self.world)]
+        torch.distributed.all_gather(gathered, padded)
+        return torch.cat([each[:count] for each, count in zip(gathered, counts.tolist(), strict=True)])

@@ -30,6 +30,24 @@ Switches = tuple[bool, bool, bool]  # which of them are on
 
 
 @dataclass(frozen=True, slots=True)
+class Objectives:
+    """How much each objective counts, and when.
+
+    Attributes:
+        weights: in the order of OBJECTIVES; 0 leaves one out.
+        prompt_after: steps without the objective "prompt".
+    """
+
+    weights: tuple[float, float, float]
+    prompt_after: int
+
+    def is_on(self, step: int) -> Switches:
+        """Which objectives are trained after `step` steps."""
+        masked, cell, prompt = (weight > 0 for weight in self.weights)
+        return masked, cell, prompt and step >= self.prompt_after
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """Cells with some genes hidden.
 

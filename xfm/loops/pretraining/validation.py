@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from xfm.core.schema import INPUT_IDS, VALUES
 from xfm.loops.group import Group
-from xfm.loops.pretrain_data import Cells, Masker, Order
+from xfm.loops.pretraining.masker import Masker
+from xfm.loops.training.order import Order
+from xfm.loops.training.tokens import Rows
 from xfm.models.scgpt.network import ScGPTBackbone
 from xfm.nn.losses import squared_error
 from xfm.tasks.masked_expression import OBJECTIVES, Example, Switches, objective_errors
@@ -37,7 +39,7 @@ class Validation:
     def __init__(
         self,
         masker: Masker,
-        cells: Cells,
+        cells: Rows,
         training: Sequence[int],
         validation: Sequence[int],
         *,

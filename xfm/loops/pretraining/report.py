@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.loops.pretrain_settings import Record, Settings
-from xfm.loops.pretrain_validation import SCORES
+from xfm.loops.pretraining.validation import SCORES
+from xfm.loops.training.settings import Record, Settings, Trained
 from xfm.metrics.regression import bootstrap
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
-from xfm.tasks.masked_expression import OBJECTIVES
+from xfm.tasks.masked_expression import OBJECTIVES, Objectives
 
 F64 = NDArray[np.float64]
 RESAMPLES = 1000
@@ -58,8 +58,9 @@ def score_table(scores: F64, seed: int) -> Table:
 
 
 def pretrain_report(
-    trained: Any,
+    trained: Trained,
     settings: Settings,
+    objectives: Objectives,
     run: Mapping[str, Any],
     cells: tuple[int, int],
     genes: Mapping[str, Any],
@@ -68,13 +69,15 @@ def pretrain_report(
     """What a `pretrain` left behind.
 
     Args:
-        trained: steps, seconds, history, scores (`engine.train.Trained`).
+        trained: what came out; its outcome holds `scores`.
         settings: the recipe.
+        objectives: what was learned.
         run: content of run.json.
         cells: trained on, held out for validation.
         genes: how the source's genes meet the vocabulary; empty where each file has its own.
         refused: quarantine lines by code.
     """
+    scores: F64 = trained.outcome["scores"]
     seen = trained.steps * min(settings.batch_size, cells[0])
     numbers: dict[str, Any] = {
         "training cells": cells[0],
@@ -88,9 +91,9 @@ def pretrain_report(
         numbers["genes in the vocabulary"] = genes["matched"]
     tables: list[Table] = []
     headline = f"{trained.steps:,} steps over {cells[0]:,} cells; no cell was held out to judge them on."
-    if len(trained.scores):
-        tables = [score_table(trained.scores, settings.seed)]
-        sums = trained.scores.sum(axis=0)
+    if len(scores):
+        tables = [score_table(scores, settings.seed)]
+        sums = scores.sum(axis=0)
         mse, mean = sums[1] / sums[0], sums[SCORES.index("gene_mean")] / sums[0]
         verdict = f"{1 - mse / mean:.1%} below" if mse < mean else "no better than"
         headline = (
@@ -103,8 +106,8 @@ def pretrain_report(
             f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of "
             f"{settings.steps:,} steps: another machine would reach another step, and other weights."
         )
-    if trained.history and settings.weights[2] and trained.steps <= settings.prompt_after:
-        warnings.append(f"Generation by cell prompt begins after step {settings.prompt_after:,}: it was not trained.")
+    if trained.history and objectives.weights[2] and trained.steps <= objectives.prompt_after:
+        warnings.append(f"Generation by cell prompt begins after step {objectives.prompt_after:,}: it was not trained.")
     recipe = run["recipe"]
     return Report(
         title="Pretraining of scGPT",

@@ -1,4 +1,4 @@
-"""The pretraining loop without Ray, on twelve cells whose bins follow from cell and gene."""
+"""Pretraining scGPT without Ray, on twelve cells whose bins follow from cell and gene."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,24 +12,26 @@ import torch
 from xfm.core.errors import Refused
 from xfm.core.schema import INPUT_IDS, ROW_ID, VALUES
 from xfm.loops.group import Group
-from xfm.loops.pretrain import Trainer
-from xfm.loops.pretrain_data import IS_VALIDATION, Masker, Order, SplitTokens
-from xfm.loops.pretrain_network import network_to_train
-from xfm.loops.pretrain_settings import Settings
-from xfm.loops.pretrain_validation import gene_means
-from xfm.loops.training_state import load_training, save_training
+from xfm.loops.pretraining.masked_expression import MaskedExpression, MaskedExpressionLearner
+from xfm.loops.pretraining.masker import Masker
+from xfm.loops.pretraining.network import network_to_train
+from xfm.loops.pretraining.validation import gene_means
+from xfm.loops.training.settings import Settings
+from xfm.loops.training.state import load_training, save_training
+from xfm.loops.training.tokens import TokenParts
+from xfm.loops.training.trainer import Trainer
 from xfm.models.scgpt.checkpoint import write_checkpoint
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.masked_expression import objective_errors
+from xfm.tasks.masked_expression import Objectives, objective_errors
 
 GENES = 20
 TOKENS = (*(f"G{i}" for i in range(GENES)), "<pad>", "<cls>", "<eoc>")
 PAD, CLS = GENES, GENES + 1
 SETTINGS = Settings(
-    steps=6, batch_size=4, lr=1e-2, warmup=0, schedule="constant", weight_decay=0.0, clip=1.0, weights=(1.0, 1.0, 1.0),
-    prompt_after=2, log_every=2, checkpoint_every=3, validation_cells=100, max_seconds=None, seed=3,
+    steps=6, batch_size=4, lr=1e-2, warmup=0, schedule="constant", weight_decay=0.0, clip=1.0,
+    log_every=2, checkpoint_every=3, max_seconds=None, seed=3,
 )  # fmt: skip
 
 
@@ -76,15 +78,34 @@ def masker(fractions: tuple[float, ...] = (0.25, 0.5, 0.75), batch_tokens: int =
     return Masker(start().tokenizer(0), -1.0, fractions, batch_tokens, 3)
 
 
-def trainer(
-    settings: Settings = SETTINGS, *, dropout: float = 0.0, group: Group | None = None, batch_tokens: int = 1000
-):
-    network = start(dropout).build("cpu").train()
+def learner(
+    *,
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    prompt_after: int = 2,
+    dropout: float = 0.0,
+    group: Group | None = None,
+    batch_tokens: int = 1000,
+) -> MaskedExpressionLearner:
+    recipe = MaskedExpression(
+        start(dropout), TokenParts("", ("a", "b"), ((7, 1, 0), (3, 1, 0))), Objectives(weights, prompt_after),
+        (0.25, 0.5, 0.75), SETTINGS.batch_size, batch_tokens, 100, SETTINGS.seed, {},
+    )  # fmt: skip
     store = Memory([cells(range(8)), cells(range(8, 12))])
-    return Trainer(network, masker(batch_tokens=batch_tokens), store, [7, 3], [1, 1], settings, group=group)
+    network = recipe.backbone.build("cpu").train()
+    return MaskedExpressionLearner(network, masker(batch_tokens=batch_tokens), store, recipe, group or Group(), "cpu")
 
 
-def gradients(of: Trainer) -> torch.Tensor:
+def trainer(settings: Settings = SETTINGS, **more) -> Trainer:
+    return Trainer(learner(**more), settings)
+
+
+def whole_batch(of: MaskedExpressionLearner, step: int):
+    """Examples, and the counts of all workers where there is one."""
+    examples = of.examples(step)
+    return examples, torch.tensor(of.counts(examples, step), dtype=torch.float64)
+
+
+def gradients(of: MaskedExpressionLearner) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in of.network.parameters() if p.grad is not None])
 
 
@@ -127,13 +148,12 @@ def test_the_mask_of_a_cell_does_not_depend_on_its_batch():
 
 
 def test_loss_falls_when_one_batch_is_repeated():
-    run = trainer(replace(SETTINGS, prompt_after=0))
-    examples = run.examples(0)
-    hidden = float(sum(int(example.hidden.sum()) for example in examples))
+    run = trainer(prompt_after=0)
+    examples, counts = whole_batch(run.learner, 0)
     losses = []
     for _ in range(120):
         run.optimizer.zero_grad()
-        losses.append(run.backward(examples, hidden).numpy() / hidden)
+        losses.append(run.learner.backward(examples, counts, 0).numpy() / counts.numpy())
         run.optimizer.step()
     assert (losses[-1] < 0.3 * losses[0]).all(), losses[-1] / losses[0]
 
@@ -141,8 +161,8 @@ def test_loss_falls_when_one_batch_is_repeated():
 def test_the_prompt_objective_trains_the_second_pass_only():
     """The <cls> embedding is input of the first pass alone: the second has the cell vector in its place."""
     for weights, reaches in (((0.0, 0.0, 1.0), False), ((1.0, 0.0, 0.0), True)):
-        run = trainer(replace(SETTINGS, weights=weights, prompt_after=0))
-        run.backward(run.examples(0), 1.0)
+        run = learner(weights=weights, prompt_after=0)
+        run.backward(*whole_batch(run, 0), 0)
         gradient = run.network.encoder.embedding.weight.grad
         assert bool((gradient[CLS] != 0).any()) == reaches
         assert bool((gradient[:GENES] != 0).any())
@@ -158,16 +178,15 @@ def test_the_prompt_changes_what_is_predicted():
 
 
 def test_two_workers_add_up_to_the_gradient_of_one():
-    alone = trainer(replace(SETTINGS, prompt_after=0))
-    examples = alone.examples(1)
-    hidden = float(sum(int(example.hidden.sum()) for example in examples))
-    loss = alone.backward(examples, hidden)
+    alone = learner(prompt_after=0)
+    examples, counts = whole_batch(alone, 1)
+    loss = alone.backward(examples, counts, 1)
     parts, losses = [], []
     for rank in range(2):
         group = Group()
         group.rank, group.world = rank, 2
-        worker = trainer(replace(SETTINGS, prompt_after=0), group=group)
-        losses.append(worker.backward(worker.examples(1), hidden))
+        worker = learner(prompt_after=0, group=group)
+        losses.append(worker.backward(worker.examples(1), counts, 1))
         parts.append(gradients(worker))
     torch.testing.assert_close(losses[0] + losses[1], loss)
     torch.testing.assert_close(parts[0] + parts[1], gradients(alone), rtol=1e-4, atol=1e-5)
@@ -176,8 +195,8 @@ def test_two_workers_add_up_to_the_gradient_of_one():
 def test_a_step_in_several_passes_has_the_gradient_of_one_pass():
     results = []
     for batch_tokens in (1000, 20):
-        run = trainer(replace(SETTINGS, prompt_after=0), batch_tokens=batch_tokens)
-        run.backward(run.examples(0), 10.0)
+        run = learner(batch_tokens=batch_tokens)
+        run.backward(*whole_batch(run, 0), 0)
         results.append(gradients(run))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
@@ -191,8 +210,8 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path):
     load_training(second, tmp_path)
     assert second.progress.step == 3
     second.run(lambda: None)
-    for name, tensor in whole.network.state_dict().items():
-        assert torch.equal(tensor, second.network.state_dict()[name]), name
+    for name, tensor in whole.learner.network.state_dict().items():
+        assert torch.equal(tensor, second.learner.network.state_dict()[name]), name
 
     def losses(run: Trainer) -> list[dict[str, float]]:
         return [{k: v for k, v in record.items() if k != "seconds"} for record in run.progress.history]
@@ -201,65 +220,6 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path):
     assert [record["step"] for record in whole.progress.history] == [2, 3, 4, 6]
     assert "prompt" not in whole.progress.history[0]
     assert "prompt" in whole.progress.history[2]
-
-
-def test_a_time_budget_ends_the_run_with_a_checkpoint():
-    run = trainer(replace(SETTINGS, steps=10_000, max_seconds=0.2, checkpoint_every=10_000))
-    saved = []
-    run.run(lambda: saved.append(run.progress.step))
-    assert run.is_out_of_time
-    assert saved == [run.progress.step]
-    assert 0 < run.progress.step < 10_000
-
-
-def test_the_learning_rate_grows_then_falls_by_the_schedule():
-    cosine = replace(SETTINGS, steps=110, warmup=10, lr=1.0, schedule="cosine")
-    assert [cosine.lr_at(step, 0.0) for step in (0, 9, 10, 60, 110)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0])
-    assert replace(cosine, max_seconds=10.0).lr_at(10, 5.0) == pytest.approx(0.5), "half of the time is half of the way"
-    decay = replace(cosine, schedule="decay", warmup=0)
-    assert decay.lr_at(100, 0.0) == pytest.approx(0.99)
-
-
-def test_an_epoch_draws_each_cell_once_in_an_order_of_its_own():
-    order = Order([5, 0, 30, 1, 14], 10, seed=1, window_cells=12)
-    assert order.batches_per_epoch == 5
-    epochs = []
-    for epoch in range(2):
-        batches = [order.batch(number) for number in range(5 * epoch, 5 * epoch + 5)]
-        assert [batch[0] for batch in batches] == [epoch] * 5
-        epochs.append([pair for _, parts, rows in batches for pair in zip(parts.tolist(), rows.tolist(), strict=True)])
-    everything = [(part, row) for part, size in enumerate([5, 0, 30, 1, 14]) for row in range(size)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == everything
-    assert epochs[0] != epochs[1]
-
-
-def test_any_batch_can_be_had_without_those_before_it():
-    one, other = (Order([40, 60, 3], 8, seed=1, window_cells=50) for _ in range(2))
-    wanted = [one.batch(number) for number in range(30)][27]
-    epoch, parts, rows = other.batch(27)
-    assert (wanted[0], wanted[1].tolist(), wanted[2].tolist()) == (epoch, parts.tolist(), rows.tolist())
-
-
-def test_no_cells_are_refused():
-    with pytest.raises(Refused, match="NO_TRAINING_CELLS"):
-        Order([0, 0], 8, seed=1)
-
-
-def test_a_split_puts_training_cells_first_and_keeps_groups_together():
-    tokens = cells(range(200)).append_column("donor", pa.array([f"d{i % 20}" for i in range(200)]))
-    by_cell = SplitTokens(0, 0.3, None)(tokens)
-    held = by_cell[IS_VALIDATION].to_numpy()
-    assert 30 < held.sum() < 90
-    assert (np.diff(held.astype(int)) >= 0).all()
-    by_donor = SplitTokens(0, 0.3, "donor")(tokens)
-    donor = dict(zip(tokens[ROW_ID].to_pylist(), tokens["donor"].to_pylist(), strict=True))
-    sides: dict[bool, set[str]] = {True: set(), False: set()}
-    for row, side in zip(by_donor[ROW_ID].to_pylist(), by_donor[IS_VALIDATION].to_pylist(), strict=True):
-        sides[side].add(donor[row])
-    assert sides[True]
-    assert not sides[True] & sides[False]
-    with pytest.raises(Refused, match="--group tissue"):
-        SplitTokens(0, 0.3, "tissue")(tokens)
 
 
 def test_gene_means_are_means_of_bins():
@@ -271,8 +231,8 @@ def test_gene_means_are_means_of_bins():
 
 
 def test_scores_of_the_guesses_follow_from_the_masks():
-    run = trainer(replace(SETTINGS, prompt_after=100))
-    scores = run.scores()
+    run = learner(prompt_after=100)
+    scores = run.outcome(0)["scores"]
     assert scores.shape == (2, 6)
     assert np.isnan(scores[:, 3]).all(), "the prompt is not on yet"
     (example,) = run.validation.examples

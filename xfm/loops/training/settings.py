@@ -1,0 +1,109 @@
+"""How a training run goes, how far it has come, and what comes out."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Record = dict[str, float]
+Schedule = Literal["constant", "cosine", "linear", "decay"]
+VALIDATION = "validation_"  # names of a record that were measured on validation rows begin so
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        steps: at most.
+        batch_size: rows of a step, over all workers.
+        lr: its highest value.
+        warmup: steps in which it grows to that.
+        schedule: then constant, cosine or linear (to 0 at the last step), or decay (x 0.99 every 100 steps, as scGPT's
+            published model).
+        weight_decay: of AdamW; biases and the weights of norms are left alone.
+        clip: highest norm of the gradient.
+        log_every: steps that one record averages.
+        checkpoint_every: steps between checkpoints, each with a validation.
+        max_seconds: stop early, counted over all attempts. The number of steps then depends on the machine.
+        seed: keys everything random.
+        watch: name of a record's entry that says which weights are best, e.g. "validation_f1"; with "-" in front the
+            lowest is best. Without: the last weights are kept.
+        patience: validations without a better one that end training; None for none.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int
+    schedule: Schedule
+    weight_decay: float
+    clip: float
+    log_every: int
+    checkpoint_every: int
+    max_seconds: float | None
+    seed: int
+    watch: str = ""
+    patience: int | None = None
+
+    def lr_at(self, step: int, seconds: float) -> float:
+        """Of the step after `step` others. A time budget moves the end of the schedule, not its beginning."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "decay":
+            return float(self.lr * 0.99 ** ((step - self.warmup) / 100))
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        if self.max_seconds is not None:
+            done = max(done, seconds / self.max_seconds)
+        left = 1 - min(done, 1.0)
+        return float(self.lr * (left if self.schedule == "linear" else 0.5 * (1 - np.cos(np.pi * left))))
+
+    def merit(self, record: Record) -> float | None:
+        """What `watch` sees in a record, higher is better; None where there was no validation."""
+        name = self.watch.removeprefix("-")
+        value = record.get(name) if name else None
+        return -value if value is not None and self.watch.startswith("-") else value
+
+
+@dataclass
+class Progress:
+    """How far a run is, over all its attempts.
+
+    Attributes:
+        step: steps done.
+        seconds: spent training.
+        best_step: after which the best weights were had; 0 where nothing is watched.
+        history: one record every `log_every` steps: step, epoch, seconds, lr, and the mean of each loss since the
+            record before; with what `validate` said where there was a validation.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    history: list[Record] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came out of a run.
+
+    Attributes:
+        weights: tensors that were trained, by name: the best ones where something was watched, else the last.
+        steps, seconds: over all attempts.
+        best_step: after which `weights` were had.
+        history: as in `Progress`.
+        outcome: what the learner says at the end, with these weights.
+        is_out_of_time: the time budget ended it.
+        is_stopped: patience ended it.
+    """
+
+    weights: dict[str, Any]
+    steps: int
+    seconds: float
+    best_step: int
+    history: list[Record]
+    outcome: dict[str, Any]
+    is_out_of_time: bool
+    is_stopped: bool
