@@ -10,14 +10,20 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
+from tests.clip_examples import Pictures, write_clip
+from tests.image_examples import write_pictures
 from tests.text_examples import write_encoder, write_sentences
 from xfm.core.backbone import BackboneConfig
 from xfm.core.source import Source
+from xfm.models.clip.config import CLIP
 from xfm.models.hf_text.config import HFText
 from xfm.models.scgpt.config import ScGPT
 from xfm.sources.census import Census
 from xfm.sources.census_store import write_census_store
+from xfm.sources.digits import Digits
+from xfm.sources.grammar import Grammar
 from xfm.sources.h5ad import H5ad
+from xfm.sources.hub_images import HubImages
 from xfm.sources.hub_text import HubText
 
 TINY_SCGPT = Path(__file__).parents[1] / "fixtures" / "scgpt_tiny"
@@ -56,6 +62,10 @@ def scgpt(folder: Path) -> BackboneExample:
     return BackboneExample(ScGPT(checkpoint=str(TINY_SCGPT / "checkpoint")), H5ad(path=str(TINY_SCGPT / "cells.h5ad")))
 
 
+def hub_images(folder: Path) -> Source:
+    return HubImages(path=str(write_pictures(folder)), shard_rows=5, obs=("label", "split"))
+
+
 def hub_text(folder: Path) -> Source:
     return HubText(path=str(write_sentences(folder)), shard_rows=9, obs=("label", "split"))
 
@@ -65,8 +75,19 @@ def hf_text(folder: Path) -> BackboneExample:
     return BackboneExample(HFText(checkpoint=str(checkpoint)), HubText(path=str(write_sentences(folder / "data"))))
 
 
-SOURCES: dict[str, Callable[[Path], Source]] = {"census": census, "h5ad": h5ad, "hub_text": hub_text}
-BACKBONES: dict[str, Callable[[Path], BackboneExample]] = {"hf_text": hf_text, "scgpt": scgpt}
+def clip(folder: Path) -> BackboneExample:
+    return BackboneExample(CLIP(checkpoint=str(write_clip(folder / "clip"))), Pictures())
+
+
+SOURCES: dict[str, Callable[[Path], Source]] = {
+    "census": census,
+    "digits": lambda folder: Digits(split="validation", pairs="held_out", shard_rows=60),
+    "grammar": lambda folder: Grammar(n=90, shard_rows=40),
+    "h5ad": h5ad,
+    "hub_images": hub_images,
+    "hub_text": hub_text,
+}
+BACKBONES: dict[str, Callable[[Path], BackboneExample]] = {"clip": clip, "hf_text": hf_text, "scgpt": scgpt}
 
 
 def example(table: dict[str, Callable[[Path], Any]], name: str, folder: Path) -> Any:

@@ -11,7 +11,7 @@ from examples import BACKBONES, example
 
 from xfm.core import registry
 from xfm.core.config import differing_fields
-from xfm.core.schema import INPUT_IDS, ROW_ID
+from xfm.core.schema import INPUT_IDS, PIXELS, ROW_ID
 from xfm.loops.read import read_tokens
 
 ROWS = 6
@@ -37,7 +37,7 @@ def backbone(given):
 
 @pytest.fixture(scope="module")
 def rows(given):
-    """Tokenised rows of unlike lengths."""
+    """Tokenised rows, of unlike lengths where a row has ids."""
     tokenizer = given.config.tokenizer(0)
     tokens = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
     order = tokenizer.lengths(tokens).argsort()
@@ -47,6 +47,11 @@ def rows(given):
 @pytest.fixture(scope="module")
 def tokens(given, rows):
     return given.config.tokenizer(0).collate(rows)
+
+
+def is_picture(tokens):
+    """Whether pixels, all of one size, stand in for ids."""
+    return tokens.pixels is not None
 
 
 def states_of(backbone, tokens):
@@ -74,7 +79,7 @@ def test_a_state_is_not_changed_by_the_blocks_after_it(backbone, tokens):
 
 def test_a_row_does_not_depend_on_its_batch(given, backbone, rows, tokens):
     together, lengths = states_of(backbone, tokens), given.config.tokenizer(0).lengths(rows)
-    assert len(set(lengths)) > 1
+    assert (len(set(lengths)) > 1) != is_picture(tokens)
     for i, length in enumerate(lengths):
         alone = states_of(backbone, given.config.tokenizer(0).collate(rows.slice(i, 1)))
         for layer, state in enumerate(alone):
@@ -82,10 +87,11 @@ def test_a_row_does_not_depend_on_its_batch(given, backbone, rows, tokens):
             torch.testing.assert_close(state[0], together[layer][i, :length], rtol=1e-5, atol=1e-5)
 
 
-def test_what_stands_at_padding_does_not_matter(backbone, tokens):
-    padding = ~tokens.is_token
+def test_what_stands_at_padding_or_in_the_ids_of_a_picture_does_not_matter(backbone, tokens):
+    padding = torch.ones_like(tokens.is_token) if is_picture(tokens) else ~tokens.is_token
     assert padding.any()
-    ids = tokens.ids.masked_fill(padding, int(tokens.ids[0, 1]))
+    ids = tokens.ids.masked_fill(padding, 3 if is_picture(tokens) else int(tokens.ids[0, 1]))
+    assert not torch.equal(ids, tokens.ids)
     values = None if tokens.values is None else tokens.values.masked_fill(padding, 37.0)
     changed = states_of(backbone, replace(tokens, ids=ids, values=values))
     for state, other in zip(states_of(backbone, tokens), changed, strict=True):
@@ -116,6 +122,7 @@ def test_random_weights_have_the_same_tokens_and_shapes_and_nothing_of_what_was_
     assert not any(module.training for module in random.modules())
     collated = config.tokenizer(0).collate(rows)
     assert torch.equal(collated.ids, tokens.ids)
+    assert not is_picture(tokens) or torch.equal(collated.pixels, tokens.pixels)
     learned = states_of(backbone, tokens)
     for state, same, other in zip(states_of(random, tokens), states_of(again, tokens), learned, strict=True):
         assert state.isfinite().all()
@@ -131,9 +138,10 @@ def test_random_weights_have_the_same_tokens_and_shapes_and_nothing_of_what_was_
 def test_a_tokenizer_travels_and_gives_the_same_tokens(given, rows):
     tokenizer = pickle.loads(pickle.dumps(given.config.tokenizer(0)))  # noqa: S301 - our own bytes
     again = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
-    chosen = dict(zip(again[ROW_ID].to_pylist(), again[INPUT_IDS].to_pylist(), strict=True))
-    for row, ids in zip(rows[ROW_ID].to_pylist(), rows[INPUT_IDS].to_pylist(), strict=True):
-        assert chosen[row] == ids
+    assert {INPUT_IDS, PIXELS} & set(again.column_names)
+    chosen = {row[ROW_ID]: row for row in again.to_pylist()}
+    for row in rows.to_pylist():
+        assert chosen[row[ROW_ID]] == row
     assert tokenizer.describe() == json.loads(json.dumps(tokenizer.describe()))
 
 
@@ -144,3 +152,15 @@ def test_collating_pads_on_the_right(given, rows, tokens):
     assert not (tokens.is_content & ~tokens.is_token).any()
     assert tokens.is_content.any(dim=1).all()
     assert tokens.ids.dtype == torch.int64
+
+
+def test_rows_that_are_kept_for_training_collate_to_the_same_tokens(given, rows, tokens):
+    tokenizer = given.config.tokenizer(0).for_training()
+    kept = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
+    place = {row: i for i, row in enumerate(kept[ROW_ID].to_pylist())}
+    chosen = kept.take([place[row] for row in rows[ROW_ID].to_pylist()])
+    assert tokenizer.lengths(chosen).tolist() == given.config.tokenizer(0).lengths(rows).tolist()
+    again = tokenizer.collate(chosen)
+    for name in ("ids", "values", "is_token", "is_content", "pixels"):
+        one, other = getattr(tokens, name), getattr(again, name)
+        assert (one is None and other is None) or torch.equal(one, other)

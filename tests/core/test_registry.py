@@ -7,7 +7,7 @@ import pytest
 from xfm.core import registry
 
 
-@pytest.mark.parametrize("table", [registry.SOURCES, registry.BACKBONES])
+@pytest.mark.parametrize("table", [registry.SOURCES, registry.BACKBONES, registry.TASKS, registry.PRETRAINING])
 def test_every_line_leads_to_a_config_of_its_own_kind(table):
     for name in table:
         entry = registry.load(table, name, "entry")
@@ -16,8 +16,9 @@ def test_every_line_leads_to_a_config_of_its_own_kind(table):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_known():
+    table = {"census": "a:b", "h5ad": "c:d"}
     with pytest.raises(KeyError, match=r"unknown source 'hd5ad'\. Did you mean 'h5ad'\? Known: census, h5ad"):
-        registry.load(registry.SOURCES, "hd5ad", "source")
+        registry.load(table, "hd5ad", "source")
     with pytest.raises(KeyError, match=r"unknown source 'xyz'\. Known:"):
         registry.load(registry.SOURCES, "xyz", "source")
 

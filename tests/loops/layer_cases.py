@@ -60,6 +60,10 @@ class FakeBackbone(Backbone):
         self.blocks_run = 0
         self.seen: list[Tokens] = []
 
+    @property
+    def blocks(self) -> torch.nn.ModuleList:
+        return torch.nn.ModuleList()
+
     def layers(self, tokens: Tokens) -> Iterator[Tensor]:
         self.seen.append(tokens)
         for layer in range(self.n_layers + 1):

@@ -14,10 +14,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from tests.text_examples import class_label
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.schema import REFUSED, ROW_ID, TEXT
-from xfm.sources import hub_text_files
-from xfm.sources.hub_text import HubText, deal
-from xfm.sources.hub_text_columns import read_labels
-from xfm.sources.hub_text_files import split_of
+from xfm.sources import found_files
+from xfm.sources.found_files import split_of
+from xfm.sources.hub_text import HubText
+from xfm.sources.row_columns import read_labels
+from xfm.sources.row_files import deal
 
 # NEL, LINE SEPARATOR and CR, at which str.splitlines would cut; a comma; quotation marks.
 TEXTS = ["a fine film", "so\u0085 what", "one\u2028two", 'he said "no", twice', "caf\u00e9 \u2013 noir", "du\rll"]
@@ -108,6 +109,7 @@ def test_rows_that_cannot_be_used_stay_and_say_why(tmp_path):
         (["b", "1", "", None, "c"], ("a", "b"), ["b", "b", None, None, None], {4}),
         ([1.0, float("nan"), 0.5], ("a", "b"), ["b", None, None], {2}),
         ([-1, 1, 2.0, "x", True], (), ["-1", "1", "2", "x", "True"], set()),
+        ([1, "1", "2", "0"], ("1", "2"), ["2", "1", "2", "1"], set()),
     ],
 )
 def test_labels_become_words(values, names, words, wrong):
@@ -281,9 +283,9 @@ def hub(tmp_path, monkeypatch):
         return str(tmp_path / "snapshots" / COMMIT)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    hub_text_files._snapshot.cache_clear()
+    found_files.snapshot.cache_clear()
     yield tmp_path / "snapshots" / COMMIT, asked
-    hub_text_files._snapshot.cache_clear()
+    found_files.snapshot.cache_clear()
 
 
 def test_a_data_set_of_the_hub_is_read_at_one_commit(hub):

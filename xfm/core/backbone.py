@@ -16,6 +16,11 @@ class Backbone(nn.Module, ABC):
     n_layers: int  # L
     dim: int  # D
 
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.ModuleList:
+        """The L transformer blocks, the first applied first."""
+
     @abstractmethod
     def layers(self, tokens: Tokens) -> Iterator[Tensor]:
         """Yields L + 1 states (B, T, D): 0 is the input embedding, i the output of block i.

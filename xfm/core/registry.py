@@ -7,12 +7,24 @@ from typing import Any
 
 SOURCES = {
     "census": "xfm.sources.census:Census",
+    "digits": "xfm.sources.digits:Digits",
+    "grammar": "xfm.sources.grammar:Grammar",
     "h5ad": "xfm.sources.h5ad:H5ad",
+    "hub_images": "xfm.sources.hub_images:HubImages",
     "hub_text": "xfm.sources.hub_text:HubText",
 }
 BACKBONES = {
+    "clip": "xfm.models.clip.config:CLIP",
     "hf_text": "xfm.models.hf_text.config:HFText",
     "scgpt": "xfm.models.scgpt.config:ScGPT",
+}
+PRETRAINING = {
+    "contrastive": "xfm.tasks.contrastive:Contrastive",
+    "masked_expression": "xfm.tasks.masked_expression:MaskedExpression",
+}
+TASKS = {
+    "class_prompts": "xfm.tasks.class_prompt_tuning:ClassPromptTuning",
+    "classification": "xfm.tasks.classification:Classification",
 }
 
 

@@ -9,29 +9,17 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xfm.core.errors import ShardRefused
+from xfm.sources.parquet_file import open_parquet, outline_parquet, stamp
+from xfm.sources.row_columns import Outline
 
-
-class Outline(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        rows: exact number.
-        types: of every column.
-        class_names: of every column whose classes the file names, in the order of their numbers.
-    """
-
-    rows: int
-    types: Mapping[str, pa.DataType]
-    class_names: Mapping[str, tuple[str, ...]]
+SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
 class Piece(NamedTuple):
@@ -54,7 +42,7 @@ def outline(path: Path, name: str, encoding: str) -> Outline:
     Raises:
         ShardRefused: NO_SUCH_FILE, DAMAGED_FILE, NO_ROWS or BAD_ENCODING.
     """
-    return _outline(*_stamp(path, name), name, encoding)
+    return _outline(*stamp(path, name), name, encoding)
 
 
 def read_rows(path: Path, name: str, encoding: str, columns: Sequence[str], start: int, stop: int) -> Iterator[Piece]:
@@ -64,11 +52,11 @@ def read_rows(path: Path, name: str, encoding: str, columns: Sequence[str], star
         ShardRefused: as `outline`.
     """
     if path.suffix != ".parquet":
-        whole = _parsed(*_stamp(path, name), name, encoding)
+        whole = _parsed(*stamp(path, name), name, encoding)
         problems = {row - start: why for row, why in whole.problems.items() if start <= row < stop}
         yield Piece(start, whole.table.select(columns).slice(start, stop - start), problems)
         return
-    with _parquet(path, name) as file:
+    with open_parquet(path, name) as file:
         first = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -80,43 +68,14 @@ def read_rows(path: Path, name: str, encoding: str, columns: Sequence[str], star
             first += rows
 
 
-def _stamp(path: Path, name: str) -> tuple[Path, int, int]:
-    """Path, size and time of change: the key under which a file's content is remembered."""
-    if not path.is_file():
-        raise ShardRefused("NO_SUCH_FILE", f"{name}: not at {path}")
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
-
-
 @lru_cache(maxsize=1024)
 def _outline(path: Path, size: int, modified_ns: int, name: str, encoding: str) -> Outline:
     if path.suffix == ".parquet":
-        with _parquet(path, name) as file:
-            schema = file.schema_arrow
-            return Outline(file.metadata.num_rows, dict(zip(schema.names, schema.types, strict=True)), _names(schema))
+        return outline_parquet(path, name)
     table = _parsed(path, size, modified_ns, name, encoding).table
     if not table.column_names:
         raise ShardRefused("NO_ROWS", f"{name} is empty")
     return Outline(table.num_rows, dict(zip(table.schema.names, table.schema.types, strict=True)), {})
-
-
-def _names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """Class names as the library `datasets` writes them into a Parquet file: features of type ClassLabel."""
-    try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        labels = {name: feature for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
-        return {name: tuple(map(str, feature["names"])) for name, feature in labels.items() if name in schema.names}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # absent, or of a form that no longer says which names there are
-
-
-@contextmanager
-def _parquet(path: Path, name: str) -> Iterator[Any]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError) as problem:
-        raise ShardRefused("DAMAGED_FILE", f"{name} cannot be read as Parquet: {problem}") from problem
 
 
 @lru_cache(maxsize=2)

@@ -15,18 +15,73 @@ reads the weights; the paper's pretraining instead shows hidden genes nothing of
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from xfm.core.config import Config
 from xfm.core.tokenizer import Tokens
-from xfm.models.scgpt.network import ScGPTBackbone
-from xfm.nn.losses import squared_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xfm.models.scgpt.network import ScGPTBackbone
 
 OBJECTIVES = ("masked", "cell", "prompt")
 Switches = tuple[bool, bool, bool]  # which of them are on
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class MaskedExpression(Config):
+    """scGPT on cells: hidden genes, and generation by cell prompt."""
+
+    kind: Literal["masked_expression"] = "masked_expression"
+
+    init: str | None = None
+    """Checkpoint to start from (DIR or hf://OWNER/NAME), with its own vocabulary and sizes. Without: from scratch."""
+
+    vocab: str | None = None
+    """vocab.json for training from scratch; by default the symbols of the source's gene table."""
+
+    layers: PositiveInt = 12
+    """Transformer blocks; like the next five used only from scratch."""
+
+    dim: PositiveInt = 512
+    """Width of a state."""
+
+    heads: PositiveInt = 8
+    """Attention heads; must divide dim."""
+
+    ffn: PositiveInt = 512
+    """Hidden width of the feed-forward part."""
+
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of activations dropped in training; 0 lets CPUs use fused attention, several times faster."""
+
+    n_bins: PositiveInt = Field(51, ge=3)
+    """Bins of expression, zero included."""
+
+    ties: Literal["mid", "keyed", "low", "high"] = "mid"
+    """Bin of a value that spans several: the middle one, the lowest, the highest, or one drawn by seed and cell."""
+
+    max_length: PositiveInt = Field(1200, ge=2)
+    """Tokens of a cell, <cls> included; longer cells are sampled by a keyed choice."""
+
+    mask_fractions: tuple[Share, ...] = Field((0.25, 0.5, 0.75), min_length=1)
+    """Shares of a cell's genes to hide; one is drawn for each cell and epoch."""
+
+    weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0, 1.0)
+    """Of predicting a hidden gene from its own state, from the cell vector (GEPC), and prompted by the cell vector."""
+
+    cell_prompt_after: NonNegativeInt = 1000
+    """Steps before the third of these begins."""
+
+    @property
+    def objectives(self) -> "Objectives":
+        """What counts how much, and when."""
+        return Objectives(self.weights, self.cell_prompt_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +114,8 @@ class Example:
     """
 
     tokens: Tokens
-    target: Tensor
-    hidden: Tensor
+    target: "Tensor"
+    hidden: "Tensor"
     rows: NDArray[np.int64]
 
     def to(self, device: str) -> "Example":
@@ -68,8 +123,12 @@ class Example:
         return Example(self.tokens.to(device), self.target.to(device), self.hidden.to(device), self.rows)
 
 
-def objective_errors(network: ScGPTBackbone, example: Example, is_on: Switches) -> Tensor:
+def objective_errors(network: "ScGPTBackbone", example: Example, is_on: Switches) -> "Tensor":
     """(3, B) summed squared errors over hidden positions, in the order of OBJECTIVES; 0 where one is not on."""
+    import torch
+
+    from xfm.nn.losses import squared_error
+
     tokens, target, hidden = example.tokens, example.target, example.hidden
     last = _last(network.layers(tokens))
     cell = network.cell(last, tokens)
@@ -84,7 +143,7 @@ def objective_errors(network: ScGPTBackbone, example: Example, is_on: Switches) 
     return torch.stack(errors)
 
 
-def _last(states: Iterable[Tensor]) -> Tensor:
+def _last(states: "Iterable[Tensor]") -> "Tensor":
     """Without holding the others."""
     state = None
     for state in states:  # noqa: B007

@@ -12,7 +12,7 @@ from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
 from xfm.core.hub import Fetched, fetch_folder
 from xfm.core.schema import TEXT
-from xfm.models.hf_text.files import PATTERNS, Files, find_files, read_json
+from xfm.models.hub_folder import PATTERNS, digests, find_files, read_json
 
 if TYPE_CHECKING:
     from xfm.models.hf_text.network import TextBackbone
@@ -80,7 +80,7 @@ class HFText(Config):
         """File digests, and the commit of a Hub checkpoint; of fresh weights what they follow from."""
         fetched = self._fetched()
         files = find_files(fetched.folder, weights=self.random_weights is None)
-        identity: dict[str, Any] = dict(_digests(files))
+        identity: dict[str, Any] = dict(digests(files))
         if self.random_weights is not None:
             identity |= {
                 "weights": "random",
@@ -138,12 +138,6 @@ class HFText(Config):
         from xfm.models.hf_text.loading import read_architecture
 
         return read_architecture(self._fetched().folder)
-
-
-@lru_cache(maxsize=8)
-def _digests(files: Files) -> dict[str, str]:
-    """Once a process: weights are hundreds of megabytes."""
-    return files.digests()
 
 
 @lru_cache(maxsize=8)

@@ -71,6 +71,13 @@ class ScGPTBackbone(Backbone):
         self.cls_decoder = ClassDecoder(a.dim, a.n_classes, a.n_layers_cls) if a.n_classes else None
         nn.init.uniform_(self.encoder.embedding.weight, -0.1, 0.1)
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, the first applied first."""
+        blocks = self.transformer_encoder["layers"]
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
     def layers(self, tokens: Tokens, *, cell_prompt: Tensor | None = None) -> Iterator[Tensor]:
         """Yields n_layers + 1 states (B, T, D); see `Backbone.layers`.
 
@@ -111,7 +118,7 @@ class ScGPTBackbone(Backbone):
             yield state
 
     def _blocks(self) -> Iterator[EncoderBlock]:
-        for block in self.transformer_encoder["layers"].children():
+        for block in self.blocks:
             assert isinstance(block, EncoderBlock)
             yield block
 

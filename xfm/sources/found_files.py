@@ -1,4 +1,4 @@
-"""Which files of texts a path means, where they lie on this machine, and which split each holds.
+"""Which data files a path means, where they lie on this machine, and which split each holds.
 
 A data set on the Hub is fetched through the client's cache at one commit. Its files are then local files: listing can
 count their rows, and a machine without a network finds what was downloaded before. Offline, the files are those of the
@@ -7,6 +7,7 @@ cached commit that were downloaded; the run's record names every one.
 
 import glob
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -17,8 +18,6 @@ from xfm.core.hub import BUSY
 from xfm.sources.hub_files import parse
 from xfm.sources.paths import is_hub, local_root
 
-SUFFIXES = (".parquet", ".jsonl", ".csv")
-
 # As the library `datasets` names splits from files: a word of its own, or NAME-00000-of-00001.
 _WORD = re.compile(r"(?<![a-z0-9])(train|training|validation|valid|val|dev|test|testing|unsupervised)(?![a-z0-9])")
 _NUMBERED = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}\.")
@@ -26,8 +25,8 @@ _SPLITS = {"training": "train", "valid": "validation", "val": "validation", "dev
 
 
 @dataclass(frozen=True, slots=True)
-class TextFile:
-    """One file of a source.
+class DataFile:
+    """One file of a source, or one folder of pictures.
 
     Attributes:
         name: its path relative to the root, with forward slashes; stands for it in row ids and messages.
@@ -42,16 +41,21 @@ class TextFile:
     split: str | None
 
 
-def find_files(path: str) -> tuple[str, list[TextFile]]:
+def find_files(path: str, suffixes: Sequence[str], beside: Sequence[str] = ()) -> tuple[str, list[DataFile]]:
     """The commit ("" for local files) and the files, sorted by name.
+
+    Args:
+        path: a file, a folder, a pattern, or an address on the Hub.
+        suffixes: of the formats that are read, with their dot.
+        beside: names of small files that a data set of the Hub may have next to its data; fetched with them.
 
     Raises:
         Refused: NO_FILES, NO_DATASET, BAD_ADDRESS, or MIXED_FORMATS.
         EnvironmentProblem: the Hub cannot be reached and the cache has no copy.
     """
-    commit, root, names = _in_snapshot(path) if is_hub(path) else _in_folder(path)
+    commit, root, names = _in_snapshot(path, suffixes, beside) if is_hub(path) else _in_folder(path, suffixes)
     if not names:
-        raise Refused("NO_FILES", f"no {', '.join(SUFFIXES)} file at {path}{f' (commit {commit})' if commit else ''}")
+        raise Refused("NO_FILES", f"no {', '.join(suffixes)} file at {path}{f' (commit {commit})' if commit else ''}")
     formats = sorted({Path(name).suffix for name in names})
     if len(formats) > 1:
         raise Refused(
@@ -60,15 +64,16 @@ def find_files(path: str) -> tuple[str, list[TextFile]]:
             f"FOLDER/*{formats[-1]}",
         )
     prefix = f"hf://datasets/{parse(path).repo}@{commit}/" if commit else f"{root}/"
-    return commit, [TextFile(name, f"{prefix}{name}", root / name, split_of(name)) for name in sorted(names)]
+    return commit, [DataFile(name, f"{prefix}{name}", root / name, split_of(name)) for name in sorted(names)]
 
 
-def resolve(location: str, root: str) -> TextFile:
+def resolve(location: str, root: str, beside: Sequence[str] = ()) -> DataFile:
     """One file again, on another machine, from its location.
 
     Args:
-        location: of a `TextFile`.
+        location: of a `DataFile`.
         root: the path that was listed.
+        beside: as for `find_files`.
 
     Raises:
         Refused: NO_DATASET.
@@ -76,11 +81,11 @@ def resolve(location: str, root: str) -> TextFile:
     """
     if is_hub(location):
         address = parse(location)
-        folder = _snapshot(address.repo, address.revision, (address.path,))
-        return TextFile(address.path, location, folder / address.path, split_of(address.path))
+        folder = snapshot(address.repo, address.revision, (address.path, *beside))
+        return DataFile(address.path, location, folder / address.path, split_of(address.path))
     path = Path(location)
     name = path.relative_to(local_root(root, None)).as_posix()
-    return TextFile(name, location, path, split_of(name))
+    return DataFile(name, location, path, split_of(name))
 
 
 def split_of(name: str) -> str | None:
@@ -94,32 +99,42 @@ def split_of(name: str) -> str | None:
     return None
 
 
-def _in_folder(path: str) -> tuple[str, Path, list[str]]:
+def is_split(folder: str) -> bool:
+    """Whether a folder's whole name is the name of a split."""
+    return _WORD.fullmatch(folder.lower()) is not None
+
+
+def _in_folder(path: str, suffixes: Sequence[str]) -> tuple[str, Path, list[str]]:
     given, root = Path(path), local_root(path, None)
     if given.is_dir():
         found = list(given.rglob("*"))
     else:
         found = [given] if given.exists() else [Path(file) for file in glob.glob(path, recursive=True)]
-    names = [file.relative_to(root).as_posix() for file in found if file.is_file() and file.suffix in SUFFIXES]
+    names = [file.relative_to(root).as_posix() for file in found if file.suffix in suffixes and file.is_file()]
     return "", root, names
 
 
-def _in_snapshot(path: str) -> tuple[str, Path, list[str]]:
+def _in_snapshot(path: str, suffixes: Sequence[str], beside: Sequence[str]) -> tuple[str, Path, list[str]]:
     address = parse(path)
     pattern = address.path
-    exact = glob.has_magic(pattern) or pattern.endswith(SUFFIXES)
+    exact = glob.has_magic(pattern) or pattern.endswith(tuple(suffixes))
     folder = f"{pattern}/" if pattern else ""
-    patterns = (pattern,) if exact else tuple(f"{folder}*{suffix}" for suffix in SUFFIXES)
+    patterns = (pattern,) if exact else tuple(f"{folder}*{suffix}" for suffix in suffixes)
     revision = address.revision.replace("%2F", "/") if address.revision else None  # refs/convert/parquet
-    root = _snapshot(address.repo, revision, patterns)
+    root = snapshot(address.repo, revision, (*patterns, *beside))
     names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
     chosen = [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
-    return root.name, root, [name for name in chosen if name.endswith(SUFFIXES)]
+    return root.name, root, [name for name in chosen if name.endswith(tuple(suffixes))]
 
 
 @lru_cache(maxsize=64)
-def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    """The matching files of a data set from the client's cache; the folder is named after the commit."""
+def snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The matching files of a data set from the client's cache; the folder is named after the commit.
+
+    Raises:
+        Refused: NO_DATASET.
+        EnvironmentProblem: the Hub cannot be reached and the cache has no copy.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -1,0 +1,82 @@
+"""What sources that make their rows have in common: a table of all rows, filtered, cut into shards of one key each."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from xfm.core.config import Config
+from xfm.core.errors import Refused, ShardRefused
+from xfm.core.schema import REFUSED, ROW_ID, SHARD
+from xfm.core.source import Shard
+
+BATCH_ROWS = 256
+
+Split = Literal["train", "validation", "test"]
+
+
+class Made(Config):
+    """Rows that are a function of the config alone. A source says which rows there are and makes some of them."""
+
+    content: ClassVar[pa.Field]
+    """Column of the text or the picture."""
+
+    split: Split | None = None
+    """Only the rows of this split."""
+    seed: int = 0
+    """Of everything that is drawn; which split a row belongs to does not depend on it."""
+    shard_rows: PositiveInt = 1024
+    """Rows in one shard."""
+
+    @abstractmethod
+    def _columns(self) -> Sequence[str]:
+        """Names of the obs columns, all of them text."""
+
+    @abstractmethod
+    def _rows(self) -> NDArray[np.int64]:
+        """(N,) numbers of the rows that the fields select, ascending."""
+
+    @abstractmethod
+    def _make(self, rows: NDArray[np.int64]) -> dict[str, list[str] | list[bytes]]:
+        """Values of row id, content and obs columns of some rows."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch."""
+        fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]
+        return pa.schema([*fixed, self.content, *(pa.field(name, pa.string()) for name in self._columns())])
+
+    def shards(self) -> Sequence[Shard]:
+        """Ranges of the selected rows.
+
+        Raises:
+            Refused: NO_ROWS, nothing is selected.
+        """
+        n = len(self._rows())
+        if n == 0:
+            raise Refused("NO_ROWS", f"no row is selected by {self.model_dump_json(exclude_defaults=True)}")
+        word = self.model_dump()["kind"]
+        ends = [(start, min(start + self.shard_rows, n)) for start in range(0, n, self.shard_rows)]
+        return [Shard(f"{word}-{i:06d}", start, stop, stop - start) for i, (start, stop) in enumerate(ends)]
+
+    def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:
+        """Batches of at most 256 rows.
+
+        Raises:
+            ShardRefused: ROWS_CHANGED, the shard was listed for other settings.
+        """
+        chosen = self._rows()[shard.start : shard.stop]
+        if len(chosen) != shard.rows:
+            raise ShardRefused("ROWS_CHANGED", f"{shard.key}: {shard.rows} rows promised, {len(chosen)} there")
+        for low in range(0, len(chosen), BATCH_ROWS):
+            rows = chosen[low : low + BATCH_ROWS]
+            values = self._make(rows) | {SHARD: [shard.key] * len(rows), REFUSED: [None] * len(rows)}
+            yield pa.record_batch([pa.array(values[f.name], f.type) for f in self.schema], schema=self.schema)
+
+    def genes(self) -> pa.Table | None:
+        """None: no cells."""
+        return None

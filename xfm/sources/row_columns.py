@@ -1,0 +1,154 @@
+"""What a file of rows holds, how it is read, and what a label's number is called: common to texts and pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from xfm.core.errors import ShardRefused
+from xfm.sources.gene_table import missing
+
+# Names that public data sets give a label, the most common first.
+LABEL_NAMES = ("label", "labels", "cls", "fine_label", "sentiment", "target", "class", "category", "polarity")
+SPLIT = "split"
+
+
+class Outline(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        rows: exact number.
+        types: of every column.
+        class_names: of every column whose classes the file names, in the order of their numbers.
+    """
+
+    rows: int
+    types: Mapping[str, pa.DataType]
+    class_names: Mapping[str, tuple[str, ...]]
+
+
+class Layout(NamedTuple):
+    """How a file is read.
+
+    Attributes:
+        content: column of the text or the picture.
+        label: column of the label, None where there is none.
+        class_names: what the label's numbers mean; empty where that is not known.
+        columns: what has to be read of the file: the content and the obs columns that lie in it.
+        obs: type of every obs column asked for, in the order asked for.
+        origin: column of the file that each obs column is, where their names differ.
+    """
+
+    content: str
+    label: str | None
+    class_names: tuple[str, ...]
+    columns: tuple[str, ...]
+    obs: Mapping[str, pa.DataType]
+    origin: Mapping[str, str]
+
+
+def lay_out_rows(
+    found: Outline,
+    name: str,
+    content: str,
+    *,
+    split: str | None,
+    label_column: str | None,
+    label_names: Sequence[str],
+    obs: Sequence[str],
+    other_names: Mapping[str, str] | None = None,
+) -> Layout:
+    """Finds the label and the obs columns of one file.
+
+    Args:
+        found: what the file holds.
+        name: of the file, for messages.
+        content: its column of the text or the picture.
+        split: the split that its name states.
+        label_column: named by the user, or None to detect it.
+        label_names: named by the user; else those that the file states.
+        obs: columns to carry along.
+        other_names: obs names that stand for another column where the file has none of that name.
+
+    Raises:
+        ShardRefused: NO_COLUMN or BAD_LABEL_COLUMN.
+    """
+    types = found.types
+    label = named(types, label_column, "label column", name) or find_label(found)
+    origin = {new: old for new, old in (other_names or {}).items() if new in obs and new not in types}
+    if label is not None and "label" in obs and "label" not in types and other_names is not None:
+        origin["label"] = label
+    kinds: dict[str, pa.DataType] = {}
+    for asked in obs:
+        column = origin.get(asked, asked)
+        named({SPLIT: pa.string(), **types} if split else types, column, "column", name)
+        as_text = column in (label, SPLIT) or is_text(types.get(column, pa.string()))
+        kinds[asked] = pa.string() if as_text else types[column]
+        if column == label and not is_class(types[column]):
+            raise ShardRefused(
+                "BAD_LABEL_COLUMN", f"{name}: column {label!r} is {types[column]}; a label is a number or a word"
+            )
+    names = (tuple(label_names) or found.class_names.get(label, ())) if label is not None else ()
+    inside = [origin.get(asked, asked) for asked in obs if origin.get(asked, asked) in types]
+    return Layout(content, label, names, tuple(dict.fromkeys([content, *inside])), kinds, origin)
+
+
+def read_labels(values: Sequence[Any], names: Sequence[str]) -> tuple[list[str | None], dict[int, str]]:
+    """Labels as words, and "CODE: why" of every row whose label is none.
+
+    Args:
+        values: numbers or words. Missing, empty and, where classes have names, -1 are no label: so data sets of the Hub
+            withhold the answers of a test split.
+        names: of the classes; without them a number stands for itself. A word that is a name is that class, even where
+            it looks like a number.
+    """
+    words: list[str | None] = []
+    problems: dict[int, str] = {}
+    numbers = {str(i): name for i, name in enumerate(names)}
+    known = numbers | {name: name for name in names}
+    for row, value in enumerate(values):
+        plain = int(value) if isinstance(value, float) and value.is_integer() else value
+        meaning = known if isinstance(plain, str) else numbers
+        if plain is None or plain == "" or (isinstance(plain, float) and math.isnan(plain)):
+            words.append(None)
+        elif not names:
+            words.append(str(plain))
+        elif str(plain) == "-1" or str(plain) in meaning:
+            words.append(meaning.get(str(plain)))
+        else:
+            words.append(None)
+            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            problems[row] = f"BAD_LABEL: {value!r} is none of 0 to {len(names) - 1} ({shown})"
+    return words, problems
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
+
+
+def is_class(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold labels."""
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return bool(plain or is_text(kind) or pa.types.is_null(kind))
+
+
+def named(types: Mapping[str, pa.DataType], column: str | None, what: str, name: str) -> str | None:
+    """A column that was asked for by name. Raises ShardRefused: NO_COLUMN, with the columns there are."""
+    if column is not None and column not in types:
+        raise ShardRefused("NO_COLUMN", f"{name}: {missing(what, column, list(types))}")
+    return column
+
+
+def by_name(columns: Sequence[str], words: Sequence[str]) -> str | None:
+    """The first of some words that is a column, whatever its case."""
+    found = {column.lower(): column for column in reversed(columns)}
+    return next((found[word] for word in words if word in found), None)
+
+
+def find_label(found: Outline) -> str | None:
+    """The column of the label: by its name, else the only one whose classes have names."""
+    stated = list(found.class_names)
+    return by_name(list(found.types), LABEL_NAMES) or (stated[0] if len(stated) == 1 else None)
