@@ -1,30 +1,42 @@
-"""Judges stored embeddings, layer by layer, beside baselines that may beat them.
+"""Judges embeddings, layer by layer, beside baselines that may beat them: stored ones, or it embeds first.
 
 python jobs/evaluate.py --embeddings runs/cells --labels cell_type --group donor_id --batch assay --output runs/judged
+python jobs/evaluate.py --config jobs/presets/rotten_tomatoes_svm.yaml --output runs/reviews
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from xfm.engine.config import JobConfig
+from xfm.engine.config import AnyBackbone, AnySource, JobConfig
+from xfm.engine.embed import Pooling
 from xfm.engine.job import main
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
-Task = Literal["probe", "knn", "clustering", "integration", "trajectory"]
+Task = Literal["probe", "svm", "knn", "clustering", "integration", "trajectory"]
 
 
 class EvaluateJob(JobConfig):
-    """Scores every stored layer: probes, clustering, batch mixing, pseudotime; each with interval and baselines."""
+    """Scores every layer: classifiers, clustering, batch mixing, pseudotime; each with interval and baselines."""
 
-    embeddings: str
-    """OUTPUT of embed (folder or URI), or an .h5ad or .zarr with obsm columns."""
+    embeddings: str | None = None
+    """OUTPUT of embed (folder or URI), or an .h5ad or .zarr with obsm columns. Without, --source and --backbone."""
+
+    source: AnySource | None = None
+    """In place of --embeddings: rows to embed first, into OUTPUT/embeddings; columns named below are carried along."""
+
+    backbone: AnyBackbone | None = None
+    """In place of --embeddings: the pretrained model."""
 
     labels: tuple[str, ...] = Field(min_length=1)
     """obs columns to read from the embeddings, e.g. cell_type,disease; the first one decides the headline."""
 
     group: str | None = None
     """obs column that must not stand on both sides of a split (donor_id, slide, dataset_id); intervals resample it."""
+
+    split: str | None = None
+    """obs column that says train, validation (valid, val, dev) or test of each row; without, the shares are drawn.
+    --test is then unused, --validation too, unless no row is said to be validation: then it is that share of train."""
 
     batch: str | None = None
     """obs column of technical origin, for batch mixing (task integration)."""
@@ -33,10 +45,14 @@ class EvaluateJob(JobConfig):
     """obs column with a number that grows along development (task trajectory)."""
 
     root: str | None = None
-    """Where pseudotime begins, as COLUMN=VALUE; by default the cells of the earliest time."""
+    """Where pseudotime begins, as COLUMN=VALUE; by default the rows of the earliest time."""
 
     tasks: tuple[Task, ...] = Field(("probe", "knn", "clustering", "integration", "trajectory"), min_length=1)
-    """What to score, probe among it; integration needs --batch, trajectory needs --time, without them left out."""
+    """What to score; probe: logistic regression, svm: linear support vector machine, knn: nearest neighbours.
+    integration needs --batch, trajectory needs --time, without them left out."""
+
+    choose_by: Literal["probe", "svm"] = "probe"
+    """The classifier whose macro F1 on validation rows chooses the layer, and of which the headline speaks."""
 
     baselines: tuple[Literal["majority", "chance", "hvg", "pca", "random", "scvi"], ...] = (
         "majority", "chance", "hvg", "pca", "random",
@@ -55,19 +71,19 @@ class EvaluateJob(JobConfig):
     """Layer numbers to judge; 0 is the input embedding."""
 
     pools: tuple[str, ...] | Literal["all"] = "all"
-    """Poolings to judge, e.g. cls,mean."""
+    """Poolings to judge, e.g. cls,mean; of those stored, or to embed, where all means cls and mean."""
 
     validation: Share = 0.2
-    """Share of cells that C and the best layer are chosen on."""
+    """Share of rows that C and the best layer are chosen on; with --split, of its training rows."""
 
     test: Share = 0.2
-    """Share of cells that are scored, once."""
+    """Share of rows that are scored, once."""
 
     cells: PositiveInt = 20_000
-    """At most so many cells, by a keyed draw; clustering needs all distances between them."""
+    """At most so many rows, by a keyed draw; clustering needs all distances between them."""
 
     min_class: PositiveInt = 10
-    """Classes with fewer cells are left out, and listed."""
+    """Classes with fewer rows are left out, and listed."""
 
     k: PositiveInt = 15
     """Neighbours of the kNN classifier."""
@@ -78,12 +94,14 @@ class EvaluateJob(JobConfig):
     notes: tuple[str, ...] = ()
     """Sentences to put on the report, e.g. what the data are not."""
 
-    @field_validator("tasks")
-    @classmethod
-    def _probe_is_there(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-        if "probe" not in tasks:
-            raise ValueError("must hold probe: on validation cells it chooses the layer, and the headline speaks of it")
-        return tasks
+    @model_validator(mode="after")
+    def _has_a_judge(self) -> "EvaluateJob":
+        if self.choose_by not in self.tasks:
+            raise ValueError(
+                f"--tasks must hold {self.choose_by}: on validation rows it chooses the layer, and the headline speaks "
+                "of it (--choose_by)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _root_has_a_time(self) -> "EvaluateJob":
@@ -91,23 +109,42 @@ class EvaluateJob(JobConfig):
             raise ValueError("--root says where pseudotime begins and needs --time to compare it with")
         return self
 
+    @model_validator(mode="after")
+    def _embeddings_come_from_one_place(self) -> "EvaluateJob":
+        given = [name for name in ("embeddings", "source", "backbone") if getattr(self, name) is not None]
+        if given not in (["embeddings"], ["source", "backbone"]):
+            found = " and ".join(f"--{name}" for name in given) or "neither"
+            raise ValueError(f"give --embeddings, or --source and --backbone to embed first; found {found}")
+        if self.source is not None and self.pools != "all" and not set(self.pools) <= set(get_args(Pooling)):
+            raise ValueError(f"--pools {','.join(self.pools)}: known are {', '.join(get_args(Pooling))}")
+        return self
+
     @classmethod
     def neutral_fields(cls) -> set[str]:
-        """Where the embeddings lie (their digest counts), and words."""
-        return super().neutral_fields() | {"embeddings", "notes"}
+        """Where the embeddings lie or come from (their digest counts), and words."""
+        return super().neutral_fields() | {"embeddings", "source", "backbone", "notes"}
+
+    def recipe(self) -> dict[str, Any]:
+        """Fields at rest that came later are left out: a run's fingerprint is what it was before there were any."""
+        at_rest = {"split": None, "choose_by": "probe"}
+        return {name: value for name, value in super().recipe().items() if at_rest.get(name, ...) != value}
 
 
 def run(config: EvaluateJob) -> int:
-    """Judges what OUTPUT lacks, chooses, compares, reports; returns the exit code."""
+    """Embeds where asked to, judges what OUTPUT lacks, chooses, compares, reports; returns the exit code."""
     from xfm.engine import session
     from xfm.engine.evaluate import evaluate
     from xfm.engine.evaluate_plan import describe, plan_evaluation
+    from xfm.engine.evaluate_source import embedded
 
-    plan = plan_evaluation(config)
+    embedding = embedded(config)
+    if embedding.ends:
+        return embedding.code
+    plan = plan_evaluation(embedding.config)
     if config.dry_run:
         return session.print_plan(describe(plan))
-    with session.open_job(config, plan.run, joint=True) as job:
-        return evaluate(plan, job)
+    with session.open_job(embedding.config, plan.run, joint=True) as job:
+        return evaluate(plan, job) or embedding.code
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from xfm.core.config import Config
 from xfm.engine.settings import UsageError, parse, read_yaml
@@ -37,6 +37,21 @@ class Boat(Config):
     kind: Literal["boat"] = "boat"
     name: str
     """On its bow."""
+
+
+class Picnic(Config):
+    """May be held at sea."""
+
+    where: Annotated[Sea | Land, Field(discriminator="kind")] | None = None
+    """Where to, or at home."""
+    days: PositiveInt = 1
+    """How long."""
+
+    @model_validator(mode="after")
+    def _is_short_at_home(self) -> "Picnic":
+        if self.where is None and self.days > 1:
+            raise ValueError("--days is 1 without --where")
+        return self
 
 
 class Trip(Config):
@@ -183,6 +198,30 @@ def test_help_says_which_kind_a_field_belongs_to_and_what_is_its_default(capsys)
     assert "--where.depth N [sea, land] Metres." in text
     assert "--stops A,B,...|all Where to halt. (default: all)" in text
     assert "--days N How long. (default: 3)" in text
+
+
+def test_a_section_that_may_be_left_out_is_none_and_its_kind_is_asked_for_where_it_is_begun(tmp_path, capsys):
+    def picnic(*argv, env=None):
+        return parse(Picnic, argv, env or {}, "jobs/picnic.py")
+
+    assert picnic().where is None
+    assert picnic("--where.kind", "sea", "--where.fish", "cod,eel").where == Sea(fish=("cod", "eel"))
+    assert picnic(env={"XFM_WHERE__KIND": "land", "XFM_WHERE__HEIGHT": "3"}).where == Land(height=3)
+    (tmp_path / "x.yaml").write_text("where: {kind: sea, fish: cod}")
+    assert picnic("--config", str(tmp_path / "x.yaml"), "--where.depth", "2").where == Sea(depth=2, fish=("cod",))
+    for words, message in [
+        (("--where.depth", "3"), "--where.kind: is required: one of sea, land."),
+        (("--where.kind", "see"), "--where.kind: unknown 'see'; known: sea, land. Did you mean sea?"),
+        (("--where.kind", "land"), "--where.height: is required."),
+        (("--where.kind", "sea", "--where.height", "3"), "--where.height: is no setting of this kind of where."),
+        (("--days", "2"), "--days is 1 without --where."),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            picnic(*words)
+        assert str(caught.value) == message
+    with pytest.raises(SystemExit):
+        picnic("--help")
+    assert "--where.kind sea|land which where (none by default)" in " ".join(capsys.readouterr().out.split())
 
 
 def in_a_job(job, code, *flags):

@@ -18,6 +18,7 @@ from xfm.core.errors import Refused
 from xfm.engine.evaluate import _random_twins
 from xfm.engine.evaluate_plan import describe, plan_evaluation
 from xfm.loops.evaluation.judge import SCHEMA
+from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
 from xfm.models.scgpt.config import ScGPT
 
 CELLS, BEST = 600, 3
@@ -36,6 +37,8 @@ def cells(tmp_path_factory):
             "batch": rng.choice(["one", "two"], CELLS),
             "score": rng.standard_normal(CELLS),
             "day": rng.integers(0, 4, CELLS),
+            "stated": np.where(np.arange(CELLS) % 5 == 0, "Test", np.where(np.arange(CELLS) % 5 == 1, "val", "train")),
+            "halves": np.where(np.arange(CELLS) % 2 == 0, "test", "training"),
         },
         index=[f"cell{i}" for i in range(CELLS)],
     )
@@ -98,9 +101,9 @@ def test_killed_and_continued_it_ends_as_if_undisturbed(cluster, cells, tmp_path
     assert (tmp_path / "torn" / "report.html").read_bytes()
 
 
-def plan(cells, **more):
+def plan(stored, **more):
     job = load_job("evaluate")
-    named = {"embeddings": str(cells), "labels": ("cell_type",), "output": "unused"} | more
+    named = {"embeddings": str(stored), "labels": ("cell_type",), "output": "unused"} | more
     return plan_evaluation(job.EvaluateJob(**named))
 
 
@@ -124,6 +127,8 @@ def test_a_dry_run_says_who_is_judged_on_what(cells):
         ({"labels": ("cell_type",), "time": "day", "root": "type 0"}, "BAD_ROOT", "COLUMN=VALUE"),
         ({"labels": ("cell_type",), "time": "day", "root": "cell_type=x"}, "BAD_ROOT", "type 0"),
         ({"embeddings": "nowhere.h5ad"}, "NO_SUCH_FILE", "nowhere"),
+        ({"split": "batch"}, "BAD_SPLIT", "--split batch: expected train, .* found 'one' among one"),
+        ({"split": "part"}, "NO_COLUMN", "part"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_in_words(cells, settings, code, words):
@@ -140,9 +145,69 @@ def test_the_split_leaves_no_donor_on_two_sides_and_the_digest_knows_no_seed(cel
     assert first.run["recipe"]["split"] != second.run["recipe"]["split"]
 
 
+def test_a_stated_split_is_taken_as_it_is_and_unused_shares_part_no_run(cells):
+    first = plan(cells, split="stated")
+    numbers = np.array([int(name.removeprefix("cell")) for name in first.judged.row_ids]) % 5
+    np.testing.assert_array_equal(first.judged.split.parts, np.array([TEST, VALIDATION, TRAIN, TRAIN, TRAIN])[numbers])
+    other = plan(cells, split="stated", test=0.4, validation=0.1)
+    assert other.run["recipe"] == first.run["recipe"]
+    assert first.run["recipe"]["config"]["split"] == "stated"
+    drawn = plan(cells)
+    assert drawn.run["recipe"]["split"] != first.run["recipe"]["split"]
+    assert drawn.run["recipe"]["config"]["test"] == 0.2
+    # As before there was the field, so that the fingerprint of an old run is what it was.
+    assert not {"split", "choose_by", "source", "backbone"} & set(drawn.run["recipe"]["config"])
+
+
+def test_carved_validation_rows_are_said_and_their_share_parts_runs(cells):
+    first = plan(cells, split="halves", validation=0.2)
+    assert first.judged.split.cells() == (240, 60, 300)
+    assert any("halves names no validation cells: 60 of the training ones" in warning for warning in first.warnings)
+    same, other = plan(cells, split="halves", test=0.4), plan(cells, split="halves", validation=0.3)
+    assert same.run["recipe"] == first.run["recipe"]
+    assert other.run["recipe"]["config"] != first.run["recipe"]["config"]
+    assert other.run["recipe"]["split"] != first.run["recipe"]["split"]
+
+
+def test_what_a_stated_split_leaks_is_said_and_kept(cells, tmp_path):
+    data = anndata.read_h5ad(cells)
+    for name in data.obsm:
+        data.obsm[name][:10:5] = data.obsm[name][2:4]  # cells 0 and 5 are test cells, 2 and 3 training cells
+    data.obs.loc[data.obs_names[20:50], "stated"] = None
+    data.write_h5ad(tmp_path / "copies.h5ad")
+    found = plan(tmp_path / "copies.h5ad", split="stated", group="donor_id")
+    assert len(found.judged.row_ids) == 570
+    text = " ".join(found.warnings)
+    assert "30 cells have no stated and are left out." in text
+    assert "2 test cells have a copy among the training ones" in text
+    donors = data.obs["donor_id"].to_numpy()
+    parts = data.obs["stated"].astype(object).to_numpy()
+    torn = np.isin(donors[parts == "Test"], donors[parts == "train"]).sum()
+    assert f"{torn} test cells are of a donor_id that training ones are of too" in text
+    some = plan(tmp_path / "copies.h5ad", split="stated", cells=300)
+    assert len(some.judged.row_ids) == 300
+    assert "300 of 570 cells are judged, by a keyed draw" in " ".join(some.warnings)
+    assert min(some.judged.split.cells()) > 0
+
+
+def test_embeddings_come_from_one_place(cells):
+    job = load_job("evaluate")
+    source, backbone = {"kind": "h5ad", "path": str(cells)}, {"kind": "scgpt", "checkpoint": "x"}
+    for given in ({}, {"source": source}, {"embeddings": "x", "source": source, "backbone": backbone}):
+        with pytest.raises(ValidationError, match="give --embeddings, or --source and --backbone"):
+            job.EvaluateJob(labels=("cell_type",), output="unused", **given)
+    with pytest.raises(ValidationError, match="--pools clss: known are cls, mean, max"):
+        job.EvaluateJob(labels=("cell_type",), output="unused", source=source, backbone=backbone, pools=("clss",))
+    made = job.EvaluateJob(labels=("cell_type",), output="unused", source=source, backbone=backbone)
+    stored = job.EvaluateJob(labels=("cell_type",), output="unused", embeddings="x")
+    assert made.recipe() == stored.recipe()
+
+
 def test_without_a_probe_there_is_no_verdict_and_the_job_says_so_at_once(cells):
     with pytest.raises(ValidationError, match="must hold probe"):
         plan(cells, tasks=("clustering",))
+    with pytest.raises(ValidationError, match="must hold svm"):
+        plan(cells, tasks=("probe",), choose_by="svm")
     with pytest.raises(ValidationError, match="needs --time"):
         plan(cells, root="cell_type=type 0")
 
@@ -154,7 +219,7 @@ def test_a_group_column_with_gaps_is_no_group_and_said(cells, tmp_path):
     data.write_h5ad(tmp_path / "gaps.h5ad")
     found = plan(tmp_path / "gaps.h5ad", group="half")
     assert any("300 of 600 cells have no half" in warning for warning in found.warnings)
-    with pytest.raises(Refused, match="no judged cell has a value"):
+    with pytest.raises(Refused, match="no judged row has a value"):
         plan(tmp_path / "gaps.h5ad", group="nothing")
 
 

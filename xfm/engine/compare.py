@@ -116,11 +116,11 @@ def draw(boards: Sequence[Board], folder: Path) -> list[Figure]:
             Dot(subject(row) or row.runs[0].name, row.kind, found.value, found.low, found.high, found.values)
             for row, found in shown
         ]
-        ranked = "validation cells" if board.ranked_by == "validation" else "the number shown"
+        ranked = f"validation {board.noun}" if board.ranked_by == "validation" else "the number shown"
         caption = (
             f"{board.name}: {column} with 95 % intervals, ranked by {ranked}. Circles: layers, diamonds: "
-            "combinations of layers, grey squares: baselines; ticks: single seeds. Rows share cells, so intervals that "
-            "overlap may still differ: see the paired differences."
+            f"combinations of layers, grey squares: baselines; ticks: single seeds. All share their {board.noun}, "
+            "so intervals that overlap may still differ: see the paired differences."
         )
         name = board_table(board).name.removesuffix("_summary")
         top = dots[0]
@@ -138,9 +138,11 @@ def _track(boards: Sequence[Board], job: OpenJob) -> None:
     """What leads each leaderboard, as numbers to plot and words to search by."""
     for board in boards:
         if board.ranked_by and (measure := board.rows[0].measures.get(board.columns[0])) is not None:
-            name = f"{board.label or board.job} {board.data.name} {board.columns[0].metric}"
+            any_of = "any classifier " if board.classified else ""
+            name = f"{board.label or board.job} {board.data.name} {any_of}{board.columns[0].metric}"
             job.tracker.metrics({f"first {name}": measure.value})
-            job.tracker.tags({f"xfm.first.{board.label or board.job}.{board.data.name}": subject(board.rows[0])})
+            part = ".any" if board.classified else ""
+            job.tracker.tags({f"xfm.first.{board.label or board.job}.{board.data.name}{part}": subject(board.rows[0])})
 
 
 def _parquet(table: pa.Table) -> bytes:

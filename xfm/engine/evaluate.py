@@ -28,6 +28,7 @@ from xfm.engine.stage import run_stage
 from xfm.engine.tables import run_tables
 from xfm.loops.embed import Embedder, KeepRows
 from xfm.loops.evaluation.baselines import EXPRESSION, Wanted, expression_table
+from xfm.loops.evaluation.class_tables import classes_csv
 from xfm.loops.evaluation.figures import draw
 from xfm.loops.evaluation.report import evaluate_report
 from xfm.loops.evaluation.representations import RANDOM, Representation, layers_of
@@ -39,6 +40,7 @@ from xfm.sources.stored import open_embeddings
 logger = logging.getLogger(__name__)
 
 SCORES = "scores.parquet"
+CLASSES = "classes.csv"
 
 
 def evaluate(plan: Evaluation, job: OpenJob) -> int:
@@ -83,7 +85,7 @@ def evaluate(plan: Evaluation, job: OpenJob) -> int:
 def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refusal], warnings: Sequence[str]) -> int:
     committed = job.output.committed
     parts = [job.output.read_part(name) for name in work.representations if name in committed]
-    scores = Scores(parts, list(work.representations.values()))
+    scores = Scores(parts, list(work.representations.values()), plan.config.choose_by)
     deepest = max((layer for layers in plan.stored.pools().values() for layer in layers), default=None)
     found = [judge_label(scores, work.judged, label, deepest) for label in work.judged.labels]
     verdicts = [verdict for verdict in found if verdict is not None]
@@ -93,6 +95,7 @@ def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refus
 
         return job.finish(nothing_judged(plan.run, refused), rows=0)
     _publish_scores(job, parts)
+    job.publish(CLASSES, classes_csv(scores, work.judged))
     track_scores(scores, [verdict.label for verdict in verdicts], job.tracker)
     report = evaluate_report(plan.run, work.judged, scores, verdicts, warnings, refused)
     pictures = list(dict.fromkeys(each.name for each in (verdicts[0].chosen, verdicts[0].last) if each is not None))

@@ -5,27 +5,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
 from xfm.core.schema import COUNTS
 from xfm.core.source import Source
+from xfm.engine.evaluate_rows import Pools, judged_rows
 from xfm.engine.job import versions
-from xfm.engine.origin import backbone_of, source_of
+from xfm.engine.origin import backbone_of, columns_read, source_of
 from xfm.loops.evaluation.baselines import EXPRESSION
-from xfm.loops.evaluation.judged import UNKNOWN, Judged, labels_of, sample_rows, times_of
+from xfm.loops.evaluation.judged import Judged
+from xfm.loops.evaluation.nouns import noun_of
 from xfm.loops.evaluation.representations import RANDOM, UNSEEING, Representation, combinations_of, layers_of
 from xfm.loops.evaluation.scvi_baseline import check_available as check_scvi
-from xfm.loops.evaluation.split import PARTS, same_vectors, split_cells
+from xfm.loops.evaluation.split import PARTS
 from xfm.loops.evaluation.words import file_name
 from xfm.sources.stored import open_embeddings
 from xfm.sources.stored_columns import StoredEmbeddings
 from xfm.track.lineage import origin_of
 
 logger = logging.getLogger(__name__)
-
-Pools = dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,9 @@ def plan_evaluation(config: Any) -> Evaluation:
     _check_extras(config)
     stored = open_embeddings(config.embeddings)
     pools = _chosen_pools(stored, config)
-    judged, warnings = _judged(stored, pools, config)
     source, backbone, lacking = _origin(stored, config)
+    noun = noun_of(source.schema.names if source is not None else columns_read(stored.origin() or {}))
+    judged, warnings, unused = judged_rows(stored, pools, noun, config)
     representations = (
         *layers_of(pools, "embeddings", kind="layer"),
         *_unlayered(stored, pools),
@@ -80,7 +79,7 @@ def plan_evaluation(config: Any) -> Evaluation:
     )
     recipe = {
         "job": "evaluate",
-        "config": config.recipe(),
+        "config": {name: value for name, value in config.recipe().items() if name not in unused},
         "data": stored.identity(),
         "cells": judged.cells_digest(),
         "split": judged.split_digest(),
@@ -92,6 +91,7 @@ def plan_evaluation(config: Any) -> Evaluation:
         "recipe": recipe,
         "settings": config.model_dump(mode="json"),
         "origin": origin_of(stored.origin() or {}),
+        "noun": noun,
         "versions": versions(),
     }
     return Evaluation(
@@ -160,99 +160,6 @@ def _unlayered(stored: StoredEmbeddings, pools: Pools) -> list[Representation]:
     # Not to be taken for a baseline of ours, nor to break a file name.
     safe = {name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING} else name) for name in names}
     return [Representation(safe[name], kind, "column", "embeddings", (name,)) for name in names]
-
-
-def _judged(stored: StoredEmbeddings, pools: Pools, config: Any) -> tuple[Judged, list[str]]:
-    wanted = [*config.labels, config.group, config.batch, config.time, _root_column(config)]
-    obs = stored.obs(list(dict.fromkeys(name for name in wanted if name)))
-    every = stored.row_ids()
-    rows = sample_rows(every, config.cells)
-    warnings = []
-    if len(rows) < len(every):
-        warnings.append(f"{len(rows):,} of {len(every):,} cells are judged, by a keyed draw (--cells).")
-    obs = obs.take(rows)
-    row_ids = tuple(str(every[row]) for row in rows)
-    labels = tuple(labels_of(obs[name], name, config.min_class) for name in dict.fromkeys(config.labels))
-    if not stored.is_finished():
-        warnings.append(
-            f"The job that wrote {stored.place} has not finished: only its {stored.rows:,} rows are judged."
-        )
-    settings: dict[str, Any] = (stored.origin() or {}).get("settings", {})
-    copies = same_vectors(
-        stored.read(_reference(stored, pools), rows), 0, stored=np.dtype(settings.get("dtype", "float32"))
-    )
-    n_copies = len(copies) - len(np.unique(copies))
-    if n_copies:
-        warnings.append(f"{n_copies:,} cells are copies of another one; copies stand on one side of the split.")
-    if config.group is None:
-        keys = list(row_ids)
-        warnings.append(
-            "No --group was named: cells of one donor or slide may stand on both sides of the split, which flatters "
-            "every representation, and intervals resample single cells, which makes them narrow."
-        )
-    else:
-        keys, alone = _group_keys(obs[config.group].to_pylist(), row_ids)
-        if alone == len(keys):
-            raise Refused(
-                "NO_GROUPS", f"--group {config.group}: no judged cell has a value; leave it out to split by cell"
-            )
-        if alone:
-            warnings.append(f"{alone:,} of {len(keys):,} cells have no {config.group} and stand for themselves.")
-    split = split_cells(keys, copies, config.seed, config.validation, config.test)
-    for label in labels:
-        counts = np.bincount(split.parts[label.codes >= 0], minlength=3)
-        if empty := [part for part, count in zip(PARTS, counts, strict=True) if not count]:
-            raise Refused("EMPTY_PART", f"--labels {label.name}: no {empty[0]} cell has one of its classes; try "
-                          "another --seed, --group or larger shares")  # fmt: skip
-    batch = labels_of(obs[config.batch], config.batch, 1, "--batch") if config.batch else None
-    time = times_of(obs[config.time], config.time) if config.time else None
-    judged = Judged(
-        rows=rows, row_ids=row_ids, labels=labels, split=split, batch=batch, time=time, time_name=config.time or "",
-        roots=_roots(obs, config), seed=config.seed, resamples=config.bootstrap, k=config.k,
-    )  # fmt: skip
-    return judged, warnings
-
-
-def _reference(stored: StoredEmbeddings, pools: Pools) -> str:
-    """The column that copies are found in: the deepest layer, not of <cls> if there is another; else the widest."""
-    layered = [column for column in stored.columns if column.layer is not None and column.pool in pools]
-    if not layered:
-        if not stored.columns:
-            raise Refused("NO_COLUMN", f"{stored.place} holds no embedding")
-        return str(max(stored.columns, key=lambda column: column.dim).name)
-    return str(max(layered, key=lambda column: (column.layer, column.pool != "cls")).name)
-
-
-def _group_keys(values: Sequence[Any], row_ids: Sequence[str]) -> tuple[list[str], int]:
-    """A cell of unknown donor is a group of its own; how many there are."""
-    unknown = [value is None or value != value or str(value).strip().lower() in UNKNOWN for value in values]
-    keys = [
-        f"row\x1f{row}" if is_unknown else f"group\x1f{value}"
-        for value, row, is_unknown in zip(values, row_ids, unknown, strict=True)
-    ]
-    return keys, sum(unknown)
-
-
-def _root_column(config: Any) -> str | None:
-    if config.root is None:
-        return None
-    name, equals, _ = config.root.partition("=")
-    if not equals:
-        raise Refused("BAD_ROOT", f"--root {config.root}: expected COLUMN=VALUE, e.g. cell_type=progenitor")
-    return str(name)
-
-
-def _roots(obs: Any, config: Any) -> Any:
-    """(N,) whether pseudotime may begin at a cell; None to take the earliest."""
-    name = _root_column(config)
-    if name is None:
-        return None
-    value = config.root.partition("=")[2]
-    found = np.array([str(each) == value for each in obs[name].to_pylist()])
-    if not found.any():
-        known = sorted({str(each) for each in obs[name].to_pylist()})
-        raise Refused("BAD_ROOT", f"--root {config.root}: no judged cell has it; {name} holds {', '.join(known[:10])}")
-    return found
 
 
 def _origin(stored: StoredEmbeddings, config: Any) -> tuple[Source | None, BackboneConfig | None, list[str]]:

@@ -32,6 +32,7 @@ def build_parser(config: type[Config], prog: str) -> argparse.ArgumentParser:
         kinds = [kind_of(model) for model in models]
         if any(kinds):
             only = f"(default: {kinds[0]})" if len(kinds) == 1 else "(required)"
+            only = only if field.is_required() or field.default is not None else "(none by default)"
             group.add_argument(f"--{name}.kind", metavar="|".join(kinds), help=f"which {name} {only}")
         for model, kind in zip(models, kinds, strict=True):
             for inner, inner_field in model.model_fields.items():

@@ -23,6 +23,7 @@ from xfm.loops.comparison.run import (
     RunRefused,
     Score,
     choice_of,
+    chooses_of,
     data_digest,
     design_of,
     family_of,
@@ -30,6 +31,7 @@ from xfm.loops.comparison.run import (
     read_scores,
     reported_scores,
 )
+from xfm.loops.evaluation.nouns import ROWS
 from xfm.track.lineage import data_name, weights_digest
 from xfm.track.query import Tracked, TrackedRun, tracked_as
 from xfm.track.server import tracking_uri
@@ -148,6 +150,8 @@ def read_run(
         choice=choice_of(report),
         seconds=_seconds(storage.read(MANIFEST), report["numbers"], scores),
         metrics=known,
+        chooses=chooses_of(config, known),
+        noun=str(run.get("noun") or recipe.get("noun") or ROWS),
         results=hashlib.sha256(data).hexdigest() if data is not None else "",
         tracked=tracked,
     )

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from xfm.core.backbone import BackboneConfig
 from xfm.core.config import differing_fields
 from xfm.core.errors import Refused
+from xfm.core.schema import COUNTS, GENE_IDS
 from xfm.core.source import Source
 from xfm.engine.config import AnyBackbone, AnySource
 from xfm.track.redact import HIDDEN
@@ -43,6 +44,15 @@ def backbone_of(origin: dict[str, Any]) -> BackboneConfig:
     backbone: BackboneConfig = _built(origin, "backbone", AnyBackbone)
     _check_same(backbone.identity, _recorded(origin, "weights"), "OTHER_WEIGHTS", "the checkpoint that embedded")
     return backbone
+
+
+def columns_read(origin: dict[str, Any]) -> tuple[str, ...]:
+    """The columns of a source that the model read; none where the record names no model that is known here."""
+    try:
+        backbone = _built(origin, "backbone", AnyBackbone)
+    except Refused:
+        return ()
+    return tuple(getattr(backbone, "reads", (GENE_IDS, COUNTS)))
 
 
 def _built(origin: dict[str, Any], section: str, union: Any) -> Any:

@@ -194,8 +194,8 @@ def _describe(problem: Any, path: list[str], config: type[Config], prog: str) ->
         if flag.replace("-", "_") in known:
             return f"{flag}: is no setting of this kind of {path[0]}."
         return f"{flag}: is no setting of this job.{_nearest(flag, _options(config, prog))}"
-    if what == "value_error":
-        return f"{flag}: {problem['ctx']['error']}."
+    if what == "value_error":  # of the whole config, it names its fields itself
+        return (f"{flag}: " if path else "") + f"{problem['ctx']['error']}."
     shown = problem["input"] is not None and not isinstance(problem["input"], dict)
     return f"{flag}: {problem['msg']}" + (f", found {problem['input']!r}." if shown else ".")
 

@@ -40,6 +40,7 @@ def draw_bars(
     metric: str,
     caption: str,
     title: str = "",
+    noun: str = "cells",
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the class with most cells on top.
 
@@ -52,6 +53,7 @@ def draw_bars(
         metric: label of the axis, which reaches to 1 at least.
         caption: one sentence that says what is seen.
         title: above the axes.
+        noun: what the support counts, in the CSV.
 
     Raises:
         ValueError: nothing to compare, no class, or lists that differ in length.
@@ -67,7 +69,7 @@ def draw_bars(
         for index in order
         for one in bars
     ]
-    write_csv(table, ["class", "cells", "series", metric, "low", "high"], rows)
+    write_csv(table, ["class", noun, "series", metric, "low", "high"], rows)
     _draw(png, [(classes[index], support[index]) for index in order[:MOST_SHOWN]], order, bars, metric, title)
     return Figure(
         name=name,

@@ -23,7 +23,14 @@ Counts = NDArray[np.integer[Any]]
 
 
 def draw_confusion(
-    output: Path, name: str, counts: Counts, classes: Sequence[str], *, caption: str, title: str = ""
+    output: Path,
+    name: str,
+    counts: Counts,
+    classes: Sequence[str],
+    *,
+    caption: str,
+    title: str = "",
+    noun: str = "cells",
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv (all counts; true classes in rows) below `output`.
 
@@ -35,6 +42,7 @@ def draw_confusion(
         classes: K names.
         caption: one sentence that says what is seen.
         title: above the matrix.
+        noun: what is counted.
 
     Raises:
         ValueError: counts of another shape, negative, or all zero.
@@ -47,11 +55,11 @@ def draw_confusion(
     rows = ([label, *map(int, row)] for label, row in zip(classes, counts, strict=True))
     write_csv(table, ["true class", *classes], rows)
     shown, names = in_order(*gather(counts, classes))
-    _draw(png, shown, names, title)
+    _draw(png, shown, names, title, noun)
     return Figure(
         name=name,
         caption=caption,
-        alt=_in_words(counts, classes),
+        alt=_in_words(counts, classes, noun),
         png=f"plots/{name}.png",
         csv=f"plots/{name}.csv",
         wide=True,
@@ -98,7 +106,7 @@ def _shares(counts: Counts, empty: float) -> NDArray[np.float64]:
     return np.where(totals > 0, counts / np.maximum(totals, 1), empty)
 
 
-def _draw(path: Path, counts: Counts, names: Sequence[str], title: str) -> None:
+def _draw(path: Path, counts: Counts, names: Sequence[str], title: str, noun: str) -> None:
     from matplotlib import colormaps
 
     number = len(names)
@@ -121,7 +129,7 @@ def _draw(path: Path, counts: Counts, names: Sequence[str], title: str) -> None:
     )
     axes.tick_params(colors=INK, length=0, pad=4)
     axes.set_xlabel("predicted class", color=GREY, fontsize=9)
-    axes.set_ylabel("true class (cells)", color=GREY, fontsize=9)
+    axes.set_ylabel(f"true class ({noun})", color=GREY, fontsize=9)
     if title:
         style = {"color": INK, "fontsize": 11, "fontweight": "bold", "parse_math": False}
         axes.set_title(title, loc="left", pad=8, **style)
@@ -154,11 +162,11 @@ def _draw_scale(canvas: Any, axes: Any, picture: Any, side: float) -> None:
     scale.outline.set_visible(False)
 
 
-def _in_words(counts: Counts, classes: Sequence[str]) -> str:
+def _in_words(counts: Counts, classes: Sequence[str], noun: str) -> str:
     """For those who do not see the picture: how many are right, and the largest mistakes."""
     wrong = counts - np.diag(np.diagonal(counts))
     largest = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
     pairs = [(int(index) // len(classes), int(index) % len(classes)) for index in largest]
     mistakes = [f"{classes[t]} as {classes[p]} ({wrong[t, p]:,})" for t, p in pairs if wrong[t, p]]
-    found = f"{np.trace(counts):,} of {counts.sum():,} cells on the diagonal."
+    found = f"{np.trace(counts):,} of {counts.sum():,} {noun} on the diagonal."
     return f"{found} Most often mistaken: {'; '.join(mistakes)}." if mistakes else found

@@ -44,7 +44,14 @@ class Panel:
 
 
 def draw_panels(
-    output: Path, name: str, panels: Sequence[Panel], caption: str, *, columns: int = 2, cells: Sequence[str] = ()
+    output: Path,
+    name: str,
+    panels: Sequence[Panel],
+    caption: str,
+    *,
+    columns: int = 2,
+    cells: Sequence[str] = (),
+    noun: str = "cells",
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv (a line a cell: coordinates and labels) below `output`.
 
@@ -58,18 +65,19 @@ def draw_panels(
         caption: one sentence that says what is seen; that a UMAP proves nothing is added.
         columns: panels a row at most.
         cells: (N,) row ids for the CSV; numbers from 0 where empty.
+        noun: what they are called.
 
     Raises:
         ValueError: no panel, or one whose shapes do not fit, or coordinates that are not finite.
     """
     _check(panels, cells)
     png, table = plot_files(output, name)
-    write_csv(table, *_table(panels, cells))
+    write_csv(table, *_table(panels, cells, noun))
     _draw(png, panels, columns)
     return Figure(
         name=name,
         caption=f"{caption.rstrip()} {CAUTION}",
-        alt="; ".join(f"{panel.title}: {len(panel.labels):,} cells by {panel.legend or 'label'}" for panel in panels),
+        alt="; ".join(f"{panel.title}: {len(panel.labels):,} {noun} by {panel.legend or 'label'}" for panel in panels),
         png=f"plots/{name}.png",
         csv=f"plots/{name}.csv",
         wide=True,
@@ -90,14 +98,14 @@ def _check(panels: Sequence[Panel], cells: Sequence[str]) -> None:
             raise ValueError(f"panel {panel.title!r}: a coordinate is NaN or infinite; leave such cells out")
 
 
-def _table(panels: Sequence[Panel], cells: Sequence[str]) -> tuple[list[str], Iterator[list[object]]]:
+def _table(panels: Sequence[Panel], cells: Sequence[str], noun: str) -> tuple[list[str], Iterator[list[object]]]:
     """Head and rows of the CSV; coordinates and labels that several panels share stand there once."""
     shown: dict[bytes, Panel] = {}
     labels: dict[tuple[str, ...], Panel] = {}
     for panel in panels:
         shown.setdefault(panel.xy.tobytes(), panel)
         labels.setdefault(tuple(map(str, panel.labels)), panel)
-    head = ["cell", *(f"{panel.title} UMAP{axis}" for panel in shown.values() for axis in (1, 2))]
+    head = [noun.removesuffix("s"), *(f"{panel.title} UMAP{axis}" for panel in shown.values() for axis in (1, 2))]
     head += [panel.legend or "label" for panel in labels.values()]
     rows = (
         [cell, *(f"{value:.4f}" for panel in shown.values() for value in panel.xy[index]), *words]

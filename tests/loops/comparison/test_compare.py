@@ -214,7 +214,7 @@ def test_other_cells_never_stand_in_the_same_column(make):
 
 def test_the_same_cells_split_by_another_rule_are_other_data(make):
     runs = [make("a", layers(0.7, 0.8)), make("b", layers(0.7, 0.8), settings={"group": None})]
-    with pytest.raises(Refused, match=r"split by donor.*split by single cells"):
+    with pytest.raises(Refused, match=r"split by donor.*split by single rows"):
         compare(runs)
 
 
@@ -259,7 +259,7 @@ def test_metrics_are_those_asked_for_and_the_first_one_ranks(make):
         score("cls_l01", 0.5, task="clustering", metric="normalized_mutual_info", split="all"),
     ]
     (board,) = compare([make("a", scores)])
-    assert list(map(str, board.columns)) == ["probe F1, test", "clustering NMI, all cells"]
+    assert list(map(str, board.columns)) == ["probe F1, test", "clustering NMI, all"]
     wanted = ("knn.accuracy", "f1")
     (board,) = compare([make("b", scores, wanted)], wanted)
     assert list(map(str, board.columns)) == ["kNN accuracy, test", "probe F1, test"]

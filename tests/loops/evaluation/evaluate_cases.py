@@ -33,11 +33,12 @@ def judged_cells(codes, groups=None, seed=0, resamples=400, copies=None, name="t
         split=split,
         seed=seed,
         resamples=resamples,
+        noun="cells",
         **more,
     )
 
 
-def judge_layers(layers, judged, tasks=("probe",), baselines=()):
+def judge_layers(layers, judged, tasks=("probe",), baselines=(), by="probe"):
     """Scores and the verdict on the first label. `baselines`: {name: (N, D)}."""
     representations = [*layers_of({"mean": sorted(layers)}, "embeddings", kind="layer")]
     vectors = {each.name: layers[each.layer] for each in representations}
@@ -46,7 +47,7 @@ def judge_layers(layers, judged, tasks=("probe",), baselines=()):
         representations.append(Representation(name, "baseline", "column", "expression", (name,)))
         vectors[name] = values
     tables = [table_of(each, _judged(each, vectors, judged, tasks)) for each in representations]
-    scores = Scores(tables, representations)
+    scores = Scores(tables, representations, by)
     return scores, judge_label(scores, judged, judged.labels[0])
 
 

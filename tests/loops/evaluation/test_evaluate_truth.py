@@ -1,11 +1,19 @@
 """Laws of an evaluation on cells whose truth is planted."""
 
+import csv
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from tests.loops.evaluation.evaluate_cases import judge_layers, judged_cells, planted_layers
+from xfm.loops.evaluation.class_tables import class_table, classes_csv
 from xfm.loops.evaluation.figures import draw
-from xfm.loops.evaluation.probe import standardised
+from xfm.loops.evaluation.judge import classifier_scores, judge
+from xfm.loops.evaluation.nouns import noun_of
+from xfm.loops.evaluation.probe import Prediction, linear_probe, standardised
 from xfm.loops.evaluation.report import evaluate_report
 from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
 from xfm.loops.evaluation.verdict import LAST, judge_label
@@ -24,7 +32,7 @@ def test_the_planted_layer_is_chosen_and_beats_the_last_one(best):
     assert verdict.chosen.layer == best
     assert verdict.duel(LAST).is_better
     assert verdict.duel("majority").is_better
-    values = [scores.probe(f"mean_l{layer:02d}", "type", "test").value for layer in range(7)]
+    values = [scores.primary(f"mean_l{layer:02d}", "type", "test").value for layer in range(7)]
     assert int(np.argmax(values)) == best
     said = headline(scores, verdict)
     assert f"layer {best} (mean), chosen on validation, beats the last layer beyond noise" in said
@@ -148,7 +156,7 @@ def test_the_report_names_its_choice_and_its_tables_whatever_the_label_is_called
     assert all("/" not in table.name for table in report.tables)
     summary = next(table for table in report.tables if table.is_summary)
     assert summary.rows[summary.best][0] == f"layer {verdict.chosen.layer} (mean)"
-    own = scores.probe(verdict.chosen.name, judged.labels[0].name, "test")
+    own = scores.primary(verdict.chosen.name, judged.labels[0].name, "test")
     assert report.numbers["cell/type ü macro F1, chosen layer"] == own.estimate
     assert "a warning" in report.to_text()
     figures = draw(scores, judged, [verdict], {}, tmp_path)
@@ -159,6 +167,117 @@ def test_the_report_names_its_choice_and_its_tables_whatever_the_label_is_called
         int(cell) for line in (tmp_path / confusion.csv).read_text().splitlines()[1:] for cell in line.split(",")[1:]
     )
     assert total == own.cells
+
+
+def test_the_classifier_that_chooses_speaks_in_headline_tables_and_figures(tmp_path):
+    codes = balanced(600, 3)
+    judged = judged_cells(codes, name="tone")
+    layers = planted_layers(codes, n_layers=4, best=2)
+    scores, verdict = judge_layers(layers, judged, tasks=("probe", "svm"), by="svm")
+    values = {layer: scores.get(f"mean_l{layer:02d}", "svm", "tone", "f1", "validation").value for layer in layers}
+    assert verdict.chosen.layer == max(values, key=values.get)
+    own = scores.get(verdict.chosen.name, "svm", "tone", "f1", "test")
+    said = headline(scores, verdict)
+    assert f"macro F1 of the linear SVM {own.value:.3f} [{own.low:.3f}" in said
+    assert "beats every baseline" in said
+    report = evaluate_report({"recipe": {"data": {}, "cells": "0"}, "versions": {}}, judged, scores, [verdict], [], {})
+    assert report.provenance["choice"]["tone"]["by"] == "svm macro F1"
+    assert report.numbers["tone macro F1, chosen layer"] == own.estimate
+    tables = {table.name: table for table in report.tables}
+    summary = tables["tone_summary"]
+    row = summary.rows[summary.best]
+    assert row[1] == values[verdict.chosen.layer]
+    assert row[summary.columns.index("SVM F1")] == own.estimate
+    duel = scores.get("majority", "svm", "tone", "f1", "test")
+    assert tables["tone_duels"].rows[-2][1] == duel.estimate
+    figures = draw(scores, judged, [verdict], {}, tmp_path)
+    assert "linear SVM" in figures[0].caption
+    confused = next(figure for figure in figures if "confusion" in figure.name)
+    assert "linear SVM" in confused.caption
+
+
+def test_every_representation_has_all_five_scores_of_every_classifier_in_a_table():
+    codes = balanced(400)
+    judged = judged_cells(codes)
+    scores, verdict = judge_layers(planted_layers(codes, n_layers=2, best=1), judged, tasks=("probe", "svm", "knn"))
+    report = evaluate_report({"recipe": {"data": {}, "cells": "0"}, "versions": {}}, judged, scores, [verdict], [], {})
+    tables = {table.name: table for table in report.tables}
+    for task, rows in (("probe", 5), ("svm", 5), ("knn", 3)):
+        table = tables[f"type_{task}"]
+        assert table.columns[:6] == ["representation", "accuracy", "balanced accuracy", "f1", "precision", "recall"]
+        assert len(table.rows) == rows
+        assert all(cell.low <= cell.value <= cell.high for row in table.rows for cell in row[1:6])
+        for layer, row in enumerate(table.rows[-3:]):
+            found = scores.get(f"mean_l{layer:02d}", task, "type", "precision", "test")
+            assert row[4] == found.estimate
+
+
+def test_scores_of_single_classes_are_those_of_scikit_learn_on_the_page_and_in_the_file():
+    codes = balanced(500, 3)
+    judged = judged_cells(codes)
+    scores, verdict = judge_layers(planted_layers(codes, n_layers=3, best=1), judged, tasks=("probe", "svm"), by="svm")
+    held = judged.test_cells(judged.labels[0])
+    lines = list(csv.DictReader(io.StringIO(classes_csv(scores, judged).decode())))
+    assert len(lines) == (4 + 2) * 2 * 3  # layers and two that see nothing, two classifiers, three classes
+    for line in lines:
+        predicted = scores.get(line["representation"], line["classifier"], "type", "f1", "test").predicted
+        precision, recall, f1, support = precision_recall_fscore_support(codes[held], predicted, zero_division=0)
+        at = int(line["class"].removeprefix("t"))
+        found = [float(line[name]) for name in ("precision", "recall", "f1", "support")]
+        assert found == pytest.approx([precision[at], recall[at], f1[at], support[at]])
+    table = class_table(scores, judged, judged.labels[0], verdict)
+    for name, words in ((verdict.chosen.name, ""), (verdict.last.name, ", last layer")):
+        predicted = scores.get(name, "svm", "type", "f1", "test").predicted
+        expected = precision_recall_fscore_support(codes[held], predicted)
+        for row in table.rows:
+            at = int(row[0].removeprefix("t"))
+            for number, metric in enumerate(("precision", "recall", "F1")):
+                assert row[table.columns.index(metric + words)] == pytest.approx(expected[number][at])
+            assert row[table.columns.index("support")] == expected[3][at]
+
+
+def test_predictions_of_any_classifier_become_scores_like_those_of_the_probe():
+    """What a fine-tuned model says meets the same rows and resamples: the probe's predictions give its scores."""
+    codes = balanced(300, 3)
+    codes[::7] = -1
+    judged = judged_cells(np.where(codes < 0, 0, codes))
+    label = replace(judged.labels[0], codes=codes)
+    judged = replace(judged, labels=(label,))
+    vectors = planted_layers(np.maximum(codes, 0), n_layers=0, best=0)[0]
+    own = list(judge(vectors, judged, ("probe",), (label,)))
+    held = np.flatnonzero(codes >= 0)
+    prediction = linear_probe(vectors[held], codes[held], judged.split.parts[held], 3)
+    found = list(classifier_scores("finetune", prediction, judged, label))
+    assert [(each.metric, each.split, each.value, each.cells) for each in found] == [
+        (each.metric, each.split, each.value, each.cells) for each in own
+    ]
+    assert {each.task for each in found} == {"finetune"}
+    for each, other in zip(found, own, strict=True):
+        np.testing.assert_array_equal(each.draws, other.draws)
+    short = Prediction(prediction.validation, prediction.test[:-1])
+    with pytest.raises(ValueError, match="do not match"):
+        list(classifier_scores("finetune", short, judged, label))
+
+
+@pytest.mark.parametrize(
+    ("columns", "noun"),
+    [
+        (("row_id", "gene_ids", "counts"), "cells"),
+        (("row_id", "text", "label"), "sentences"),
+        (("image",), "images"),
+        ((), "rows"),
+    ],
+)
+def test_rows_are_called_what_the_source_gives(columns, noun):
+    assert noun_of(columns) == noun
+    codes = balanced(300, 3)
+    judged = replace(judged_cells(codes), noun=noun)
+    scores, verdict = judge_layers(planted_layers(codes, n_layers=1, best=0), judged)
+    report = evaluate_report({"recipe": {"data": {}, "cells": "0"}, "versions": {}}, judged, scores, [verdict], [], {})
+    assert report.numbers[noun] == 300
+    assert f"test {noun}" in report.to_text()
+    if noun != "cells":
+        assert "cell" not in report.to_text()
 
 
 def test_where_groups_are_too_few_to_tell_anything_the_headline_says_so():

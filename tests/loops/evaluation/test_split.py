@@ -75,7 +75,7 @@ def test_a_refusal_over_copies_says_so():
     donors = [f"d{i % 30}" for i in range(300)]
     copies = own(300)
     copies[:30] = 0  # one empty cell in each of 30 donors
-    with pytest.raises(Refused, match="30 groups are tied into 1 by 30 copies of cells: remove the copies"):
+    with pytest.raises(Refused, match="30 groups are tied into 1 by 30 copies of rows: remove the copies"):
         split_cells(donors, copies, 0, 0.2, 0.2)
     with pytest.raises(Refused, match="found 2: name a --group column with more values"):
         split_cells(["a"] * 5 + ["b"] * 5, np.zeros(10, np.int64), 0, 0.2, 0.2)

@@ -4,7 +4,7 @@ Layers are chosen and rows are ranked on validation cells; test cells are shown,
 first, on shared resamples, corrected for their number (Holm). A number of other cells never stands in the same column.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import product
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.loops.comparison.classifiers import by_classifier, comparable, frozen
 from xfm.loops.comparison.row import Against, Column, Row, rows_of
-from xfm.loops.comparison.run import PRIMARY, REPORTED, Metric, Run, Score
+from xfm.loops.comparison.run import CLASSIFIERS, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
+from xfm.loops.evaluation.nouns import ROWS
 from xfm.metrics.paired import bootstrap_difference, holm
 
 SHOWN = ("test", "all", REPORTED)  # which cells a column shows; validation cells only rank
@@ -37,7 +39,7 @@ class DataSet:
 
     def __str__(self) -> str:
         first = self.runs[0]
-        return ", ".join(filter(None, (f"{self.name}: cells {first.data[:8]}", first.design)))
+        return ", ".join(filter(None, (f"{self.name}: {first.noun} {first.data[:8]}", first.design)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +49,7 @@ class Board:
     Attributes:
         name: for people: the label, and the data set where there are several.
         job: whose numbers these are where runs have no scores of representations; else empty.
+        classified: the metric, on a board where every classifier stands; else empty.
         ranked_by: validation, shown (no validation scores: the shown number itself), or empty where nothing is ranked.
         rows: in order.
     """
@@ -58,6 +61,13 @@ class Board:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     ranked_by: Literal["validation", "shown", ""]
+    classified: str = ""
+
+    @property
+    def noun(self) -> str:
+        """What its runs call rows, where they agree."""
+        found = {run.noun for run in self.data.runs}
+        return found.pop() if len(found) == 1 else ROWS
 
 
 def compare(
@@ -68,7 +78,7 @@ def compare(
     *,
     is_by_data: bool = False,
 ) -> list[Board]:
-    """The leaderboards of some runs, one for each label and data set.
+    """The leaderboards of some runs: for each label and data set one of representations, and one of classifiers.
 
     Args:
         runs: no recipe twice.
@@ -89,9 +99,28 @@ def compare(
         if len(about) > 1 and not is_by_data:
             raise _other_data(label or job, about)
         for data in about:
-            name = (label or job) + (f" on {data.name}" if len(about) > 1 else "")
-            boards.append(_board(name, data, job, label, metrics, representations))
+            where = f" on {data.name}" if len(about) > 1 else ""
+            beside = [] if job else list(_of_classifiers(where, data, label, metrics, representations))
+            plain = DataSet(data.name, tuple(map(frozen, data.runs)))
+            own = _board((label or job) + where, plain, job, label, metrics, representations)
+            # Where something was trained for the label, or asked for it by words, that is the question.
+            first = any(score.metric.task in UNREAD for run in data.runs for score in run.scores)
+            boards += [*beside, own] if first else [own, *beside]
     return [board for board in boards if board.rows]
+
+
+def _of_classifiers(
+    where: str, data: DataSet, label: str, metrics: Sequence[str], representations: Sequence[str]
+) -> Iterator[Board]:
+    """For each metric that was asked for one board, on which every classifier stands."""
+    parts = by_classifier(data.runs, label)
+    if not comparable(parts):
+        return
+    asked = [column.metric for column in _columns(data.runs, label, metrics, "")]
+    for metric in dict.fromkeys(metric.name for metric in asked if metric.task in CLASSIFIERS):
+        held = DataSet(data.name, tuple(part for part in parts if any(s.metric.name == metric for s in part.scores)))
+        name = f"{label} by any classifier{where}"
+        yield _board(name, held, "", label, (metric,), representations, classified=metric)
 
 
 def data_sets(runs: Sequence[Run]) -> list[DataSet]:
@@ -126,13 +155,19 @@ def _other_data(what: str, about: Sequence[DataSet]) -> Refused:
     return Refused(
         "OTHER_DATA",
         f"{what}: {sum(len(data.runs) for data in about)} runs were judged on {len(about)} different data sets, and "
-        f"their numbers cannot stand in one column. {held}. Judge all on the same cells, labels and --group; or give "
+        f"their numbers cannot stand in one column. {held}. Judge all on the same rows, labels and --group; or give "
         "`--columns data`, which puts each data set in columns of its own",
     )
 
 
 def _board(
-    name: str, data: DataSet, job: str, label: str, metrics: Sequence[str], representations: Sequence[str]
+    name: str,
+    data: DataSet,
+    job: str,
+    label: str,
+    metrics: Sequence[str],
+    representations: Sequence[str],
+    classified: str = "",
 ) -> Board:
     columns = _columns(data.runs, label, metrics, job)
     families: dict[str, list[Run]] = {}
@@ -143,11 +178,11 @@ def _board(
         rows += rows_of(sorted(family, key=lambda run: (run.seed, run.fingerprint)), label, columns, representations)
     rows = _without_repeats([row for row in rows if row.measures])
     if not columns or (job and not _is_named(metrics)):
-        return Board(name, data, job, label, columns, tuple(rows), "")
+        return Board(name, data, job, label, columns, tuple(rows), "", classified)
     primary = columns[0]
     rows.sort(key=lambda row: _rank(row, primary))
     by: Literal["validation", "shown"] = "validation" if any(row.rank_by is not None for row in rows) else "shown"
-    return Board(name, data, job, label, columns, _tested(rows, primary, label), by)
+    return Board(name, data, job, label, columns, _tested(rows, primary, label), by, classified)
 
 
 def _is_named(metrics: Sequence[str]) -> bool:
@@ -182,7 +217,9 @@ def _without_repeats(rows: Sequence[Row]) -> list[Row]:
         same = (row.representation, tuple(run.split for run in row.runs), tuple(row.measures.items()))
         key: object = same if row.kind == "baseline" else number
         if key in kept:
-            kept[key] = replace(kept[key], shared_with=(*kept[key].shared_with, *(run.name for run in row.runs)))
+            known = {run.name for run in kept[key].runs}
+            others = (run.name for run in row.runs if run.name not in known)
+            kept[key] = replace(kept[key], shared_with=(*kept[key].shared_with, *others))
         else:
             kept[key] = row
     return list(kept.values())

@@ -78,7 +78,11 @@ def _lines(board: Board) -> list[dict[str, Any]]:
         }
         for column, measure in row.measures.items():
             own = {name: getattr(measure, name) for name in ("value", "low", "high", "sd", "values", "cells", "groups")}
-            own |= {"task": column.metric.task, "metric": column.metric.name, "split": column.split}
+            own |= {
+                "task": column.metric.task or row.runs[0].classifier,
+                "metric": column.metric.name,
+                "split": column.split,
+            }
             if column == board.columns[0]:
                 own["validation"] = row.rank_by
                 if row.against is not None:

@@ -4,9 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xfm.core.schema import layer_column
-from xfm.loops.comparison.run import PRIMARY, REPORTED, Metric, Run, Score
-
-CHOOSES = Metric("probe", PRIMARY["probe"])
+from xfm.loops.comparison.run import REPORTED, Run, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,8 @@ def picks(run: Run, label: str, wanted: Sequence[str]) -> list[Pick]:
     found: list[Pick] = []
     if REPORTED in every:
         found.append(_pick(every[REPORTED]))
+    if run.classifier and not any(score.kind == "layer" for score in scores):
+        return [_pick(score) for score in every.values()]  # a fine-tuned model is the one thing its run has
     if "best" in wanted or "all" in wanted:
         found += [_pick(every[name], role) for name, role in _best(run, label) if name in every]
     if "last" in wanted or "all" in wanted:
@@ -92,7 +92,7 @@ def _best_on_validation(run: Run, label: str, scores: Iterable[Score]) -> Score 
     """The first of the best; None where none was scored there."""
     best: tuple[float, Score] | None = None
     for score in {score.representation: score for score in scores}.values():
-        found = run.find(score.representation, label, CHOOSES, "validation")
+        found = run.find(score.representation, label, run.chooses, "validation")
         if found is not None and found.value is not None and (best is None or found.value > best[0]):
             best = found.value, score
     return None if best is None else best[1]

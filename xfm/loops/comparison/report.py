@@ -61,15 +61,20 @@ def board_table(board: Board) -> Table:
     is_reported = bool(board.job)
     primary, others = board.columns[0], board.columns[1:]
     is_validated = board.ranked_by == "validation"
-    heads = [*([] if is_reported else ["representation"]), "model", str(primary)]
+    heads = [*([] if is_reported else ["representation"]), *(["classifier"] if board.classified else []), "model",
+             str(primary)]  # fmt: skip
     heads += ["minus #1", "p (Holm)"] if tested else []
     heads += [*(["sd over seeds"] if spread else []), *([f"{primary.metric}, validation"] if is_validated else [])]
-    heads += [*map(str, others), *([] if is_reported else ["layer", "cells", "groups"])]
+    heads += [*map(str, others), *([] if is_reported else ["layer", board.noun, "groups"])]
     heads += ["seeds", "train time, s", "run", "fingerprint"]
     rows: list[list[Cell]] = []
     for number, row in enumerate(board.rows, 1):
         first = row.measures.get(primary)
-        names = [*([] if is_reported else [row.representation]), model_of_row(row) or DASH]
+        names = [
+            *([] if is_reported else [row.representation]),
+            *([row.classifier or DASH] if board.classified else []),
+        ]
+        names.append(model_of_row(row) or DASH)
         line: list[Cell] = [f"{number}. {names[0]}" if board.ranked_by else names[0], *names[1:], number_of(first)]
         line += [_difference(row.against), _p(row.against)] if tested else []
         line += [first.sd if first else None] if spread else []
@@ -81,7 +86,17 @@ def board_table(board: Board) -> Table:
         line += [_several([run.fingerprint[:FINGERPRINT] for run in row.runs])]
         rows.append(line)
     return Table(
-        name=f"{_safe(board.label or board.job)}_{board.data.name}_summary",
+        name="_".join(
+            filter(
+                None,
+                (
+                    _safe(board.label or board.job),
+                    board.data.name,
+                    board.classified and f"any_{board.classified}",
+                    "summary",
+                ),
+            )
+        ),
         caption=f"{board.name}: {_ranking(board)}",
         columns=heads,
         rows=rows,
@@ -91,9 +106,9 @@ def board_table(board: Board) -> Table:
 
 
 def _ranking(board: Board) -> str:
-    held = {"test": "test cells", "all": "all cells"}.get(board.columns[0].split, "")
+    held = {"test": f"test {board.noun}", "all": f"all {board.noun}"}.get(board.columns[0].split, "")
     if board.ranked_by == "validation":
-        return f"ranked by {board.columns[0].metric} on validation cells, shown on {held} with 95 % intervals"
+        return f"ranked by {board.columns[0].metric} on validation {board.noun}, shown on {held} with 95 % intervals"
     if board.ranked_by == "shown":
         return f"ranked by {board.columns[0]}" + (", with 95 % intervals" if held else "")
     return "numbers of their reports, not ranked"
@@ -109,7 +124,9 @@ def _note(board: Board, spread: bool, tested: bool) -> str:
             f"interval; p is corrected for {sum(row.against is not None for row in board.rows)} tests."
         )
     if not board.job:
-        parts.append("best: chosen on validation cells by its own run; last: deepest layer.")
+        parts.append(f"best: chosen on validation {board.noun} by its own run; last: deepest layer.")
+    if board.classified:
+        parts.append("probe and SVM read a frozen network; each chose its own layer.")
     parts.append("train time: of fitting and scoring that row, where its run says so, else of the whole job.")
     return " ".join(parts)
 
@@ -117,7 +134,7 @@ def _note(board: Board, spread: bool, tested: bool) -> str:
 def overviews(boards: Sequence[Board]) -> Iterator[Table]:
     """For each label judged on several data sets: one line a model, each data set in columns of its own."""
     for title in dict.fromkeys((board.job, board.label) for board in boards):
-        some = [board for board in boards if (board.job, board.label) == title]
+        some = [board for board in boards if (board.job, board.label) == title and not board.classified]
         if len(some) > 1:
             yield _overview(some)
 
@@ -162,7 +179,9 @@ def runs_table(boards: Sequence[Board], runs: Sequence[Run], links: Mapping[str,
     """
     rows: list[list[Cell]] = []
     for run in runs:
-        sets = dict.fromkeys(board.data.name for board in boards if run in board.data.runs)
+        sets = dict.fromkeys(
+            board.data.name for board in boards if run.fingerprint in {other.fingerprint for other in board.data.runs}
+        )
         name = (links or {}).get(run.fingerprint, run.name)
         model = " ".join(filter(None, (run.model, run.weights[:SHORT]))) or DASH
         rows.append(
@@ -172,9 +191,9 @@ def runs_table(boards: Sequence[Board], runs: Sequence[Run], links: Mapping[str,
     return Table(
         name="runs",
         caption="The runs, and where to find them",
-        columns=["run", "job", "data set", "cells", "data", "model", "seed", "fingerprint", "OUTPUT", "MLflow run"],
+        columns=["run", "job", "data set", "digest", "data", "model", "seed", "fingerprint", "OUTPUT", "MLflow run"],
         rows=rows,
-        note="data set: runs of one letter judged the same cells, split by the same rule; cells: digest of cells and "
+        note="data set: runs of one letter judged the same rows, split by the same rule; digest: of rows and "
         "labels, or of the data where a run states none; model: backbone and digest of its weights.",
     )
 
@@ -194,7 +213,7 @@ def _headline(board: Board) -> str:
         return f"Numbers that reports of {board.job} state, {_count(len(board.rows), 'row')} side by side, not ranked."
     first, column = board.rows[0], board.columns[0]
     leader = f"{subject(first)} leads {_count(len(board.rows), 'row')} on {board.name}"
-    text = f"{leader} with {_said(first.measures.get(column), column)}"
+    text = f"{leader} with {_said(first.measures.get(column), column, board.noun)}"
     tests = [row.against for row in board.rows if row.against is not None]
     if not tests:
         return f"{text}; no other row could be tested against it."
@@ -203,15 +222,15 @@ def _headline(board: Board) -> str:
     even = len(tests) - worse - better
     said = [f"it beats {worse} of {len(tests)} tested rows beyond noise"] if worse else []
     said += [f"is not told apart from {even}"] if even else []
-    said += [f"does worse than {better} on these cells"] if better else []
+    said += [f"does worse than {better} on these {board.noun}"] if better else []
     joined = ", ".join(said[:-1]) + " and " + said[-1] if len(said) > 1 else said[0]
     return f"{text}; {joined if joined.startswith('it ') else f'it {joined}'}."
 
 
-def _said(measure: Measure | None, column: Column) -> str:
+def _said(measure: Measure | None, column: Column, noun: str) -> str:
     if measure is None:
         return f"no {column}"
-    where = {"test": " on test cells", "all": " on all cells"}.get(column.split, "")
+    where = {"test": f" on test {noun}", "all": f" on all {noun}"}.get(column.split, "")
     ends = f" [{measure.low:.3f}, {measure.high:.3f}]" if measure.low is not None and measure.high is not None else ""
     return f"{column.metric if where else column} {measure.value:.3f}{ends}{where}"
 
@@ -224,7 +243,7 @@ def _cautions(board: Board) -> Iterator[str]:
     if board.ranked_by == "shown" and not board.job:
         yield (
             f"{name}: no validation scores, so rows are ranked by the number shown: the first of {len(board.rows)} is "
-            "a maximum and looks better than it would on other cells."
+            "a maximum and looks better than it would on other {board.noun}."
         )
     untested = sum(row.against is None for row in board.rows[1:])
     if untested and not board.job:
@@ -245,7 +264,8 @@ def _cautions(board: Board) -> Iterator[str]:
 
 def subject(row: Row) -> str:
     """Model and representation, for people."""
-    return " ".join(filter(None, (model_of_row(row), row.representation if row.kind != REPORTED else "")))
+    read = row.classifier and f"({row.classifier})"
+    return " ".join(filter(None, (model_of_row(row), row.representation if row.kind != REPORTED else "", read)))
 
 
 def model_of_row(row: Row) -> str | None:

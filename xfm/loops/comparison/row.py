@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xfm.loops.comparison.pick import Pick, picks
-from xfm.loops.comparison.run import REPORTED, Metric, Run, Score
+from xfm.loops.comparison.run import REPORTED, WORDS, Metric, Run, Score
+from xfm.loops.evaluation.representations import UNSEEING
 from xfm.metrics.regression import percentile_interval
 
 
@@ -20,7 +21,7 @@ class Column(NamedTuple):
     def __str__(self) -> str:
         if self.split == REPORTED:
             return self.metric.name
-        return f"{self.metric}, {'all cells' if self.split == 'all' else self.split}"
+        return f"{self.metric}, {'all' if self.split == 'all' else self.split}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,12 @@ class Row:
         """Its names, and what they were picked as."""
         names, role = ", ".join(dict.fromkeys(pick.name for pick in self.picks)), self.picks[0].role
         return f"{names} ({role})" if role and not names.startswith(role) else names
+
+    @property
+    def classifier(self) -> str:
+        """In words, on a board of classifiers; else empty. What looks at nothing is no classifier's."""
+        task = self.runs[0].classifier
+        return "" if self.representation in UNSEEING else WORDS.get(task, task)
 
     @property
     def layers(self) -> tuple[int, ...]:

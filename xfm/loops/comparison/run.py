@@ -21,12 +21,27 @@ from xfm.core.errors import Refused
 # The number that stands for a task where no other is asked for.
 PRIMARY = {
     "probe": "f1",
+    "svm": "f1",
     "knn": "f1",
+    "finetune": "f1",
+    "zero_shot": "f1",
     "clustering": "normalized_mutual_info",
     "integration": "asw_batch",
     "trajectory": "spearman",
 }
-WORDS = {"knn": "kNN", "f1": "F1", "normalized_mutual_info": "NMI", "adjusted_rand_index": "ARI"}
+# Classifiers that may stand beside one another on the same rows, whatever made their predictions. Those that read a
+# frozen representation stand on the boards of representations too; the others are rows of their own.
+CLASSIFIERS = ("probe", "svm", "finetune", "zero_shot")
+UNREAD = ("finetune", "zero_shot")
+WORDS = {
+    "svm": "SVM",
+    "finetune": "fine-tuned",
+    "zero_shot": "zero-shot",
+    "knn": "kNN",
+    "f1": "F1",
+    "normalized_mutual_info": "NMI",
+    "adjusted_rand_index": "ARI",
+}
 WEIGHTS = "mix"  # rows of this task are no scores: the weights of a learned mix of layers
 REPORTED = "report"  # representation, kind and split of a number that a report states
 COLUMNS = ("representation", "kind", "pool", "layer", "task", "label", "metric", "split", "value", "low", "high",
@@ -38,13 +53,16 @@ class RunRefused(Refused):
 
 
 class Metric(NamedTuple):
-    """What was measured; `task` is the name of the job where a report states the number."""
+    """What was measured; `task` is the job's name where a report states the number, and empty for any classifier's."""
 
     task: str
     name: str
 
     def __str__(self) -> str:
-        return f"{WORDS.get(self.task, self.task)} {WORDS.get(self.name, self.name)}"
+        return f"{WORDS.get(self.task, self.task)} {WORDS.get(self.name, self.name)}".lstrip()
+
+
+CHOOSES = Metric("probe", PRIMARY["probe"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +113,9 @@ class Run:
         results: SHA-256 of scores.parquet, or empty: tells whether two runs of one recipe found the same.
         metrics: all that it has, asked for or not.
         tracked: address or id of its MLflow run, or empty.
+        chooses: the metric that layers are chosen by, on validation rows.
+        noun: what it calls rows.
+        classifier: the task, where only the scores of one classifier are meant.
     """
 
     name: str
@@ -115,6 +136,9 @@ class Run:
     metrics: Sequence[Metric] = ()
     results: str = ""
     tracked: str = ""
+    chooses: Metric = CHOOSES
+    noun: str = "rows"
+    classifier: str = ""
 
     def find(self, representation: str, label: str, metric: Metric, split: str) -> Score | None:
         """One of its scores."""
@@ -137,10 +161,15 @@ def data_digest(run: Mapping[str, Any]) -> str:
 
 
 def design_of(config: Mapping[str, Any]) -> str:
-    """How a job's config splits cells, but for the seed: with a donor on both sides the same cells are easier."""
+    """How a job's config splits rows, but for the seed: with a donor on both sides the same rows are easier.
+
+    Of rows that come split only the column counts: which training rows became validation rows is in the split's digest.
+    """
+    if config.get("split"):
+        return f"split as {config['split']} states"
     if not {"group", "validation", "test"} <= config.keys():
         return ""
-    by = config["group"] or "single cells"
+    by = config["group"] or "single rows"
     return f"split by {by}, {config['validation']:g} validation, {config['test']:g} test"
 
 
@@ -169,7 +198,9 @@ def choice_of(report: Mapping[str, Any]) -> dict[str, str]:
     """{label: representation} where the report says that it was chosen on validation cells."""
     choice = report.get("provenance", {}).get("choice") or {}
     return {
-        label: str(entry["representation"]) for label, entry in choice.items() if entry.get("chosen_on") == "validation"
+        label: str(entry["representation"])
+        for label, entry in choice.items()
+        if entry.get("chosen_on") == "validation" and "representation" in entry
     }
 
 
@@ -178,6 +209,14 @@ def wants(metric: Metric, names: Collection[str]) -> bool:
     if "all" in names or {metric.name, f"{metric.task}.{metric.name}"} & set(names):
         return True
     return "primary" in names and PRIMARY.get(metric.task, metric.name) == metric.name
+
+
+def chooses_of(config: Mapping[str, Any], known: Collection[Metric]) -> Metric:
+    """What layers of a run are chosen by: what its config says, else the first classifier that it has."""
+    tasks = {metric.task for metric in known}
+    first = next((task for task in CLASSIFIERS if task in tasks), CLASSIFIERS[0])
+    task = str(config.get("choose_by") or first)
+    return Metric(task, PRIMARY.get(task, "f1"))
 
 
 def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[Score], list[Metric]]:

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.report import Figure
+from xfm.loops.evaluation.class_tables import confusion
 from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
 from xfm.loops.evaluation.representations import RANDOM, Representation
-from xfm.loops.evaluation.tables import confusion
 from xfm.loops.evaluation.verdict import COMBINATION, LAST, Scores, Verdict
 from xfm.loops.evaluation.words import RIVALS, file_name, last_words, name_of
 from xfm.metrics.classification import bootstrap_class_f1
@@ -19,11 +20,10 @@ from xfm.plots.confusion import draw_confusion
 from xfm.plots.layer_curve import Baseline, Mark, Series, draw_layer_curve
 from xfm.plots.scatter import Panel, draw_panels
 
-CURVES = (
-    ("f1", "probe", "test", "macro F1 of the linear probe", "How well each layer tells {label}"),
-    ("nmi", "clustering", "all", "NMI of Leiden clusters", "How well clusters in each layer agree with {label}"),
-)
-METRICS = {"f1": "f1", "nmi": "normalized_mutual_info"}
+# (short name, task, metric, split, its words, title); the classifier that chooses leads.
+Curve = tuple[str, str, str, str, str, str]
+CLUSTERS = ("nmi", "clustering", "normalized_mutual_info", "all", "NMI of Leiden clusters",
+            "How well clusters in each layer agree with {label}")  # fmt: skip
 
 
 def draw(
@@ -48,7 +48,9 @@ def draw(
             draw_confusion(
                 folder, f"{file_name(label.name)}_confusion",
                 confusion(scores, judged, label, verdict.chosen.name), label.classes,
-                caption=f"Where the probe of {name_of(verdict.chosen)} mistakes one {label.name} for another.",
+                caption=f"Where the {CLASSIFIER_WORDS[verdict.by]} of {name_of(verdict.chosen)} mistakes one "
+                f"{label.name} for another.",
+                noun=verdict.noun,
             )
         )  # fmt: skip
     return figures
@@ -56,9 +58,9 @@ def draw(
 
 def _curves(scores: Scores, label: Labels, verdict: Verdict, folder: Path) -> list[Figure]:
     figures = []
-    for short, task, split, metric, title in CURVES:
+    for short, task, metric, split, words, title in (_read_by(verdict), CLUSTERS):
         layers = [each for each in scores.of_kind("layer", label.name) if each.layer is not None]
-        series = _series(scores, layers, task, label.name, METRICS[short], split)
+        series = _series(scores, layers, task, label.name, metric, split)
         if not series:
             continue
         marks = []
@@ -71,13 +73,18 @@ def _curves(scores: Scores, label: Labels, verdict: Verdict, folder: Path) -> li
         figures.append(
             draw_layer_curve(
                 folder, f"{file_name(label.name)}_{short}", series,
-                _baselines(scores, verdict, task, label.name, METRICS[short], split),
-                metric=metric, higher_is_better=True, title=title.format(label=label.name), marks=marks,
-                caption=f"{metric} for {label.name} at every layer, with 95 % intervals over groups of cells; "
-                "grey: baselines. Only the order on validation cells chose the layer.",
+                _baselines(scores, verdict, task, label.name, metric, split),
+                metric=words, higher_is_better=True, title=title.format(label=label.name), marks=marks,
+                caption=f"{words} for {label.name} at every layer, with 95 % intervals over groups of {verdict.noun}; "
+                f"grey: baselines. Only the order on validation {verdict.noun} chose the layer.",
             )
         )  # fmt: skip
     return figures
+
+
+def _read_by(verdict: Verdict) -> Curve:
+    words = f"macro F1 of the {CLASSIFIER_WORDS[verdict.by]}"
+    return "f1", verdict.by, "f1", "test", words, "How well each layer tells {label}"
 
 
 def _series(
@@ -133,7 +140,7 @@ def _umaps(
     ]
     by = " and by ".join(column.name for column in columns)
     caption = f"UMAP of the {'chosen and the last layer' if len(named) > 1 else 'chosen layer'}, by {by}."
-    return [draw_panels(folder, "umap", panels, caption, columns=len(named), cells=judged.row_ids)]
+    return [draw_panels(folder, "umap", panels, caption, columns=len(named), cells=judged.row_ids, noun=judged.noun)]
 
 
 def _number(value: float | None) -> float:
@@ -151,7 +158,7 @@ def _bars(scores: Scores, judged: Judged, label: Labels, verdict: Verdict, folde
     shown = np.flatnonzero(support)
     bars = []
     for words, name in named.items():
-        row = scores.probe(name, label.name, "test")
+        row = scores.primary(name, label.name, "test")
         assert row is not None
         assert row.predicted is not None
         found = [estimate(*each) for each in bootstrap_class_f1(truth, row.predicted, len(label.classes), draws)]
@@ -161,6 +168,6 @@ def _bars(scores: Scores, judged: Judged, label: Labels, verdict: Verdict, folde
     return draw_bars(
         folder, f"{file_name(label.name)}_classes",
         [label.classes[number] for number in shown], support[shown].tolist(), bars,
-        metric="F1", caption=f"F1 of each {label.name} on test cells, with 95 % intervals over groups.",
-        title=f"Which {label.name} is told, and by what",
+        metric="F1", caption=f"F1 of each {label.name} on test {verdict.noun}, with 95 % intervals over groups.",
+        title=f"Which {label.name} is told, and by what", noun=verdict.noun,
     )  # fmt: skip

@@ -13,15 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
-from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.probe import Prediction, guessed, largest_class, linear_probe, nearest_neighbours
+from xfm.loops.evaluation.judged import MISSING, Judged, Labels
+from xfm.loops.evaluation.probe import CLASSIFIERS, READERS, Prediction, guessed, largest_class
 from xfm.loops.evaluation.representations import Representation
-from xfm.loops.evaluation.split import TEST, VALIDATION, Split
+from xfm.loops.evaluation.split import TEST, VALIDATION
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.resampling import GroupDraws, Resampled, estimate
 
-Task = Literal["probe", "knn", "clustering", "integration", "trajectory"]
-TASKS: tuple[Task, ...] = ("probe", "knn", "clustering", "integration", "trajectory")
+Task = Literal["probe", "svm", "knn", "clustering", "integration", "trajectory"]
+TASKS: tuple[Task, ...] = ("probe", "svm", "knn", "clustering", "integration", "trajectory")
 
 SCHEMA = pa.schema(
     [
@@ -40,7 +40,10 @@ SCHEMA = pa.schema(
         ("groups", pa.int64()),
         ("note", pa.string()),
         ("draws", pa.list_(pa.float32())),
-        ("predicted", pa.list_(pa.int32())),  # of the test cells that hold a label, in their order; probe's f1 only
+        (
+            "predicted",
+            pa.list_(pa.int32()),
+        ),  # of the test cells that hold a label, in their order; f1 of classifiers only
     ]
 )
 
@@ -84,10 +87,10 @@ def judge(
         guess: without vectors, draw classes as often as training cells have them instead of the largest one always.
     """
     for label in labels:
-        if "probe" in tasks:
-            yield from _classified("probe", vectors, judged, label, guess)
-        if "knn" in tasks and vectors is not None:
-            yield from _classified("knn", vectors, judged, label, guess)
+        for task in CLASSIFIERS:
+            # Beside a classifier that may choose the layer stands what knows nothing of the vectors.
+            if task in tasks and (vectors is not None or task in READERS):
+                yield from _classified(task, vectors, judged, label, guess)
     if vectors is None:
         return
     if {"clustering", "integration", "trajectory"} & set(tasks):
@@ -124,42 +127,42 @@ def table_of(representation: Representation, scores: Iterator[Score]) -> pa.Tabl
     return pa.table(columns, schema=SCHEMA)
 
 
-def _classified(task: str, vectors: F32 | None, judged: Judged, label: Labels, guess: bool) -> Iterator[Score]:
-    held = np.flatnonzero(label.codes >= 0)
-    codes, split = label.codes[held], _part_of(judged.split, held)
-    n_classes = len(label.classes)
-    if vectors is None:
-        rng = rng_for(judged.seed, f"chance\x1f{label.name}")
-        prediction = guessed(codes, split.parts, rng) if guess else largest_class(codes, split.parts)
-    else:
-        own = vectors[held]
-        prediction = (
-            linear_probe(own, codes, split.parts, n_classes)
-            if task == "probe"
-            else nearest_neighbours(own, codes, split.parts, n_classes, judged.k)
-        )
-    yield from _scored(task, prediction, codes, split, judged, label)
+def classifier_scores(task: str, prediction: Prediction, judged: Judged, label: Labels) -> Iterator[Score]:
+    """Every score of a classifier on validation and on test, with draws over groups, whatever made its predictions.
 
+    Args:
+        task: probe, svm, knn, finetune, zero_shot: the classifier.
+        prediction: of the validation and of the test rows that hold a class of the label, each in the rows' order.
+        judged: rows, split, resamples.
+        label: that was predicted.
 
-def _scored(
-    task: str, prediction: Prediction, codes: NDArray[np.int32], split: Split, judged: Judged, label: Labels
-) -> Iterator[Score]:
+    Raises:
+        ValueError: as many predictions as rows are needed.
+    """
     for name, part, predicted in (
         ("validation", VALIDATION, prediction.validation),
         ("test", TEST, prediction.test),
     ):
-        cells = split.where(part)
-        draws = GroupDraws(split.groups[cells], judged.seed, judged.resamples)
-        found = bootstrap_scores(codes[cells], predicted, len(label.classes), draws)
+        rows = np.flatnonzero((label.codes != MISSING) & (judged.split.parts == part))
+        draws = GroupDraws(judged.split.groups[rows], judged.seed, judged.resamples)
+        found = bootstrap_scores(label.codes[rows], predicted, len(label.classes), draws)
         for metric, resampled in found.items():
             yield Score(
-                task, label.name, metric, name, *_defined(resampled), len(cells), draws.n_groups, prediction.note,
+                task, label.name, metric, name, *_defined(resampled), len(rows), draws.n_groups, prediction.note,
                 predicted if name == "test" and metric == "f1" else None,
             )  # fmt: skip
 
 
-def _part_of(split: Split, cells: NDArray[np.int64]) -> Split:
-    return Split(split.parts[cells], split.groups[cells])
+def _classified(task: str, vectors: F32 | None, judged: Judged, label: Labels, guess: bool) -> Iterator[Score]:
+    held = np.flatnonzero(label.codes != MISSING)
+    codes, parts = label.codes[held], judged.split.parts[held]
+    if vectors is None:
+        rng = rng_for(judged.seed, f"chance\x1f{label.name}")
+        prediction = guessed(codes, parts, rng) if guess else largest_class(codes, parts)
+    else:
+        classify = CLASSIFIERS[task]
+        prediction = classify(vectors[held], codes, parts, len(label.classes), judged.k)
+    yield from classifier_scores(task, prediction, judged, label)
 
 
 def _defined(resampled: Resampled) -> tuple[float | None, NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.random import key64
+from xfm.loops.evaluation.nouns import ROWS
 from xfm.loops.evaluation.split import TEST, Split
 
 MISSING = -1
@@ -63,6 +64,7 @@ class Judged:
         seed: keys the resamples.
         resamples: bootstrap resamples of groups.
         k: neighbours of the kNN classifier; the graph that is clustered has 15, as everywhere.
+        noun: what rows are called: cells, sentences, images.
     """
 
     rows: NDArray[np.int64]
@@ -77,6 +79,7 @@ class Judged:
     seed: int = 0
     resamples: int = 2000
     k: int = 15
+    noun: str = ROWS
 
     def test_cells(self, label: Labels) -> NDArray[np.int64]:
         """Positions of the test cells that have a class; in their order stand the predictions of a probe."""
@@ -140,7 +143,7 @@ def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int, flag: s
         shown = ", ".join(f"{value} ({size})" for value, size in sorted(sizes.items())[:6])
         raise Refused(
             "ONE_CLASS",
-            f"{flag} {name}: needs two classes of at least {least} cells, found {shown or 'no value at all'}. Lower "
+            f"{flag} {name}: needs two classes of at least {least} rows, found {shown or 'no value at all'}. Lower "
             "--min_class or name another column",
         )
     if len(classes) > MOST_CLASSES:

@@ -1,14 +1,15 @@
-"""Reads a label from frozen vectors: a linear probe and nearest neighbours, nothing fitted beyond the training cells.
+"""Reads a label from frozen vectors: linear classifiers and nearest neighbours, fitted on training rows alone.
 
 Alain and Bengio, Understanding intermediate layers using linear classifier probes, ICLR workshop 2017. Classifiers
 are scikit-learn's, as in cz-benchmarks' label prediction; there scaling and C are fixed, which handicaps PCA: its last
-components are noise. Here both are chosen on validation cells, for layers and baselines alike.
+components are noise. Here both are chosen on validation rows, for layers and baselines alike; of the support vector
+machine, whose features are always standardised, C alone.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,13 @@ from xfm.metrics.classification import confusion_of, majority, scores
 from xfm.metrics.neighbours import is_constant
 
 COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of logistic regression, weak to strong fit
-MAX_ITER = 500
-CONSTANT = "constant representation: every cell gets the largest class"
+SVM_COSTS = (0.0001, 0.001, 0.01, 0.1, 1.0)
+MAX_ITER, SVM_MAX_ITER = 500, 1000
+CONSTANT = "constant representation: every row gets the largest class"
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
+Parts = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Prediction:
     note: str = ""
 
 
-def standardised(vectors: F32, parts: NDArray[np.int8]) -> F32:
+def standardised(vectors: F32, parts: Parts) -> F32:
     """Every feature with the mean 0 and deviation 1 that it has among training cells; constant features become 0."""
     train = vectors[parts == TRAIN]
     mean = train.mean(axis=0, dtype=np.float64)
@@ -50,7 +53,7 @@ def standardised(vectors: F32, parts: NDArray[np.int8]) -> F32:
     return out
 
 
-def scaled_as_one(vectors: F32, parts: NDArray[np.int8]) -> F32:
+def scaled_as_one(vectors: F32, parts: Parts) -> F32:
     """Centred on training cells and divided by one number, so that distances keep their proportions."""
     train = vectors[parts == TRAIN]
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -59,65 +62,87 @@ def scaled_as_one(vectors: F32, parts: NDArray[np.int8]) -> F32:
     return out
 
 
-SCALINGS: dict[str, Callable[[F32, NDArray[np.int8]], F32]] = {
+SCALINGS: dict[str, Callable[[F32, Parts], F32]] = {
     "each feature scaled": standardised,  # as cz-benchmarks does
     "all features scaled alike": scaled_as_one,  # else the last of 50 principal components weighs as much as the first
 }
 
 
-def linear_probe(vectors: F32, codes: I32, parts: NDArray[np.int8], n_classes: int) -> Prediction:
-    """Multinomial logistic regression. Scaling and C are those with the best macro F1 on validation cells.
+def linear_probe(vectors: F32, codes: I32, parts: Parts, n_classes: int, _k: int = 0) -> Prediction:
+    """Multinomial logistic regression. Scaling and C are those with the best macro F1 on validation rows.
 
     Args:
-        vectors: (N, D) of cells that have a class.
-        codes: (N,) class of each cell.
+        vectors: (N, D) of rows that have a class.
+        codes: (N,) class of each row.
         parts: (N,) train, validation or test.
-        n_classes: how many classes there are, whether or not training cells hold them all.
+        n_classes: how many classes there are, whether or not training rows hold them all.
     """
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    train, validation = parts == TRAIN, parts == VALIDATION
-    if is_constant(vectors) or len(np.unique(codes[train])) < 2:
-        return largest_class(codes, parts, CONSTANT if is_constant(vectors) else "one class in training")
-    best: tuple[float, Prediction] | None = None
-    for scaling, scale in SCALINGS.items():
-        features = scale(vectors, parts)
-        model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)
-        for cost in COSTS:  # rising, so that each fit starts near its end
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # said in the note instead
-                model.set_params(C=cost).fit(features[train], codes[train])
-            f1 = _f1(codes[validation], model.predict(features[validation]), n_classes)
-            if best is None or f1 > best[0]:
-                slow = int(np.max(model.n_iter_)) >= MAX_ITER
-                note = f"C = {cost:g}, {scaling}" + (f"; not converged in {MAX_ITER} iterations" if slow else "")
-                best = f1, _prediction(model, features, parts, note)
-    assert best is not None
-    return best[1]
+    def fits() -> Iterator[Fit]:
+        for scaling, scale in SCALINGS.items():
+            features = scale(vectors, parts)
+            model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)
+            for cost in COSTS:  # rising, so that each fit starts near its end
+                yield _fitted(model.set_params(C=cost), features, codes, parts, f"C = {cost:g}, {scaling}")
+
+    return _without_choice(vectors, codes, parts) or _best(fits(), codes, parts, n_classes)
 
 
-def nearest_neighbours(vectors: F32, codes: I32, parts: NDArray[np.int8], n_classes: int, k: int) -> Prediction:
-    """Majority of the k nearest training cells, Euclidean; the scaling is the one that does better on validation."""
+def linear_svm(vectors: F32, codes: I32, parts: Parts, n_classes: int, _k: int = 0) -> Prediction:
+    """Linear support vector machine on standardised features, one class against the rest; C as for `linear_probe`.
+
+    Squared hinge loss, solved in the primal: ten times faster than the dual for more rows than features.
+
+    Args: as for `linear_probe`.
+
+    Reference implementation: sklearn StandardScaler and LinearSVC(dual=False); Fan et al., LIBLINEAR, JMLR 2008.
+    """
+    from sklearn.svm import LinearSVC
+
+    def fits() -> Iterator[Fit]:
+        features = standardised(vectors, parts)
+        for cost in SVM_COSTS:
+            # Solved in the primal it draws nothing; without a number it would still touch numpy's global generator.
+            model = LinearSVC(C=cost, dual=False, tol=1e-3, max_iter=SVM_MAX_ITER, random_state=0)
+            yield _fitted(model, features, codes, parts, f"C = {cost:g}, each feature scaled")
+
+    return _without_choice(vectors, codes, parts) or _best(fits(), codes, parts, n_classes)
+
+
+def nearest_neighbours(vectors: F32, codes: I32, parts: Parts, n_classes: int, k: int) -> Prediction:
+    """Majority of the k nearest training rows, Euclidean; the scaling is the one that does better on validation."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    train, validation = parts == TRAIN, parts == VALIDATION
+    train = parts == TRAIN
     if is_constant(vectors):
         return largest_class(codes, parts, CONSTANT)
     k = min(k, int(train.sum()))
-    best: tuple[float, Prediction] | None = None
-    for scaling, scale in SCALINGS.items():
-        features = scale(vectors, parts)
-        model = KNeighborsClassifier(k, algorithm="brute").fit(features[train], codes[train])
-        found = _prediction(model, features, parts, f"k = {k}, {scaling}")
-        f1 = _f1(codes[validation], found.validation, n_classes)
-        if best is None or f1 > best[0]:
-            best = f1, found
-    assert best is not None
-    return best[1]
+
+    def fits() -> Iterator[Fit]:
+        for scaling, scale in SCALINGS.items():
+            features = scale(vectors, parts)
+            model = KNeighborsClassifier(k, algorithm="brute").fit(features[train], codes[train])
+            yield Fit(model, features, f"k = {k}, {scaling}")
+
+    return _best(fits(), codes, parts, n_classes)
 
 
-def largest_class(codes: I32, parts: NDArray[np.int8], note: str = "") -> Prediction:
+class Classifier(Protocol):
+    """Fits on training rows, chooses on validation rows, predicts both other parts."""
+
+    def __call__(self, vectors: F32, codes: I32, parts: Parts, n_classes: int, k: int, /) -> Prediction:
+        """Args as for `linear_probe`; k: neighbours, for the one that has them."""
+        ...
+
+
+# By the name of their task. READERS may choose the layer and speak in the headline.
+READERS: dict[str, Classifier] = {"probe": linear_probe, "svm": linear_svm}
+CLASSIFIERS: dict[str, Classifier] = {**READERS, "knn": nearest_neighbours}
+CLASSIFIER_WORDS = {"probe": "linear probe", "svm": "linear SVM", "knn": "nearest neighbours"}
+
+
+def largest_class(codes: I32, parts: Parts, note: str = "") -> Prediction:
     """The most frequent class of the training cells, for every cell."""
     largest = majority(codes[parts == TRAIN])
     counts = [int(np.count_nonzero(parts == part)) for part in (VALIDATION, TEST)]
@@ -125,7 +150,7 @@ def largest_class(codes: I32, parts: NDArray[np.int8], note: str = "") -> Predic
     return Prediction(validation, test, note)
 
 
-def guessed(codes: I32, parts: NDArray[np.int8], rng: np.random.Generator) -> Prediction:
+def guessed(codes: I32, parts: Parts, rng: np.random.Generator) -> Prediction:
     """Classes drawn as often as training cells have them: macro F1 of guessing is above that of the largest class.
 
     Reference implementation: sklearn.dummy.DummyClassifier(strategy="stratified").
@@ -135,9 +160,43 @@ def guessed(codes: I32, parts: NDArray[np.int8], rng: np.random.Generator) -> Pr
     return Prediction(validation, test, "drawn by class frequency")
 
 
-def _prediction(model: Any, features: F32, parts: NDArray[np.int8], note: str) -> Prediction:
-    validation, test = (model.predict(features[parts == part]).astype(np.int32) for part in (VALIDATION, TEST))
-    return Prediction(validation, test, note)
+class Fit(NamedTuple):
+    """A fitted model, the (N, D) features it reads, and what it is."""
+
+    model: Any
+    features: F32
+    note: str
+
+
+def _fitted(model: Any, features: F32, codes: I32, parts: Parts, note: str) -> Fit:
+    """A fit that was stopped before its end says so in its note."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    train = parts == TRAIN
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the note instead
+        model.fit(features[train], codes[train])
+    slow = int(np.max(model.n_iter_)) >= model.max_iter
+    return Fit(model, features, note + (f"; not converged in {model.max_iter} iterations" if slow else ""))
+
+
+def _without_choice(vectors: F32, codes: I32, parts: Parts) -> Prediction | None:
+    """The largest class, where there is nothing to fit."""
+    if is_constant(vectors):
+        return largest_class(codes, parts, CONSTANT)
+    return largest_class(codes, parts, "one class in training") if len(np.unique(codes[parts == TRAIN])) < 2 else None
+
+
+def _best(fits: Iterable[Fit], codes: I32, parts: Parts, n_classes: int) -> Prediction:
+    """What the fit with the best macro F1 on validation rows predicts; the earlier one where two are equal."""
+    best: tuple[float, Prediction] | None = None
+    for model, features, note in fits:
+        predicted = model.predict(features[parts == VALIDATION]).astype(np.int32)
+        f1 = _f1(codes[parts == VALIDATION], predicted, n_classes)
+        if best is None or f1 > best[0]:
+            best = f1, Prediction(predicted, model.predict(features[parts == TEST]).astype(np.int32), note)
+    assert best is not None
+    return best[1]
 
 
 def _f1(truth: I32, predicted: I32, n_classes: int) -> float:

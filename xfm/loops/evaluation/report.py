@@ -7,6 +7,7 @@ import numpy as np
 
 from xfm.core.report import Estimate, Report, Table
 from xfm.loops.evaluation.judged import Judged
+from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
 from xfm.loops.evaluation.representations import Representation
 from xfm.loops.evaluation.split import PARTS, TEST, TRAIN
 from xfm.loops.evaluation.tables import label_tables, task_tables
@@ -37,7 +38,7 @@ def evaluate_report(
     first = verdicts[0]
     by_name = {label.name: label for label in judged.labels}
     tables = [table for verdict in verdicts for table in label_tables(scores, judged, by_name[verdict.label], verdict)]
-    tables += [*task_tables(scores), _split(judged)]
+    tables += [*task_tables(scores, judged.noun), _split(judged)]
     train, validation, test = judged.split.cells()
     recipe = run["recipe"]
     return Report(
@@ -45,10 +46,10 @@ def evaluate_report(
         job="evaluate",
         headline=headline(scores, first),
         numbers={
-            "cells": len(judged.rows),
-            "training cells": train,
-            "validation cells": validation,
-            "test cells": test,
+            judged.noun: len(judged.rows),
+            f"training {judged.noun}": train,
+            f"validation {judged.noun}": validation,
+            f"test {judged.noun}": test,
             "representations judged": len(scores.representations),
             **{
                 f"{verdict.label} macro F1, chosen layer": _value(scores, verdict.chosen, verdict)
@@ -67,13 +68,13 @@ def evaluate_report(
                 verdict.label: {
                     "representation": verdict.chosen.name,
                     "chosen_on": "validation",
-                    "by": "probe macro F1",
+                    "by": f"{verdict.by} macro F1",
                 }
                 for verdict in verdicts
             },
             "weights": run.get("origin", {}).get("weights", {}),
             "data": recipe["data"],
-            "cells": {"sha256 of cells, labels and split": recipe["cells"]},
+            judged.noun: {f"sha256 of {judged.noun} and labels": recipe["cells"]},
             "versions": run["versions"],
         },
         refused=dict(refused),
@@ -92,7 +93,7 @@ def nothing_judged(run: Mapping[str, Any], refused: Mapping[str, int]) -> Report
 
 
 def _value(scores: Scores, representation: Representation, verdict: Verdict) -> Estimate | float:
-    row = scores.probe(representation.name, verdict.label, "test")
+    row = scores.primary(representation.name, verdict.label, "test")
     assert row is not None
     assert row.estimate is not None
     return row.estimate
@@ -104,7 +105,7 @@ def _split(judged: Judged) -> Table:
     return Table(
         name="split",
         caption="Who was fitted on, chosen on and scored",
-        columns=["part", "cells", "groups", *(f"with {label.name}" for label in judged.labels)],
+        columns=["part", judged.noun, "groups", *(f"with {label.name}" for label in judged.labels)],
         rows=[
             [PARTS[part], cells, groups[part], *(column[part] for column in columns)]
             for part, cells in enumerate(judged.split.cells())
@@ -125,15 +126,16 @@ def _cautions(judged: Judged, scores: Scores) -> Iterator[str]:
         classes = [np.unique(label.codes[held & (judged.split.parts == part)]) for part in (TRAIN, TEST)]
         unseen = [label.classes[number] for number in np.setdiff1d(classes[1], classes[0])]
         if unseen:
-            yield f"{label.name}: no training cell is {_listed(unseen)}; such test cells count as missed."
+            yield f"{label.name}: nothing in training is {_listed(unseen)}; such test {judged.noun} count as missed."
         if label.left_out:
             small = [f"{name} ({size})" for name, size in label.left_out.items()]
-            yield f"{label.name}: classes with too few cells are left out: {_listed(small)}."
+            yield f"{label.name}: classes with too few {judged.noun} are left out: {_listed(small)}."
         if label.missing:
-            yield f"{label.name}: {label.missing:,} cells have no value and are not scored."
-    slow = {key[0] for key, row in scores.rows.items() if "not converged" in row.note}
-    if slow:
-        yield f"The probe of {_listed(sorted(slow))} had not converged when it was stopped."
+            yield f"{label.name}: {label.missing:,} {judged.noun} have no value and are not scored."
+    for task, words in CLASSIFIER_WORDS.items():
+        slow = {key[0] for key, row in scores.rows.items() if key[1] == task and "not converged" in row.note}
+        if slow:
+            yield f"The {words} of {_listed(sorted(slow))} had not converged when it was stopped."
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

@@ -3,33 +3,33 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from xfm.core.report import Table
+from xfm.loops.evaluation.class_tables import class_table
 from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
 from xfm.loops.evaluation.representations import RANDOM, Representation
-from xfm.loops.evaluation.split import TRAIN
 from xfm.loops.evaluation.verdict import LAST, Scores, Verdict
 from xfm.loops.evaluation.words import RIVALS, file_name, last_words, name_of, verdict_word
-from xfm.metrics.classification import confusion_of, per_class
+from xfm.metrics.classification import SYNONYMS
 
 ORDER = {"baseline": 0, "layer": 1, "combination": 2}
+SHORT = {"probe": "probe", "svm": "SVM", "knn": "kNN"}
+CLASSIFIED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall")
 SUMMARY = (
-    ("probe F1", "probe", "f1", "test"),
-    ("kNN F1", "knn", "f1", "test"),
+    *((f"{words} F1", task, "f1", "test") for task, words in SHORT.items()),
     ("NMI", "clustering", "normalized_mutual_info", "all"),
     ("ARI", "clustering", "adjusted_rand_index", "all"),
 )
 CLUSTERING = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score", "asw_label", "graph_connectivity")
 TASKS = {
     "integration": (
-        "How well batches of {} are mixed",
-        "All cells. As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, the "
+        "How well batches of {} are mixed, all {}",
+        "As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, the "
         "variance that batch explains, 0 is best.",
     ),
     "trajectory": (
-        "Diffusion pseudotime against {}",
-        "Cells that pseudotime cannot reach are left out of correlations and counted as unreachable. spearman weighs "
+        "Diffusion pseudotime against {}, all {}",
+        "What pseudotime cannot reach is left out of correlations and counted as unreachable. spearman weighs "
         "slow components as scanpy does, spearman exact as the paper (Haghverdi et al., 2016).",
     ),
 }
@@ -40,13 +40,13 @@ def label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdict
     yield _summary(scores, label, verdict)
     yield _duels(scores, label, verdict)
     yield _layer_duels(label, verdict)
-    yield _classes(scores, judged, label, verdict)
-    yield from _more_probes(scores, label)
+    yield class_table(scores, judged, label, verdict)
+    yield from _classifier_tables(scores, label, judged.noun)
     clustering = _metrics_table(
         scores, f"{file_name(label.name)}_clustering", "clustering", label.name, CLUSTERING,
-        f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} cells",
+        f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} {judged.noun}",
         "NMI and ARI at the Leiden resolution with the best NMI, as scib does: the label is looked at. Intervals "
-        "resample the clustered cells and do not cluster again.",
+        f"resample the clustered {judged.noun} and do not cluster again.",
     )  # fmt: skip
     if clustering is not None:
         yield clustering
@@ -62,9 +62,10 @@ def _ordered(scores: Scores) -> list[Representation]:
 def _summary(scores: Scores, label: Labels, verdict: Verdict) -> Table:
     rows: list[list[Any]] = []
     names: list[str] = []
+    noun = verdict.noun
     for each in _ordered(scores):
         found = [scores.get(each.name, task, label.name, metric, split) for _, task, metric, split in SUMMARY]
-        validation = scores.probe(each.name, label.name, "validation")
+        validation = scores.primary(each.name, label.name, "validation")
         if validation is None:
             continue
         # A random network has as many layers as the trained one; here stands the one that a fair choice would take.
@@ -73,16 +74,16 @@ def _summary(scores: Scores, label: Labels, verdict: Verdict) -> Table:
         names.append(each.name)
         rows.append([name_of(each), validation.value, *(row.estimate if row else None for row in found), each.kind])
     shown = [number for number in range(len(SUMMARY)) if any(row[2 + number] is not None for row in rows)]
-    test = scores.probe(verdict.chosen.name, label.name, "test")
+    test = scores.primary(verdict.chosen.name, label.name, "test")
     assert test is not None
     return Table(
         name=f"{file_name(label.name)}_summary",
-        caption=f"{label.name}: {len(label.classes)} classes, scored on {test.cells:,} test cells in {test.groups:,} "
+        caption=f"{label.name}: {len(label.classes)} classes, scored on {test.cells:,} test {noun} in {test.groups:,} "
         "groups, 95 % intervals over groups",
         columns=["representation", "F1 on validation", *(SUMMARY[number][0] for number in shown), "kind"],
         rows=[[*row[:2], *(row[2 + number] for number in shown), row[-1]] for row in rows],
-        note="F1 is macro-averaged. The bold layer was chosen on validation cells; test cells were scored once. "
-        "NMI and ARI use all cells.",
+        note=f"F1 is macro-averaged. The {CLASSIFIER_WORDS[verdict.by]} chose the bold layer on validation {noun}; "
+        f"test {noun} were scored once. NMI and ARI use all {noun}.",
         best=names.index(verdict.chosen.name),
     )
 
@@ -90,7 +91,7 @@ def _summary(scores: Scores, label: Labels, verdict: Verdict) -> Table:
 def _duels(scores: Scores, label: Labels, verdict: Verdict) -> Table:
     rows: list[list[Any]] = []
     for what, name in verdict.rivals.items():
-        duel, rival = verdict.duel(what), scores.probe(name, label.name, "test")
+        duel, rival = verdict.duel(what), scores.primary(name, label.name, "test")
         words = last_words(verdict) if what == LAST else RIVALS.get(what, what)
         shown = f"{words} ({name})" if name != what else words
         if duel is None:
@@ -99,7 +100,8 @@ def _duels(scores: Scores, label: Labels, verdict: Verdict) -> Table:
             rows.append([shown, rival.estimate if rival else None, duel.difference, duel.p, verdict_word(duel)])
     return Table(
         name=f"{file_name(label.name)}_duels",
-        caption=f"{label.name}: {name_of(verdict.chosen)}, chosen on validation, against its rivals on test cells",
+        caption=f"{label.name}: {name_of(verdict.chosen)}, chosen on validation, against its rivals on test "
+        f"{verdict.noun}",
         columns=["rival", "F1 of the rival", "chosen minus rival", "p, corrected", "chosen layer is"],
         rows=rows,
         note="Intervals from shared resamples of groups; p from swapping predictions of whole groups, with Holm's "
@@ -121,7 +123,7 @@ def _layer_duels(label: Labels, verdict: Verdict) -> Table:
     shown = " and of ".join(RIVALS[rival] for rival in rivals)
     return Table(
         name=f"{file_name(label.name)}_layers",
-        caption=f"{label.name}: macro F1 of every layer, minus that of {shown}",
+        caption=f"{label.name}: macro F1 of the {CLASSIFIER_WORDS[verdict.by]} at every layer, minus that of {shown}",
         columns=["layer", *heads],
         rows=rows,
         note="Paired 95 % intervals; p-values are Holm-corrected over the layers.",
@@ -129,55 +131,14 @@ def _layer_duels(label: Labels, verdict: Verdict) -> Table:
     )
 
 
-def _classes(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Table:
-    named = {"chosen": verdict.chosen.name}
-    named |= {last_words(verdict).removeprefix("the "): verdict.last.name} if verdict.last is not None else {}
-    named |= {"PCA": verdict.rivals["pca"]} if "pca" in verdict.rivals else {}
-    found = {words: per_class(confusion(scores, judged, label, name)) for words, name in named.items()}
-    own = found["chosen"]
-    training = np.bincount(
-        label.codes[(label.codes >= 0) & (judged.split.parts == TRAIN)], minlength=len(label.classes)
-    )
-    rows: list[list[Any]] = []
-    for number in np.argsort(-own["support"], kind="stable"):
-        scores_of = [_or_none(own[metric][number]) for metric in ("precision", "recall", "f1")]
-        others = [_or_none(found[words]["f1"][number]) for words in list(named)[1:]]
-        rows.append([label.classes[number], int(training[number]), int(own["support"][number]), *scores_of, *others])
-    return Table(
-        name=f"{file_name(label.name)}_classes",
-        caption=f"{label.name}: each class, read by the probe from {name_of(verdict.chosen)}",
-        columns=[
-            "class",
-            "training cells",
-            "test cells",
-            "precision",
-            "recall",
-            "F1",
-            *(f"F1, {w}" for w in list(named)[1:]),
-        ],
-        rows=rows,
-        note="A class without test cells enters no average; one without training cells counts as missed.",
-    )
-
-
-def confusion(scores: Scores, judged: Judged, label: Labels, name: str) -> Any:
-    """(K, K) test cells by true and predicted class, of a representation's probe."""
-    row = scores.probe(name, label.name, "test")
-    assert row is not None
-    assert row.predicted is not None
-    truth = label.codes[judged.test_cells(label)]
-    n_classes = len(label.classes)
-    one = confusion_of(truth, row.predicted, n_classes, np.zeros(len(truth), np.int64), 1)
-    return one.toarray().reshape(n_classes, n_classes)
-
-
-def _more_probes(scores: Scores, label: Labels) -> Iterator[Table]:
-    metrics = ("f1", "accuracy", "balanced_accuracy", "precision")
-    for task, words in (("probe", "linear probe"), ("knn", "nearest neighbours")):
+def _classifier_tables(scores: Scores, label: Labels, noun: str) -> Iterator[Table]:
+    """Every score of every representation, a table a classifier."""
+    for task, words in CLASSIFIER_WORDS.items():
         table = _metrics_table(
-            scores, f"{file_name(label.name)}_{task}", task, label.name, metrics,
-            f"{label.name}: every score of the {words} on test cells",
-            "Macro averages; macro recall is balanced accuracy.", split="test",
+            scores, f"{file_name(label.name)}_{task}", task, label.name, CLASSIFIED,
+            f"{label.name}: every score of the {words} on test {noun}",
+            "F1, precision and recall are macro averages; macro recall and balanced accuracy are one number.",
+            split="test",
         )  # fmt: skip
         if table is not None:
             yield table
@@ -195,7 +156,7 @@ def _metrics_table(
 ) -> Table | None:
     rows: list[list[Any]] = []
     for each in _ordered(scores):
-        found = [scores.get(each.name, task, label, metric, split) for metric in metrics]
+        found = [scores.get(each.name, task, label, SYNONYMS.get(metric, metric), split) for metric in metrics]
         if any(found):
             notes = list(dict.fromkeys(row.note for row in found if row and row.note))
             rows.append([name_of(each), *(row.estimate if row else None for row in found), "; ".join(notes)])
@@ -211,13 +172,13 @@ def _metrics_table(
     )
 
 
-def task_tables(scores: Scores) -> Iterator[Table]:
+def task_tables(scores: Scores, noun: str) -> Iterator[Table]:
     """Mixing of batches and pseudotime, as far as they were scored; they belong to no label."""
     for task, (caption, note) in TASKS.items():
         found = [(label, metric) for _, each, label, metric, _ in scores.rows if each == task]
         if found:
             label, metrics = found[0][0], list(dict.fromkeys(metric for _, metric in found))
-            table = _metrics_table(scores, task, task, label, metrics, caption.format(label), note)
+            table = _metrics_table(scores, task, task, label, metrics, caption.format(label, noun), note)
             assert table is not None
             yield table
 
@@ -234,9 +195,5 @@ def _mix_weights(scores: Scores, label: Labels) -> Table | None:
         caption=f"{label.name}: weights of the learned mix of layers",
         columns=["layer", *names],
         rows=[[layer, *(weights.get((name, layer)) for name in names)] for layer in layers],
-        note="Softmax weights of standardised layers, learned on training cells with a linear classifier on top.",
+        note="Softmax weights of standardised layers, learned on training data with a linear classifier on top.",
     )
-
-
-def _or_none(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

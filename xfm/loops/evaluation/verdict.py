@@ -1,8 +1,9 @@
 """Which layer was chosen, and whether it beats the last layer and the baselines beyond noise.
 
-The layer is chosen by macro F1 of the linear probe on validation cells. On test cells every layer is set against every
-rival: the last layer and each baseline. Intervals of differences come from shared resamples of groups; p-values from
-swapping the predictions of whole groups, corrected for the number of layers by Holm's procedure, rival by rival.
+The layer is chosen by macro F1 of a linear classifier, the probe or the SVM, on validation rows. On test rows every
+layer is set against every rival: the last layer and each baseline. Intervals of differences come from shared resamples
+of groups; p-values from swapping the predictions of whole groups, corrected for the number of layers by Holm's
+procedure, rival by rival.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from xfm.core.random import rng_for
 from xfm.core.report import Estimate
 from xfm.loops.evaluation.baselines import EXPRESSION
 from xfm.loops.evaluation.judged import Judged, Labels
+from xfm.loops.evaluation.nouns import ROWS
 from xfm.loops.evaluation.representations import RANDOM, UNSEEING, Representation
 from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
 
@@ -48,9 +50,18 @@ class Row:
 
 
 class Scores:
-    """All scores of all representations, found by (representation, task, label, metric, split)."""
+    """All scores of all representations, found by (representation, task, label, metric, split).
 
-    def __init__(self, tables: Iterable[pa.Table], representations: Sequence[Representation]) -> None:
+    Args:
+        tables: of `judge.SCHEMA`.
+        representations: in the order of the report.
+        by: the classifier that chooses and speaks: probe or svm.
+    """
+
+    def __init__(
+        self, tables: Iterable[pa.Table], representations: Sequence[Representation], by: str = "probe"
+    ) -> None:
+        self.by = by
         self.rows: dict[tuple[str, str, str, str, str], Row] = {}
         for table in tables:
             for row in table.to_pylist():
@@ -67,20 +78,20 @@ class Scores:
         """A score, or None where it was not computed."""
         return self.rows.get((name, task, label, metric, split))
 
-    def probe(self, name: str, label: str, split: str) -> Row | None:
-        """The primary metric."""
-        return self.get(name, "probe", label, PRIMARY, split)
+    def primary(self, name: str, label: str, split: str) -> Row | None:
+        """Macro F1 of the classifier that chooses."""
+        return self.get(name, self.by, label, PRIMARY, split)
 
     def of_kind(self, kind: str, label: str) -> list[Representation]:
         """Representations with a primary score for a label."""
         found = (each for each in self.representations if each.kind == kind)
-        return [each for each in found if self.probe(each.name, label, "validation") is not None]
+        return [each for each in found if self.primary(each.name, label, "validation") is not None]
 
     def best(self, names: Iterable[Representation], label: str) -> Representation | None:
         """The best of some on validation; the earlier one where two are equal."""
         best: tuple[float, Representation] | None = None
         for each in names:
-            row = self.probe(each.name, label, "validation")
+            row = self.primary(each.name, label, "validation")
             if row is not None and row.value is not None and (best is None or row.value > best[0]):
                 best = (row.value, each)
         return None if best is None else best[1]
@@ -88,7 +99,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """A layer against a rival, on test cells.
+    """A layer against a rival, on test rows.
 
     Attributes:
         difference: of macro F1, layer minus rival.
@@ -123,7 +134,7 @@ class Verdict:
     """What was found for one label.
 
     Attributes:
-        chosen: the layer that did best on validation.
+        chosen: the layer that did best on validation rows.
         last: the last layer that was judged; where it has several poolings, the better one on validation. None where
             representations have no numbers, or where there is one only.
         is_last: whether it is the last one of those stored.
@@ -131,6 +142,8 @@ class Verdict:
             combination of layers that is best on validation.
         duels: by (layer, what the rival stands for).
         layers: how many were tested against each rival.
+        by: the classifier that chose and speaks: probe or svm.
+        noun: what rows are called.
     """
 
     label: str
@@ -140,6 +153,8 @@ class Verdict:
     rivals: Mapping[str, str]
     duels: Mapping[tuple[str, str], Duel]
     layers: int
+    by: str = "probe"
+    noun: str = ROWS
 
     def duel(self, rival: str) -> Duel | None:
         """The chosen layer against a rival; None against itself."""
@@ -169,7 +184,7 @@ def judge_label(scores: Scores, judged: Judged, label: Labels, deepest: int | No
         for each, duel in zip(against, _duels(scores, judged, label, against, rival), strict=True):
             duels[each.name, what] = duel
     is_last = deepest is None or judged_last == deepest
-    return Verdict(label.name, chosen, last, is_last, rivals, duels, len(layers))
+    return Verdict(label.name, chosen, last, is_last, rivals, duels, len(layers), scores.by, judged.noun)
 
 
 def _baselines(scores: Scores, label: str) -> dict[str, str]:
@@ -185,10 +200,10 @@ def _duels(scores: Scores, judged: Judged, label: Labels, layers: Sequence[Repre
     cells = judged.test_cells(label)
     truth, groups = label.codes[cells], judged.split.groups[cells]
     codes = np.unique(groups, return_inverse=True)[1]
-    other = scores.probe(rival, label.name, "test")
+    other = scores.primary(rival, label.name, "test")
     differences, p_values = [], []
     for layer in layers:
-        own = scores.probe(layer.name, label.name, "test")
+        own = scores.primary(layer.name, label.name, "test")
         if own is None or other is None or own.predicted is None or other.predicted is None:
             raise ValueError(f"{layer.name} and {rival} must both have predictions of {label.name}")
         assert own.value is not None

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
 from xfm.loops.evaluation.representations import CHANCE, MAJORITY, RANDOM, Representation
 from xfm.loops.evaluation.verdict import ALPHA, COMBINATION, LAST, Duel, Scores, Verdict
 
@@ -35,10 +36,12 @@ def file_name(label: str) -> str:
 
 def headline(scores: Scores, verdict: Verdict) -> str:
     """One sentence: does any layer beat the last one, and the baselines, beyond noise?"""
-    own = scores.probe(verdict.chosen.name, verdict.label, "test")
+    own = scores.primary(verdict.chosen.name, verdict.label, "test")
     assert own is not None
     assert own.value is not None
-    score = f"macro F1 {own.value:.3f}" + (f" [{own.low:.3f}, {own.high:.3f}]" if own.low is not None else "")
+    score = f"macro F1 of the {CLASSIFIER_WORDS[verdict.by]} {own.value:.3f}" + (
+        f" [{own.low:.3f}, {own.high:.3f}]" if own.low is not None else ""
+    )
     return f"Reading {verdict.label}: {_against_last(scores, verdict, score)}; {_against_baselines(verdict)}."
 
 
@@ -62,11 +65,13 @@ def _against_last(scores: Scores, verdict: Verdict, score: str) -> str:
     more = f"{len(better)} layer{'s do' if len(better) != 1 else ' does'}"
     duel = verdict.duel(LAST)
     if duel is None:
-        found = f"on test cells {more} better beyond noise" if better else "no other layer is better beyond noise"
+        found = (
+            f"on test {verdict.noun} {more} better beyond noise" if better else "no other layer is better beyond noise"
+        )
         if any(other.is_untestable for (_, what), other in verdict.duels.items() if what == LAST):
             found = "test groups are too few to tell the others from it"
         return f"validation chose {deepest} itself ({chosen}, {score}), and {found}"
-    last = scores.probe(verdict.last.name, verdict.label, "test")
+    last = scores.primary(verdict.last.name, verdict.label, "test")
     assert last is not None
     subject, gap = f"{chosen}, chosen on validation", duel.difference
     against = f"{score} against {last.value:.3f}, {_p(duel)}"
@@ -80,7 +85,7 @@ def _against_last(scores: Scores, verdict: Verdict, score: str) -> str:
     if duel.is_worse:
         return f"{subject}, is worse than {deepest} beyond noise ({against})"
     if better:
-        return f"{subject}, does not beat {deepest} beyond noise ({against}), though on test cells {more}"
+        return f"{subject}, does not beat {deepest} beyond noise ({against}), though on test {verdict.noun} {more}"
     return f"no layer beats {deepest} beyond noise ({subject}: {against})"
 
 

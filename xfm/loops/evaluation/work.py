@@ -69,7 +69,7 @@ def place_of(store: StoredEmbeddings, row_ids: tuple[str, ...]) -> Place:
     if lacking:
         raise Refused(
             "MISSING_ROWS",
-            f"{store.place} lacks {len(lacking):,} of {len(row_ids):,} cells, e.g. {lacking[0]}: were rows renamed?",
+            f"{store.place} lacks {len(lacking):,} of {len(row_ids):,} rows, e.g. {lacking[0]}: were rows renamed?",
         )
     positions = np.array([at[row] for row in row_ids], np.int64)
     rows = np.sort(positions)
