@@ -1,0 +1,135 @@
+"""Accuracy against confidence: points beside the diagonal, and below them how many rows are that sure.
+
+The diagram of DeGroot and Fienberg, The Statistician 1983, as Guo et al., ICML 2017, draw it for networks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.core.report import Figure
+from xfm.plots.axes import (
+    COLOURS,
+    GREY,
+    GRID,
+    INK,
+    MARKERS,
+    dress,
+    new_canvas,
+    plot_files,
+    shorten,
+    write_csv,
+    write_png,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reliable:
+    """One classifier, by bins of its confidence.
+
+    Attributes:
+        name: in the legend.
+        low, high: (M,) ends of the bins.
+        rows: (M,) how many rows each holds.
+        confidence, accuracy: (M,) means; NaN in an empty bin.
+    """
+
+    name: str
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def draw_reliability(
+    output: Path,
+    name: str,
+    classifiers: Sequence[Reliable],
+    *,
+    caption: str,
+    title: str = "",
+    noun: str = "rows",
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv below `output`.
+
+    Args:
+        output: folder of the job.
+        name: file-name safe.
+        classifiers: at least one, with the same bins; legible up to three.
+        caption: one sentence that says what is seen.
+        title: above the axes.
+        noun: what is counted.
+
+    Raises:
+        ValueError: nothing to draw, or no row in any bin.
+    """
+    if not classifiers or not any(one.rows.sum() for one in classifiers):
+        raise ValueError(f"a reliability diagram needs rows; {len(classifiers)} classifiers were given")
+    png, table = plot_files(output, name)
+    rows = [
+        [one.name, *values]
+        for one in classifiers
+        for values in zip(one.low, one.high, map(int, one.rows), one.confidence, one.accuracy, strict=True)
+    ]
+    write_csv(table, ["classifier", "low", "high", noun, "mean confidence", "accuracy"], rows)
+    _draw(png, classifiers, title, noun)
+    return Figure(
+        name=name, caption=caption, alt=_in_words(classifiers), png=f"plots/{name}.png", csv=f"plots/{name}.csv"
+    )
+
+
+def _draw(path: Path, classifiers: Sequence[Reliable], title: str, noun: str) -> None:
+    canvas = new_canvas(5.6, 6.0)
+    axes = canvas.add_axes((0.13, 0.34, 0.82, 0.58))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    along = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}
+    axes.text(0.03, 0.045, "as often right as said", color=GREY, fontsize=9, va="bottom", **along)
+    for number, one in enumerate(classifiers):
+        colour = COLOURS[number % len(COLOURS)]
+        held = one.rows > 0
+        axes.vlines(
+            one.confidence[held], one.confidence[held], one.accuracy[held], color=colour, linewidth=1.4, alpha=0.45
+        )
+        dots = {"marker": MARKERS[number % len(MARKERS)], "markersize": 6, "markeredgecolor": "white"}
+        line = {"color": colour, "linewidth": 1.6, "zorder": 3, "label": shorten(one.name, 40)}
+        axes.plot(one.confidence[held], one.accuracy[held], **line, **dots)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xticks(np.linspace(0, 1, 6), [])
+    dress(axes, x="", y="accuracy", title=title)
+    legend = axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _draw_counts(canvas, classifiers, noun)
+    write_png(canvas, path)
+
+
+def _draw_counts(canvas: Any, classifiers: Sequence[Reliable], noun: str) -> None:
+    axes = canvas.add_axes((0.13, 0.1, 0.82, 0.2))
+    for number, one in enumerate(classifiers):
+        width = (one.high - one.low) * 0.86 / len(classifiers)
+        left = one.low + (one.high - one.low) * 0.07 + number * width
+        share = one.rows / max(1, int(one.rows.sum()))
+        axes.bar(left, share, width, align="edge", color=COLOURS[number % len(COLOURS)], alpha=0.8, linewidth=0)
+    axes.set_xlim(0, 1)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.grid(axis="y", color=GRID, linewidth=0.9)
+    dress(axes, x="confidence: probability of the predicted class", y=f"share of {noun}")
+
+
+def _in_words(classifiers: Sequence[Reliable]) -> str:
+    """For those who do not see the picture."""
+    words = []
+    for one in classifiers:
+        held = one.rows > 0
+        right = float((one.rows[held] * one.accuracy[held]).sum() / one.rows.sum())
+        sure = float((one.rows[held] * one.confidence[held]).sum() / one.rows.sum())
+        side = "more" if sure > right else "less"
+        words.append(f"{one.name}: right {right:.3g} of the time at a mean confidence of {sure:.3g}, {side} sure than "
+                     "right.")  # fmt: skip
+    return " ".join(words)
