@@ -84,8 +84,10 @@ def write_evaluate(
     numbers: Mapping[str, Any] | None = None,
     seconds: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
+    job: str = "evaluate",
+    noun: str = "cells",
 ) -> Path:
-    """An OUTPUT as `evaluate` leaves it.
+    """An OUTPUT as `evaluate` leaves it, or another job that writes scores.parquet.
 
     Args:
         folder: where.
@@ -100,17 +102,19 @@ def write_evaluate(
         numbers: of the report.
         seconds: of representations, as the manifest has them.
         settings: further fields of the job's config.
+        job: that wrote it.
+        noun: what it calls rows.
     """
     folder.mkdir(parents=True)
     config = {"seed": seed, "labels": [label], "group": "donor", "validation": 0.2, "test": 0.2, **(settings or {})}
     data = {"embeddings": digest(embedded or weights)}
     recipe = {
-        "job": "evaluate", "config": config, "data": data, "cells": digest(cells), "split": digest(f"{cells} {seed}"),
+        "job": job, "config": config, "data": data, "cells": digest(cells), "split": digest(f"{cells} {seed}"),
     }  # fmt: skip
     origin = {"weights": {"model.safetensors": digest(weights)}, "model": "scgpt", "job": "embed", "data_name": "pbmc"}
     run = {
-        "job": "evaluate", "recipe": recipe, "settings": config, "origin": origin, "versions": {"xfm": "0.1.0"},
-        "fingerprint": fingerprint(recipe), "attempts": 1,
+        "job": job, "recipe": recipe, "settings": config, "origin": origin, "versions": {"xfm": "0.1.0"},
+        "fingerprint": fingerprint(recipe), "attempts": 1, "noun": noun,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run))
     lines = [
@@ -123,7 +127,7 @@ def write_evaluate(
     if choice is not None:
         provenance["choice"] = {label: {"representation": choice, "chosen_on": "validation"}}
     if finished:
-        write_report(folder, "evaluate", numbers or {"cells": 100}, provenance)
+        write_report(folder, job, numbers or {"cells": 100}, provenance)
     return folder
 
 

@@ -11,6 +11,7 @@ from xfm.core.report import Report
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated
 from xfm.engine.pretrain import track_step
+from xfm.engine.pretrain_masked import MaskedPretraining
 from xfm.engine.session import open_job
 from xfm.track.memory import MemoryTracker
 from xfm.track.mlflow import ENVIRONMENT
@@ -106,7 +107,7 @@ def test_a_job_that_ends_badly_says_so_in_the_users_experiment_and_registers_not
 def test_a_training_record_becomes_curves_of_training_and_validation():
     tracker = MemoryTracker()
     record = {"step": 40.0, "epoch": 0.5, "lr": 1e-3, "masked": 3.0, "validation_masked": 4.0, "validation_cell": 5.0}
-    track_step(tracker, record)
+    track_step(MaskedPretraining.curve, tracker, record)
     assert tracker.of("metrics") == [
         (40, {"train/epoch": 0.5, "train/lr": 1e-3, "train/masked_mse": 3.0, "validation/masked_mse": 4.0,
               "validation/cell_mse": 5.0}),

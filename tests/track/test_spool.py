@@ -159,6 +159,26 @@ def test_a_rerun_continues_the_same_run_as_its_next_attempt(tmp_path):
     assert history(Spool(path)).unclosed == []
 
 
+def test_a_child_is_known_by_its_key_whatever_it_is_called_and_a_closed_one_stays_closed(tmp_path):
+    path = tmp_path / "tracking.jsonl"
+    first = open_run(Spool(path), "job")
+    first.child("trial 1: lr 0.1", key="trial-1", tags={"status": "running"}).close()
+    first.child("trial 2", key="trial-2").metrics({"f1": 0.5}, 1)  # killed here
+    second = open_run(Spool(path), "job")
+    second.child("trial 2: lr 0.3", key="trial-2").metrics({"f1": 0.5}, 1)
+    second.close()
+    lines = [line.record for line in Spool(path).read()]
+    root = lines[0]["run"]
+    opened = [record["run"] for record in lines if record["op"] == "open"]
+    assert opened == [root, f"{root}/trial-1", f"{root}/trial-2", root, f"{root}/trial-2"]
+    assert lines[1]["tags"] == {"status": "running"}
+    assert lines[1]["parent"] == root
+    closed = [(record["run"].rpartition("/")[2], record["status"]) for record in lines if record["op"] == "close"]
+    assert closed == [("trial-1", "FINISHED"), ("trial-2", "KILLED"), (root, "KILLED"), ("trial-2", "FINISHED"),
+                      (root, "FINISHED")]  # fmt: skip
+    assert sum(record["op"] == "metrics" for record in lines) == 1  # said twice, kept once
+
+
 def test_a_torn_line_is_passed_over_and_the_next_stays_whole(tmp_path):
     path = tmp_path / "tracking.jsonl"
     open_run(Spool(path), "job").metrics({"loss": 1.0}, 1)

@@ -8,8 +8,17 @@ from typing import Any, Protocol
 class Tracker(Protocol):
     """One run. Every call returns at once; what cannot be sent is kept for later."""
 
-    def child(self, name: str) -> "Tracker":
-        """A nested run under this one."""
+    def child(self, name: str, *, key: str = "", tags: Mapping[str, str] | None = None) -> "Tracker":
+        """A nested run under this one, for one of several trainings of a job: a seed, a trial of a search.
+
+        The same key gives the same run, in this attempt of the job and in the next, so what ran twice is there once.
+        A child that is closed stays as it is until it is asked for again. The parent's end ends children still open.
+
+        Args:
+            name: shown to people.
+            key: what the run is known by among its siblings; by default its name.
+            tags: words to find the run by.
+        """
         ...
 
     def params(self, values: Mapping[str, Any]) -> None:

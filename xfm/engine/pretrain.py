@@ -1,158 +1,165 @@
-"""The two stages of a pretraining job: cells to tokens, and tokens to a trained checkpoint."""
+"""What pretraining jobs have in common: rows to tokens, settings, curves, and a checkpoint that a backbone reads.
+
+What is learned from the tokens is a `Pretraining`: `pretrain_masked.py` for cells, `pretrain_contrastive.py` for
+pictures and captions.
+"""
 
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
+from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
-from xfm.core.source import Shard, Source
+from xfm.core.report import Figure, Report
+from xfm.core.source import Source
 from xfm.core.storage import below
+from xfm.core.tokenizer import Tokenizer
 from xfm.core.tracker import Tracker
 from xfm.engine.output import Output
+from xfm.engine.planning import ShardPlan
 from xfm.engine.session import OpenJob, local_folder
 from xfm.engine.stage import StageResult, run_stage
 from xfm.engine.training_config import TrainingConfig
-from xfm.loops.training.settings import VALIDATION, Settings
+from xfm.loops.training.learner import Recipe
+from xfm.loops.training.settings import VALIDATION, Settings, Trained
 from xfm.loops.training.tokens import TRAIN, SplitRows, TokenParts, token_parts
-from xfm.models.scgpt.config import ScGPT
-from xfm.models.scgpt.files import read_vocab
-from xfm.models.scgpt.fresh import FreshScGPT, ordered, vocabulary_of
-from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.masked_expression import OBJECTIVES
 
 logger = logging.getLogger(__name__)
 
-Start = ScGPT | FreshScGPT
 WEIGHTS = "model.safetensors"
 SMALL = 8  # so few shards need no second process to hand their tokens on
 
 
-def scratch(source: Source, sizes: Mapping[str, Any], vocab: str | None, ties: Any, seed: int) -> FreshScGPT:
-    """A network from scratch.
+class Pretraining(ABC):
+    """One way to pretrain: what it starts from, learns, writes and reports."""
 
-    Args:
-        source: whose genes become the vocabulary where there is no other.
-        sizes: fields of Architecture.
-        vocab: path of a vocab.json.
-        ties: as in `FreshScGPT`.
-        seed: of the initial weights.
+    noun: ClassVar[str]
+    """What rows are called."""
+    columns: tuple[str, ...] = ()
+    """Columns that every row must have, beside what the backbone reads."""
 
-    Raises:
-        Refused: NO_GENES, BAD_VOCABULARY or BAD_SETTINGS.
-    """
-    if sizes["dim"] % sizes["n_heads"]:
-        raise Refused("BAD_SETTINGS", f"--dim {sizes['dim']} does not divide into --heads {sizes['n_heads']}")
-    if vocab is not None:
-        path = Path(vocab).expanduser()
-        if not path.is_file():
-            raise Refused("NO_VOCABULARY", f"--vocab {vocab}: no such file")
-        tokens = ordered(read_vocab(path), vocab)
-    else:
-        genes = source.genes()
-        if genes is None:
-            raise Refused("NO_GENES", "the source's files are compressed or remote: its genes are known only after "
-                          "reading. Give a vocabulary with --vocab FILE")  # fmt: skip
-        tokens = vocabulary_of(genes)
-    architecture = Architecture(n_tokens=len(tokens), mvc="inner product", **sizes)
-    return FreshScGPT(tokens=tokens, architecture=architecture, ties=ties, seed=seed)
+    @property
+    @abstractmethod
+    def start(self) -> BackboneConfig:
+        """The network at step 0, as far as it is known before a row is read; it tokenises."""
+
+    @property
+    @abstractmethod
+    def row_bytes(self) -> int:
+        """Of the tokens of one row, at most, for `--dry-run`."""
+
+    @abstractmethod
+    def recipe(self, parts: TokenParts, identity: dict[str, Any]) -> Recipe:
+        """What is learned, once the tokens are there.
+
+        Args:
+            parts: the tokens.
+            identity: of the weights that the job was planned with.
+        """
+
+    @abstractmethod
+    def write(self, weights: Mapping[str, Any], folder: Path, *, replace: bool) -> tuple[str, str]:
+        """The checkpoint; its kind of backbone, and a line about it for people."""
+
+    @abstractmethod
+    def report(
+        self, trained: Trained, settings: Settings, plan: ShardPlan, rows: tuple[int, int], refused: Mapping[str, int]
+    ) -> Report:
+        """What it reached on the rows held out; `rows` are those trained on and those held out."""
+
+    @abstractmethod
+    def drawer(self, trained: Trained, settings: Settings) -> Callable[[Path], list[Figure]]:
+        """Draws the figures of the report below a folder."""
+
+    @staticmethod
+    def curve(name: str) -> str:
+        """What an entry of a record is called with the tracker."""
+        return name
 
 
-def further(checkpoint: str, vocab: str | None, max_length: int, ties: Any) -> ScGPT:
-    """A network from a checkpoint, and its vocabulary where it brings none."""
-    return ScGPT(checkpoint=checkpoint, vocab=vocab, max_length=max_length, ties=ties)
+@dataclass(frozen=True, slots=True)
+class ForTraining:
+    """As much of a backbone's recipe as tokenising takes, for rows that are kept between epochs."""
+
+    backbone: BackboneConfig
+
+    def tokenizer(self, seed: int) -> Tokenizer:
+        """Of the backbone, for training."""
+        return self.backbone.tokenizer(seed).for_training()
 
 
 def tokenise(
-    source: Source, start: Start, shards: Sequence[Shard], config: TrainingConfig, run: Mapping[str, Any], job: OpenJob
+    pretraining: Pretraining, source: Source, plan: ShardPlan, config: TrainingConfig, split: str | None, job: OpenJob
 ) -> tuple[TokenParts, StageResult]:
     """Stage one: OUTPUT/tokens, resumable on its own.
 
     Raises:
-        Refused: NO_TRAINING_CELLS.
+        Refused: NO_TRAINING_ROWS.
     """
+    shards, columns = plan.shards, pretraining.columns
 
     def build(_device: str) -> Callable[[], SplitRows]:
-        return partial(SplitRows, config.seed, config.validation_fraction, group=config.group)
+        return partial(
+            SplitRows, config.seed, config.validation_fraction, group=config.group, split=split, labels=columns
+        )
 
     workers = 1 if len(shards) <= SMALL else config.workers
-    with Output(below(job.output.uri, "tokens"), {**run, "job": "pretrain tokens"}, joint=True) as output:
+    with Output(below(job.output.uri, "tokens"), {**plan.run, "job": "pretrain tokens"}, joint=True) as output:
         result = run_stage(
-            source, start, config.seed, shards, build, output, stage="tokens", workers=workers, gpus=0,
-            attempt=job.attempt,
+            source, cast(BackboneConfig, ForTraining(pretraining.start)), config.seed, shards, build, output,
+            stage="tokens", workers=workers, gpus=0, attempt=job.attempt,
         )  # fmt: skip
         parts = token_parts(output.uri, [shard.key for shard in shards if shard.key in output.committed])
     if not sum(parts.count(TRAIN)):
-        raise Refused("NO_TRAINING_CELLS", "no cell is left to train on: see tokens/quarantine.jsonl, and "
-                      "--validation_fraction")  # fmt: skip
+        raise Refused("NO_TRAINING_ROWS", f"none of the {pretraining.noun} is left to train on: see "
+                      "tokens/quarantine.jsonl, and --validation_fraction")  # fmt: skip
     return parts, result
 
 
-def settings_of(config: TrainingConfig, cells: int) -> Settings:
-    """How to train on so many cells."""
-    steps = config.total_steps(cells)
-    same = (
-        "batch_size",
-        "lr",
-        "schedule",
-        "weight_decay",
-        "clip",
-        "log_every",
-        "checkpoint_every",
-        "max_seconds",
-        "seed",
-    )
+def settings_of(config: TrainingConfig, rows: int) -> Settings:
+    """How to train on so many rows."""
+    steps = config.total_steps(rows)
+    same = ("batch_size", "lr", "schedule", "weight_decay", "clip", "log_every", "checkpoint_every", "max_seconds",
+            "seed")  # fmt: skip
     return Settings(
         steps=steps, warmup=min(config.warmup, steps // 10), **{name: getattr(config, name) for name in same}
     )
 
 
-def write_weights(job: OpenJob, start: Start, weights: Mapping[str, Any], recipe: Mapping[str, Any], seed: int) -> None:
-    """OUTPUT/checkpoint: model.safetensors, args.json, vocab.json, which `ScGPT` reads; registered with the tracker."""
-    from xfm.loops.pretraining.network import network_to_train
-    from xfm.models.scgpt.checkpoint import write_checkpoint
-
-    network = network_to_train(start, "cpu", seed)
-    network.load_state_dict(dict(weights))
-    tokenizer = start.tokenizer(seed)
-    special = {"<cls>": tokenizer.cls_id, network.architecture.pad_token: tokenizer.pad_id}
-    vocabulary = dict(tokenizer.vocabulary) | special
-    training = {"xfm_pretrain": dict(recipe)}
-    size = network.architecture
-    about = (
-        f"scGPT, {size.n_layers} blocks of width {size.dim}, {len(vocabulary):,} tokens, as {WEIGHTS}, args.json and "
-        "vocab.json. To use it: --backbone.kind scgpt --backbone.checkpoint DIR"
-    )
+def write_checkpoint(job: OpenJob, pretraining: Pretraining, weights: Mapping[str, Any]) -> None:
+    """OUTPUT/checkpoint, which a backbone reads; registered with the tracker."""
     folder = local_folder(job.output.uri)
     if folder is not None:
-        write_checkpoint(folder / "checkpoint", network, vocabulary, training=training, replace=True)
-        job.register("scgpt", folder / "checkpoint", _sha256(folder / "checkpoint" / WEIGHTS), about)
+        kind, about = pretraining.write(weights, folder / "checkpoint", replace=True)
+        job.register(kind, folder / "checkpoint", _sha256(folder / "checkpoint" / WEIGHTS), about)
         return
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary) / "checkpoint"
-        write_checkpoint(written, network, vocabulary, training=training)
+        kind, about = pretraining.write(weights, written, replace=False)
         for file in sorted(written.iterdir(), reverse=True):
             job.output.write_bytes(f"checkpoint/{file.name}", file.read_bytes())
-        job.register("scgpt", below(job.output.place, "checkpoint"), _sha256(written / WEIGHTS), about)
+        job.register(kind, below(job.output.place, "checkpoint"), _sha256(written / WEIGHTS), about)
 
 
-def track_step(tracker: Tracker, record: Mapping[str, float]) -> None:
+def track_step(curve: Callable[[str], str], tracker: Tracker, record: Mapping[str, float]) -> None:
     """One record of the training loop, as curves of two groups: train and validation.
 
     Args:
+        curve: what an entry is called with the tracker.
         tracker: of the job.
-        record: see `loops.training.settings`; errors are mean squared, in bins².
+        record: see `loops.training.settings`.
     """
     curves = {}
     for name, value in record.items():
-        objective = name.removeprefix(VALIDATION)
-        if objective in OBJECTIVES:
-            curves[f"{'train' if objective == name else 'validation'}/{objective}_mse"] = value
-        elif name != "step":
-            curves[f"train/{name}"] = value
+        plain = name.removeprefix(VALIDATION)
+        if name != "step":
+            curves[f"{'train' if plain == name else 'validation'}/{curve(plain)}"] = value
     tracker.metrics(curves, step=int(record["step"]))
 
 

@@ -22,10 +22,13 @@ class MemoryTracker(Tracker):
         self.status: str | None = None
         self._has_params = False
 
-    def child(self, name: str) -> "MemoryTracker":
+    def child(self, name: str, *, key: str = "", tags: Mapping[str, str] | None = None) -> "MemoryTracker":
         """A nested run that writes into the same list."""
         self.records.append((self.name, "child", name))
-        return MemoryTracker(f"{self.name}/{name}", self.records)
+        run = MemoryTracker(f"{self.name}/{key or name}", self.records)
+        if tags:
+            run.tags(tags)
+        return run
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings; a second call is ignored."""

@@ -81,13 +81,13 @@ class SpoolTracker(Tracker):
         self._is_root = is_root
         self._is_open = True
 
-    def child(self, name: str) -> "SpoolTracker":
-        """A nested run. The same name gives the same run, in this attempt and the next."""
-        shown = redact_text(name)
+    def child(self, name: str, *, key: str = "", tags: Mapping[str, str] | None = None) -> "SpoolTracker":
+        """A nested run. The same key, by default the name, gives the same run, in this attempt and the next."""
+        shown = redact_text(key or name)
         place = re.sub(r"[^\w.\- ]", "_", shown)
         if place != shown:
             place += f"-{hashlib.sha256(shown.encode(errors='replace')).hexdigest()[:8]}"
-        return self._session.open(f"{self._run}/{place}", self._run, name, {})
+        return self._session.open(f"{self._run}/{place}", self._run, name, tags or {})
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings; nested mappings become dotted names. A value that later differs is kept as a tag."""

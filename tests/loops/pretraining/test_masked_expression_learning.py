@@ -12,7 +12,7 @@ import torch
 from xfm.core.errors import Refused
 from xfm.core.schema import INPUT_IDS, ROW_ID, VALUES
 from xfm.loops.group import Group
-from xfm.loops.pretraining.masked_expression import MaskedExpression, MaskedExpressionLearner
+from xfm.loops.pretraining.masked_expression import MaskedExpressionLearner, MaskedExpressionRecipe
 from xfm.loops.pretraining.masker import Masker
 from xfm.loops.pretraining.network import network_to_train
 from xfm.loops.pretraining.validation import gene_means
@@ -86,7 +86,7 @@ def learner(
     group: Group | None = None,
     batch_tokens: int = 1000,
 ) -> MaskedExpressionLearner:
-    recipe = MaskedExpression(
+    recipe = MaskedExpressionRecipe(
         start(dropout), TokenParts("", ("a", "b"), ((7, 1, 0), (3, 1, 0))), Objectives(weights, prompt_after),
         (0.25, 0.5, 0.75), SETTINGS.batch_size, batch_tokens, 100, SETTINGS.seed, {},
     )  # fmt: skip

@@ -26,7 +26,7 @@ from xfm.tasks.masked_expression import OBJECTIVES, Example, Objectives, objecti
 
 
 @dataclass(frozen=True, slots=True)
-class MaskedExpression:
+class MaskedExpressionRecipe:
     """The recipe of a learner.
 
     Attributes:
@@ -82,7 +82,13 @@ class MaskedExpressionLearner:
     names = OBJECTIVES
 
     def __init__(
-        self, network: ScGPTBackbone, masker: Masker, cells: Rows, recipe: MaskedExpression, group: Group, device: str
+        self,
+        network: ScGPTBackbone,
+        masker: Masker,
+        cells: Rows,
+        recipe: MaskedExpressionRecipe,
+        group: Group,
+        device: str,
     ) -> None:
         self.network, self.masker, self.cells, self.recipe = network, masker, cells, recipe
         self.group, self.device, self.objectives = group, device, recipe.objectives

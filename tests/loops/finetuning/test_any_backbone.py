@@ -1,0 +1,63 @@
+"""Classification on every backbone of the registry: texts, cells and pictures take the same path."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tests.contracts.examples import BACKBONES, example
+from tests.loops.finetuning.sentiment import NAMES, Memory
+from xfm.core import registry
+from xfm.core.schema import N_TOKENS
+from xfm.loops.finetuning.classifier import build_classifier, freeze_unreached
+from xfm.loops.finetuning.learner import ClassificationLearner
+from xfm.loops.finetuning.rows import SplitWithContent
+from xfm.loops.group import Group
+from xfm.loops.read import read_tokens
+from xfm.loops.training.order import BucketOrder
+from xfm.loops.training.settings import Settings
+from xfm.loops.training.tokens import TEST, TRAIN
+from xfm.loops.training.trainer import Trainer
+from xfm.tasks.classification import Classification
+
+SETTINGS = Settings(
+    steps=3, batch_size=8, lr=1e-3, warmup=0, schedule="linear", weight_decay=0.1, clip=1.0, log_every=1,
+    checkpoint_every=3, max_seconds=None, seed=0, watch="validation_f1", patience=3,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", sorted(registry.BACKBONES))
+@pytest.mark.parametrize("mode", ["full", "last_n", "head"])
+def test_a_few_steps_change_the_head_and_what_the_mode_says(kind, mode, tmp_path):
+    given = example(BACKBONES, kind, tmp_path)
+    tokenizer = given.config.tokenizer(0).for_training()
+    tokens = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
+    labels = [NAMES[i % 2] for i in range(tokens.num_rows)]
+    splits = [("train", "train", "validation", "test")[i % 4] for i in range(tokens.num_rows)]
+    tokens = tokens.drop_columns([name for name in ("label", "split") if name in tokens.column_names])
+    tokens = tokens.append_column("label", pa.array(labels)).append_column("split", pa.array(splits))
+    store = Memory([SplitWithContent(0, 0.2, split="split")(tokens)])
+    parts = store.parts()
+    network = build_classifier(given.config.build("cpu"), Classification(mode=mode, last_n=1, pool="mean"), 2, 0)
+    freeze_unreached(network, tokenizer.collate(store.tables[0].slice(0, 1)))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    order = BucketOrder(parts.count(TRAIN), 8, 0, [column.to_numpy() for column in store.column(N_TOKENS)])
+    learner = ClassificationLearner(
+        network, tokenizer, store, order, parts, "label", NAMES, batch_tokens=2000, group=Group(), device="cpu"
+    )
+    trained = Trainer(learner, SETTINGS).run(lambda: None)
+    assert all(np.isfinite(trained.outcome[part]).all() for part in ("validation", "test"))
+    assert len(trained.outcome["test"]) == sum(parts.count(TEST)) > 0
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "head.classifier.weight" in moved
+    assert any(name.startswith("backbone") for name in moved) == (mode != "head")
+    still = [name for name, p in network.named_parameters() if not p.requires_grad]
+    assert not moved & set(still), "what is not trained stays, weight decay or not"

@@ -1,0 +1,189 @@
+"""The stages of fine-tuning: rows to tokens, tokens to a trained network, and what its kind of task makes of it.
+
+OUTPUT/tokens/       rows as the network reads them, split; shared by all seeds, resumable on its own
+OUTPUT/train/        Ray Train's checkpoints
+OUTPUT/checkpoint/   the network that was kept
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol
+
+from xfm.core.backbone import BackboneConfig
+from xfm.core.errors import Refused
+from xfm.core.source import Source
+from xfm.core.storage import below
+from xfm.core.tokenizer import Tokenizer
+from xfm.core.tracker import Tracker
+from xfm.engine.finetune_config import FinetuneConfig
+from xfm.engine.output import Output
+from xfm.engine.planning import ShardPlan, plan_shards
+from xfm.engine.session import OpenJob
+from xfm.engine.stage import StageResult, run_stage
+from xfm.engine.train import train
+from xfm.loops.evaluation.nouns import noun_of
+from xfm.loops.finetuning.rows import Labelled, SplitWithContent, labelled_rows
+from xfm.loops.training.learner import Recipe
+from xfm.loops.training.settings import VALIDATION, Settings, Trained
+from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore, token_parts
+
+logger = logging.getLogger(__name__)
+
+JOB, TOKENS = "finetune", "tokens"
+SMALL = 8  # so few shards need no second process to hand their tokens on
+# What a kind of task adds to fine-tuning: a module with `KIND`.
+KINDS = {
+    "class_prompts": "xfm.engine.finetune_class_prompts",
+    "classification": "xfm.engine.finetune_classification",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows that are ready to be trained on.
+
+    Attributes:
+        plan: of the job; its run states rows and split.
+        parts: the tokens.
+        labelled: the rows, their classes and their split.
+        tokens: what the stage did.
+    """
+
+    plan: ShardPlan
+    parts: TokenParts
+    labelled: Labelled
+    tokens: StageResult
+
+
+class Kind(Protocol):
+    """What is done for one kind of task."""
+
+    def make(self, config: FinetuneConfig, prepared: Prepared) -> tuple[Recipe, Settings]:
+        """What is trained, and how."""
+        ...
+
+    def conclude(self, config: FinetuneConfig, prepared: Prepared, recipe: Any, trained: Trained, job: OpenJob) -> int:
+        """Writes checkpoint, scores and report; returns the exit code."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ForTraining:
+    """A backbone whose tokenizer makes rows that are kept between epochs."""
+
+    backbone: BackboneConfig
+
+    def tokenizer(self, seed: int) -> Tokenizer:
+        """Pictures stay encoded."""
+        return self.backbone.tokenizer(seed).for_training()
+
+
+def kind_of(config: FinetuneConfig) -> Kind:
+    """By the task's `kind`."""
+    kind: Kind = import_module(KINDS[config.task.kind]).KIND
+    return kind
+
+
+def plan_finetuning(config: FinetuneConfig) -> ShardPlan:
+    """Lists the source, with the columns that the job needs, and checks it against the network.
+
+    Raises:
+        Refused: NO_COLUMN, or as `plan_shards`.
+    """
+    source = with_columns(config.source, config.columns)
+    plan = plan_shards(JOB, config, source, config.backbone)
+    given = source.schema.names
+    if missing := [name for name in config.columns if name not in given]:
+        raise Refused("NO_COLUMN", f"--source.kind {config.source.kind} gives no column {missing[0]!r}, only "
+                      f"{', '.join(given)}")  # fmt: skip
+    return plan
+
+
+def with_columns(source: Source, columns: tuple[str, ...]) -> Source:
+    """The source with more columns carried along, where it carries any."""
+    carried = getattr(source, "obs", None)
+    if carried is None or set(columns) <= set(carried):
+        return source
+    wider: Source = source.model_copy(update={"obs": tuple(dict.fromkeys((*carried, *columns)))})  # type: ignore[attr-defined]
+    return wider
+
+
+def prepare(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
+    """Stage one: tokens in URI/tokens, then who is trained on, chosen on and scored.
+
+    Args:
+        config: of the job.
+        plan: of `plan_finetuning`.
+        uri: where the tokens go; several jobs that share the recipe of the tokens may share them.
+
+    Raises:
+        Refused: the columns, the split or the classes cannot be used.
+    """
+    source = with_columns(config.source, config.columns)
+    recipe = plan.run["recipe"]
+    run = {**plan.run, "job": f"{JOB} {TOKENS}", "recipe": {
+        "job": f"{JOB} {TOKENS}", "config": config.token_recipe(), "weights": recipe["weights"], "data": recipe["data"],
+    }}  # fmt: skip
+
+    def build(_device: str) -> Callable[[], SplitWithContent]:
+        return partial(
+            SplitWithContent, config.split_seed, config.validation, config.test, config.group, split=config.split,
+            carve=config.carve,
+        )  # fmt: skip
+
+    with Output(below(uri, TOKENS), run, joint=True) as output:
+        result = run_stage(
+            source, ForTraining(config.backbone), config.split_seed, plan.shards, build, output,  # type: ignore[arg-type]
+            stage=TOKENS, workers=1 if len(plan.shards) <= SMALL else config.workers, gpus=0, attempt=output.attempt,
+        )  # fmt: skip
+        keys = [shard.key for shard in plan.shards if shard.key in output.committed]
+        if not keys:
+            code, message = next(((each.code, each.message) for each in result.quarantined), ("NO_ROWS", "no rows"))
+            raise Refused(code, f"no shard could be read: {message}")
+        parts = token_parts(output.uri, keys)
+    labelled = labelled_rows(
+        TokenStore(parts), config.task.label, config.group, seed=config.split_seed, resamples=config.bootstrap,
+        noun=noun_of(source.schema.names),
+    )  # fmt: skip
+    judged = labelled.judged
+    found = {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}
+    run = {**plan.run, "recipe": recipe | found}
+    return Prepared(ShardPlan(plan.shards, plan.genes, run), parts, labelled, result)
+
+
+def finetune(config: FinetuneConfig, prepared: Prepared, job: OpenJob) -> int:
+    """Trains, or continues, and reports; returns the exit code."""
+    kind = kind_of(config)
+    recipe, settings = kind.make(config, prepared)
+    trained = train(
+        recipe, settings, job.output.uri, partial(track_step, job.tracker), workers=config.workers, gpus=config.gpus,
+        threads=config.threads, job=JOB, unit=prepared.labelled.judged.noun,
+    )  # fmt: skip
+    return kind.conclude(config, prepared, recipe, trained, job)
+
+
+def settings_of(config: FinetuneConfig, parts: TokenParts) -> Settings:
+    """How to train on the training rows of these parts."""
+    rows = sum(parts.count(TRAIN))
+    a_pass = rows // min(config.batch_size, rows)
+    same = ("batch_size", "lr", "schedule", "weight_decay", "clip", "log_every", "max_seconds", "seed", "patience")
+    return Settings(
+        steps=config.steps or max(1, round(config.epochs * a_pass)),
+        warmup=round(config.warmup * a_pass),
+        checkpoint_every=max(1, round(config.checkpoint_every * a_pass)),
+        watch=f"-{VALIDATION}loss" if config.watch == "loss" else f"{VALIDATION}{config.watch}",
+        **{name: getattr(config, name) for name in same},
+    )
+
+
+def track_step(tracker: Tracker, record: Mapping[str, float]) -> None:
+    """One record of training as curves of two groups, train and validation."""
+    curves = {
+        f"validation/{name.removeprefix(VALIDATION)}" if name.startswith(VALIDATION) else f"train/{name}": value
+        for name, value in record.items()
+        if name != "step"
+    }
+    tracker.metrics(curves, step=int(record["step"]))

@@ -1,0 +1,83 @@
+"""The same fine-tuning from several seeds: each in an OUTPUT of its own below the job's, on the same tokens.
+
+A seed that is done is not done again; each has an MLflow run under the job's own.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xfm.core.ledger import REPORT
+from xfm.core.storage import below, open_storage
+from xfm.engine.finetune import Prepared, finetune
+from xfm.engine.finetune_classification import SCORES
+from xfm.engine.finetune_config import FinetuneConfig
+from xfm.engine.output import Output
+from xfm.engine.session import OpenJob
+from xfm.loops.finetuning.scores import name_of
+from xfm.loops.finetuning.seeds import seeds_report
+from xfm.track.lineage import run_tags
+from xfm.track.redact import redact
+from xfm.track.server import tracking_uri
+
+logger = logging.getLogger(__name__)
+
+
+def finetune_seeds(config: FinetuneConfig, prepared: Prepared, job: OpenJob, seeds: int) -> int:
+    """Trains what is left of the seeds and reports their spread; returns the exit code.
+
+    Args:
+        config: of the first seed; the others count on from its.
+        prepared: the rows.
+        job: the parent.
+        seeds: how many.
+    """
+    scores: dict[int, pa.Table] = {}
+    for seed in range(config.seed, config.seed + seeds):
+        uri = below(job.output.uri, f"seed-{seed}")
+        own = config.model_copy(update={"seed": seed, "output": uri})
+        if open_storage(uri).read(REPORT) is None:
+            with open_seed(own, prepared, job) as child:
+                finetune(own, prepared, child)
+        else:
+            logger.info("seed %d is done already", seed)
+        scores[seed] = _scores(uri)
+    mode = getattr(config.task, "mode", "lora")
+    report = seeds_report(
+        scores, name_of(mode), config.task.label, [*config.notes, *prepared.labelled.warnings], job.run,
+        prepared.tokens.refused,
+    )  # fmt: skip
+    return job.finish(report, rows=len(prepared.labelled.judged.rows), refusals=prepared.tokens.quarantined)
+
+
+@contextmanager
+def open_seed(config: FinetuneConfig, prepared: Prepared, parent: OpenJob) -> Iterator[OpenJob]:
+    """A job below another: its own OUTPUT, and a nested MLflow run.
+
+    Raises:
+        Refused: the OUTPUT of the seed belongs to another run.
+    """
+    plan = prepared.plan.run
+    run = {
+        **plan,
+        "recipe": plan["recipe"] | {"config": config.recipe()},
+        "settings": redact(config.model_dump(mode="json")),
+    }
+    with Output(config.output, run, joint=True) as output:
+        tags = run_tags(run, output.place)
+        tracker = parent.tracker.child(f"seed {config.seed}", key=f"seed-{config.seed}", tags=tags)
+        tracker.params(run["settings"])
+        try:
+            yield OpenJob(output, tracker, run, tracking_uri(parent.output.uri), config.output)
+        except BaseException:
+            tracker.close("FAILED")
+            raise
+
+
+def _scores(uri: str) -> pa.Table:
+    data = open_storage(uri).read(SCORES)
+    assert data is not None
+    return pq.read_table(pa.BufferReader(data))
