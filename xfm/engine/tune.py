@@ -1,0 +1,234 @@
+"""A search on Ray Tune: trials side by side on the cluster, as many as fit.
+
+Ray Tune decides what runs when, which trials are given up and which values come next (`tune_search.py`); trials keep
+their own checkpoints (`tune_trial.py`), and the book (`tune_book.py`) says what has been done. The same command on the
+same OUTPUT goes on from the book. Ray Tune leaves its own records, some of them pickled, in OUTPUT/tune: nothing reads
+them, so who can write there cannot run code here.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from xfm.core.config import Config
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.storage import below
+from xfm.engine.cluster import connect
+from xfm.engine.planning import ShardPlan
+from xfm.engine.search_space import Space, with_values
+from xfm.engine.session import OpenJob
+from xfm.engine.train import Place, place
+from xfm.engine.tune_book import Book
+from xfm.engine.tune_search import Clerk, Draws, Halving, Make
+from xfm.engine.tune_trial import run_trial
+from xfm.loops.training.tokens import TEST, TRAIN, VALIDATION, TokenParts
+from xfm.loops.tuning.trials import Aim, Trial, best_of, trials_table
+from xfm.track.redact import redact
+
+logger = logging.getLogger(__name__)
+
+NAME = "tune"  # the folder below OUTPUT that belongs to Ray Tune
+MAX_FAILURES = 2  # of a trial's process; each continues from its last checkpoint
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files of numbers that the book has
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end every trial as if it had finished
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before it has measured anything
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Halve:
+    """When trials are given up.
+
+    Attributes:
+        grace_epochs: that every trial has.
+        reduction: of so many trials at a rung, one goes on.
+    """
+
+    grace_epochs: int = 1
+    reduction: float = 3.0
+
+
+def run_search(
+    space: Space,
+    book: Book,
+    make: Make,
+    *,
+    searcher: str,
+    seed: int,
+    halve: Halve | None,
+    epochs: float,
+    concurrent: int | None,
+    workers: int | None,
+    gpus: float,
+    threads: int,
+    attempt: int = 1,
+) -> None:
+    """Runs what the book still lacks.
+
+    Args:
+        space: what is drawn.
+        book: of the search.
+        make: drawn values to what is trained; called on the driver.
+        searcher: "tpe" or "random".
+        seed: of the values.
+        halve: None lets every trial run to its end.
+        epochs: most that a trial may have.
+        concurrent: trials side by side at most; by default as many as fit.
+        workers, gpus, threads: of a trial, as for `xfm.engine.train.place`; one worker unless more are asked for.
+        attempt: which start of the job this is.
+
+    Raises:
+        EnvironmentProblem: not a single trial fits, or Ray Tune gave up.
+    """
+    left = len(book.unfinished) + len(book.undrawn)
+    if book.trials:
+        logger.info("tune: %d trials are in the book already, %d are left to run", len(book.trials), left)
+    if not left:
+        return
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    connect()
+    from ray import tune
+
+    where = place(workers or 1, gpus, threads)
+    together = min(left, side_by_side(where, concurrent))
+    logger.info("tune: %d trials, %d side by side (%s, %d CPUs each)", left, together, where.device, where.cpus)
+    trainable = tune.with_parameters(run_trial, uri=book.uri, place=where, aim=book.aim)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, _resources(where)),
+        tune_config=tune.TuneConfig(
+            search_alg=Draws(space, book, make, searcher, seed),
+            scheduler=Halving(book, epochs, halve.grace_epochs, halve.reduction) if halve else None,
+            num_samples=left,
+            max_concurrent_trials=together,
+            trial_dirname_creator=lambda trial: trial.config["drawn"].trial.name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"attempt-{attempt}",
+            storage_path=below(book.uri, NAME),
+            callbacks=[Clerk(book)],
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            verbose=0,
+        ),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's and Optuna's inner life
+        try:
+            tuner.fit()
+        except tune.TuneError as problem:
+            raise EnvironmentProblem(f"Ray Tune ended the search: {problem}. What was reached is kept: the same "
+                                     "command continues") from problem  # fmt: skip
+
+
+def side_by_side(where: Place, asked: int | None) -> int:
+    """Trials that fit into the cluster at once, no more than asked for."""
+    import ray
+
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fit = int(have.get("CPU", 0) // (where.workers * where.cpus))
+    if where.gpus:
+        fit = min(fit, int(have.get("GPU", 0.0) / (where.workers * where.gpus) + 1e-9))
+    fit = max(1, fit)
+    if asked is not None and asked > fit:
+        logger.info("tune: --concurrent %d do not fit into this cluster; %d run side by side", asked, fit)
+    return min(asked or fit, fit)
+
+
+def _resources(where: Place) -> dict[str, float]:
+    """Of a trial's own process. With several workers it only waits for them: what it claimed would be theirs."""
+    if where.workers > 1:
+        return {"cpu": 0, "memory": 1}  # Tune takes no claim for nothing: a byte
+    return {"cpu": where.cpus} | ({"gpu": where.gpus} if where.gpus else {})
+
+
+def without_test(parts: TokenParts) -> TokenParts:
+    """The same tokens as if there were no test rows: parts that hold nothing else are not even named.
+
+    Raises:
+        Refused: NO_VALIDATION_ROWS, there is nothing that trials could be compared on.
+    """
+    kept = [number for number, sizes in enumerate(parts.sizes) if sizes[TRAIN] + sizes[VALIDATION]]
+    seen = TokenParts(
+        parts.uri,
+        tuple(parts.keys[number] for number in kept),
+        tuple((parts.sizes[number][TRAIN], parts.sizes[number][VALIDATION], 0) for number in kept),
+        parts.left_out,
+    )
+    assert not sum(seen.count(TEST))
+    if not sum(seen.count(VALIDATION)):
+        raise Refused("NO_VALIDATION_ROWS", "no row is held out to compare trials on; give finetune.validation a share")
+    return seen
+
+
+def run_of(plan: ShardPlan, config: Config, given: Config) -> dict[str, Any]:
+    """The content of run.json: of the job that is searched, with how it is searched.
+
+    Args:
+        plan: of the job that is searched.
+        config: of the search.
+        given: the job that is searched.
+    """
+    search = {name: value for name, value in config.recipe().items() if name not in ("finetune", "workers", "gpus")}
+    recipe = plan.run["recipe"] | {"job": NAME, "config": given.recipe(), "search": search}
+    shown = config.model_dump(mode="json", exclude={"finetune"})
+    settings = plan.run["settings"] | {"output": shown["output"], "search": shown}
+    return plan.run | {"job": NAME, "recipe": recipe, "settings": settings}
+
+
+def describe_search(plan: ShardPlan, space: Space, trials: int, aim: Aim) -> str:
+    """What `--dry-run` prints."""
+    rows = "unknown until files are inflated" if plan.rows is None else f"{plan.rows:,}"
+    lines = [f"rows     {rows}, those of the test split are dropped", f"trials   {trials}, trial 0 is the job as given"]
+    lines += [f"metric   {aim.metric}, {'lower' if aim.is_lower_better else 'higher'} is better"]
+    lines += [f"field    {draw.field}: {draw.kind} {list(draw.arguments)}" for draw in space.draws]
+    combinations = len(space.grid())
+    if combinations > 1:
+        lines.append(f"grid     {combinations} combinations, {min(combinations, trials - 1)} of them are tried")
+    return "\n".join(lines)
+
+
+def longest(epochs: float, space: Space) -> float:
+    """Epochs that a trial may have at most."""
+    searched: list[float] = [value for draw in space.draws if draw.field == "epochs" for value in draw.probes()]
+    return max([epochs, *searched])
+
+
+def publish_trials(
+    job: OpenJob, trials: Sequence[Trial], fields: Sequence[str], defaults: dict[str, Any], aim: Aim
+) -> None:
+    """OUTPUT/trials.parquet."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(trials_table(trials, fields, defaults, aim), sink, compression="zstd")
+    job.publish("trials.parquet", sink.getvalue().to_pybytes())
+
+
+def publish_best(job: OpenJob, trials: Sequence[Trial], base: Mapping[str, Any], aim: Aim) -> None:
+    """OUTPUT/best.yaml: a preset of jobs/finetune.py, with the settings of the best trial.
+
+    Raises:
+        Refused: NO_TRIAL, none ran to its end.
+    """
+    best = best_of(trials, aim)
+    if best is None:
+        why = next((f"; the first because: {trial.reason}" for trial in trials if trial.reason), "")
+        raise Refused("NO_TRIAL", f"none of {len(trials)} trials ran to its end{why}")
+    settings = with_values(base, best.values | {"watch": aim.metric.removeprefix("validation_")})
+    # Credentials in an address are never written down; where the best goes is for its user to say.
+    kept = redact({name: value for name, value in settings.items() if name not in ("output", "dry_run", "experiment")})
+    text = (
+        f"# The best of {len(trials)} trials: {aim.metric} {aim.best(best.history):.6g} (trial {best.number}), "
+        "a maximum on the rows it was chosen by.\n"
+        "# What it is worth, the test rows say, which the search has not read:\n"
+        f"#   python jobs/finetune.py --config {job.output.place}/best.yaml --output OUTPUT\n"
+    )
+    job.publish("best.yaml", (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode())

@@ -1,0 +1,154 @@
+"""One trial, in the process that Ray Tune gave it: trains, and tells Tune of every validation.
+
+A trial keeps its checkpoint in OUTPUT/trials/NAME and goes on from there whenever it is started again: after its node
+died, or in another run of the driver. What it tells holds all its validations so far, so nothing that the driver missed
+is lost.
+"""
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.storage import Storage, below, open_storage
+from xfm.engine.train import Place
+from xfm.engine.tune_book import FOLDER
+from xfm.loops.training.learner import Recipe
+from xfm.loops.training.settings import Record, Settings
+from xfm.loops.tuning.trials import Aim, Trial
+
+OBJECTIVE, EPOCH = "objective", "epoch"  # what Tune, its searcher and its scheduler look at
+STATE = "state.tar"
+
+
+@dataclass(frozen=True, repr=False)
+class Drawn:
+    """A trial on its way to a worker.
+
+    Attributes:
+        trial: number, values, and what an earlier start of it reached.
+        recipe, settings: of its training.
+    """
+
+    trial: Trial
+    recipe: Recipe
+    settings: Settings
+
+    def __repr__(self) -> str:
+        return self.trial.name
+
+
+def run_trial(config: dict[str, Any], uri: str, place: Place, aim: Aim) -> None:
+    """Ray Tune's trainable.
+
+    Args:
+        config: `drawn`: a `Drawn`.
+        uri: of OUTPUT, absolute.
+        place: where a trial trains; more than one worker trains on Ray Train.
+        aim: what is searched for.
+    """
+    from torch import OutOfMemoryError
+
+    drawn: Drawn = config["drawn"]
+    teller = _Teller(drawn, aim)
+    try:
+        if place.workers == 1:
+            _train_alone(drawn, uri, place, teller)
+        else:
+            _train_together(drawn, uri, place, teller)
+    except Refused as problem:
+        teller.end("failed", str(problem))
+    except (EnvironmentProblem, MemoryError, OutOfMemoryError) as problem:
+        teller.end("failed", f"{type(problem).__name__}: {problem}", is_final=False)
+    else:
+        teller.end("finished")
+
+
+class _Teller:
+    """Tells Tune what is new."""
+
+    def __init__(self, drawn: Drawn, aim: Aim) -> None:
+        self.aim, self.steps = aim, drawn.settings.steps
+        self.history = {record["step"]: record for record in drawn.trial.history}
+
+    def add(self, *records: Record) -> None:
+        """Those with a validation."""
+        self.history |= {record["step"]: record for record in records if self.aim.metric in record}
+
+    def tell(self, **more: Any) -> None:
+        """All validations so far, and the best value among them."""
+        from ray import tune
+
+        history = [self.history[step] for step in sorted(self.history)]
+        news: dict[str, Any] = {"history": history, **more}
+        if (best := self.aim.best(history)) is not None:
+            last = history[-1]
+            news |= {OBJECTIVE: self.aim.merit(best), EPOCH: last["epoch"], "is_last": last["step"] >= self.steps}
+        tune.report(news)
+
+    def end(self, status: str, reason: str = "", *, is_final: bool = True) -> None:
+        """The last word."""
+        self.tell(ended=status, reason=reason, is_final=is_final)
+
+
+def _train_alone(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
+    import torch
+
+    from xfm.loops.training.here import train_here
+    from xfm.loops.training.state import PROGRESS
+
+    if place.device == "cpu":
+        torch.set_num_threads(place.cpus)
+    with _state(below(uri, f"{FOLDER}/{drawn.trial.name}")) as (folder, keep):
+
+        def validated(_: Record, checkpoint: Path) -> None:
+            keep()
+            teller.add(*json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["history"])
+            teller.tell()
+
+        trained = train_here(drawn.recipe, drawn.settings, folder, on_checkpoint=validated, device=place.device)
+    teller.add(*trained.history)
+
+
+def _train_together(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
+    from xfm.engine.train import train
+
+    def validated(record: Record) -> None:
+        if teller.aim.metric in record:
+            teller.add(record)
+            teller.tell()
+
+    trained = train(
+        drawn.recipe, drawn.settings, below(uri, f"{FOLDER}/{drawn.trial.name}"), validated,
+        workers=place.workers, gpus=place.gpus, threads=place.cpus, job=f"tune: {drawn.trial.name}",
+    )  # fmt: skip
+    teller.add(*trained.history)
+
+
+@contextmanager
+def _state(uri: str) -> Iterator[tuple[Path, Any]]:
+    """A local folder for checkpoints, and what to call after each: a bucket gets it as one object."""
+    storage = open_storage(uri)
+    if storage.appends:
+        storage.create()
+        yield Path(storage.uri), lambda: None
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if (data := storage.read(STATE)) is not None:
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                archive.extractall(folder, filter="data")
+        yield folder, lambda: _keep(storage, folder)
+
+
+def _keep(storage: Storage, folder: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.add(folder, arcname=".")
+    storage.write(STATE, data.getvalue())

@@ -1,0 +1,211 @@
+"""A search in two pictures: what each trial reached, and how that goes with each field that was searched.
+
+Filled dots ran to their end, hollow ones were pruned: where they stand is how far they had come. The fields are drawn
+one by one as a scatter (after Bergstra and Bengio, JMLR 2012, figure 2): what two fields do together is not seen.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xfm.core.report import Figure
+from xfm.plots.axes import (
+    COLOURS,
+    DASHES,
+    GREY,
+    INK,
+    End,
+    dress,
+    name_ends,
+    new_canvas,
+    plot_files,
+    shorten,
+    write_csv,
+    write_png,
+)
+
+BLUE, ORANGE = COLOURS[0], COLOURS[1]
+ACROSS, MOST_FIELDS = 3, 12
+MOST_CATEGORIES = 8  # named below an axis
+FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One trial.
+
+    Attributes:
+        number: from 0; 0 is the job as it was given.
+        value: what it reached; None where it measured nothing.
+        status: finished, pruned or failed.
+    """
+
+    number: int
+    value: float | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """One field.
+
+    Attributes:
+        name: dotted.
+        values: of each trial, in the order of the dots; numbers are placed on an axis, all else in classes. Among
+            numbers trial 0 may have None, where the job as given has no such field: it is not drawn there.
+        is_log: drawn evenly on a logarithmic scale.
+    """
+
+    name: str
+    values: Sequence[Any]
+    is_log: bool = False
+
+
+def draw_objective(
+    output: Path, name: str, dots: Sequence[Dot], *, metric: str, is_lower_better: bool, caption: str, title: str = ""
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv below `output`: the value by trial, and the best so far.
+
+    Args:
+        output: folder of the job.
+        name: file-name safe.
+        dots: the trials, in order.
+        metric: label of the vertical axis.
+        is_lower_better: less of it is better.
+        caption: one sentence that says what is seen.
+        title: above the axes.
+
+    Raises:
+        ValueError: no trial has a value.
+    """
+    if not any(dot.value is not None for dot in dots):
+        raise ValueError(f"none of {len(dots)} trials has a value to draw")
+    png, table = plot_files(output, name)
+    best = _best_so_far(dots, is_lower_better)
+    write_csv(
+        table, ["trial", "status", metric, "best so far"],
+        [[dot.number, dot.status, dot.value, so_far] for dot, so_far in zip(dots, best, strict=True)],
+    )  # fmt: skip
+    canvas = new_canvas(7.4, 4.0)
+    axes = canvas.add_axes((0.11, 0.145, 0.66, 0.735))
+    ends = []
+    known = [(dot.number, so_far) for dot, so_far in zip(dots, best, strict=True) if so_far is not None]
+    if known:
+        axes.step(*zip(*known, strict=True), where="post", color=BLUE, linewidth=2, zorder=3)
+        ends.append(End(known[-1][1], "best so far", BLUE))
+    default = next((dot.value for dot in dots if dot.number == 0), None)
+    if default is not None:
+        axes.axhline(default, color=GREY, linewidth=1.3, linestyle=DASHES[0], zorder=2)
+        ends.append(End(default, "default settings", GREY))
+    _scatter(axes, [(dot, float(dot.number)) for dot in dots])
+    _fit(axes, dots)
+    for dot in dots:
+        if dot.value is None:
+            axes.plot(dot.number, axes.get_ylim()[0], "x", color=ORANGE, markersize=7, clip_on=False, zorder=5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(-0.6, max(dot.number for dot in dots) + 0.6)
+    dress(axes, x="trial", y=f"{metric}\n({'lower' if is_lower_better else 'higher'} is better)", title=title)
+    name_ends(axes, ends)
+    write_png(canvas, png)
+    counts = {status: sum(dot.status == status for dot in dots) for status in (FINISHED, PRUNED, FAILED)}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    alt = f"{metric} of {len(dots)} trials ({said})." + (f" Best {known[-1][1]:.4g}." if known else "")
+    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
+
+
+def draw_fields(
+    output: Path, name: str, dots: Sequence[Dot], fields: Sequence[Searched], *, metric: str, caption: str
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv below `output`: the value against each searched field.
+
+    Args:
+        output: folder of the job.
+        name: file-name safe.
+        dots: the trials; those without a value are in the table alone.
+        fields: one panel each, 12 at most.
+        metric: label of the vertical axes.
+        caption: one sentence that says what is seen.
+
+    Raises:
+        ValueError: no field, or one that has not a value for each trial.
+    """
+    if not fields or any(len(field.values) != len(dots) for field in fields):
+        found = sorted({len(field.values) for field in fields})
+        raise ValueError(f"{len(fields)} fields hold {found} values for {len(dots)} trials; give one a trial")
+    png, table = plot_files(output, name)
+    rows = [[d.number, d.status, d.value, *(f.values[i] for f in fields)] for i, d in enumerate(dots)]
+    write_csv(table, ["trial", "status", metric, *(field.name for field in fields)], rows)
+    shown = fields[:MOST_FIELDS]
+    across = min(ACROSS, len(shown))
+    down = math.ceil(len(shown) / across)
+    width, height = 3.1 * across, 2.7 * down
+    canvas = new_canvas(width, height)
+    panels = canvas.subplots(down, across, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.55, "wspace": 0.14})
+    for place, axes in enumerate(panels.flat):
+        if place >= len(shown):
+            axes.set_visible(False)
+            continue
+        _panel(axes, dots, shown[place])
+        dress(axes, x=shorten(shown[place].name), y=metric if place % across == 0 else "")
+        axes.tick_params(which="both", length=0, labelsize=8.5)
+    write_png(canvas, png)
+    more = f" The first {MOST_FIELDS} of {len(fields)} fields." if len(fields) > MOST_FIELDS else ""
+    alt = f"{metric} of {len(dots)} trials against " + ", ".join(field.name for field in shown) + "."
+    return Figure(
+        name=name, caption=caption + more, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv", wide=across > 2
+    )
+
+
+def _best_so_far(dots: Sequence[Dot], is_lower_better: bool) -> list[float | None]:
+    best: list[float | None] = []
+    for dot in dots:
+        before = best[-1] if best else None
+        counts = dot.status == FINISHED and dot.value is not None
+        values = [value for value in (before, dot.value if counts else None) if value is not None]
+        best.append((min if is_lower_better else max)(values, default=None))
+    return best
+
+
+def _panel(axes: Any, dots: Sequence[Dot], field: Searched) -> None:
+    pairs = list(zip(dots, field.values, strict=True))
+    if all(_is_number(value) for dot, value in pairs if dot.number):
+        placed = [(dot, float(value)) for dot, value in pairs if _is_number(value)]
+        if field.is_log and all(place > 0 for _, place in placed):
+            axes.set_xscale("log")
+        _scatter(axes, placed)
+        return
+    words = [str(value) for value in field.values]
+    names = sorted(set(words))
+    # Beside each other in the order of the trials: dots of one class would hide each other.
+    seen: dict[str, int] = {}
+    places = []
+    for word in words:
+        seen[word] = seen.get(word, 0) + 1
+        places.append(names.index(word) + 0.5 * (seen[word] / (words.count(word) + 1) - 0.5))
+    step = max(1, math.ceil(len(names) / MOST_CATEGORIES))
+    labels = [shorten(word, 12) for word in names[::step]]
+    axes.set_xticks(range(0, len(names), step), labels, parse_math=False)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    _scatter(axes, list(zip(dots, places, strict=True)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scatter(axes: Any, placed: Sequence[tuple[Dot, float]]) -> None:
+    for dot, place in placed:
+        if dot.value is None:
+            continue
+        colour = INK if dot.number == 0 else BLUE
+        face = colour if dot.status == FINISHED else "white"
+        marker = "D" if dot.number == 0 else "o"
+        axes.plot(place, dot.value, marker, color=colour, markerfacecolor=face, markersize=6.5, zorder=4)
+
+
+def _fit(axes: Any, dots: Sequence[Dot]) -> None:
+    values = [dot.value for dot in dots if dot.value is not None]
+    margin = 0.1 * (max(values) - min(values) or abs(max(values)) or 1.0)
+    axes.set_ylim(min(values) - margin, max(values) + margin)
