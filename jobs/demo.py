@@ -1,109 +1,49 @@
-"""The main job on 700 real blood cells, from counts to a table, on one machine in minutes.
+"""The jobs on data that need no download, on one machine in minutes.
 
-    make demo
-
-Writes the cells as a small store of Census layout, pretrains a small scGPT on some of them, then extracts every layer
-of cells that it has not seen and asks each layer what it knows of expression and of cell types.
+make demo                                                     # 700 real blood cells and a small scGPT
+python jobs/demo.py --config jobs/presets/demo_text.yaml      # sentences of a small grammar and a tiny DistilBERT
+python jobs/demo.py --config jobs/presets/demo_digits.yaml    # coloured digits and a small CLIP from scratch
 """
 
-import os
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
-import embed
-import evaluate
-import layerwise
-import pretrain
+from demo_steps import follow, shown
 from pydantic import PositiveFloat
 
 from xfm.core.config import Config
-from xfm.core.errors import OK
-from xfm.core.random import in_fraction
 from xfm.engine.job import main, say
-from xfm.models.scgpt.config import ScGPT
-from xfm.sources.census import Census
-
-NOTE = (
-    "A demonstration: a small model (4 layers, 64 wide) trained for about a minute on some 400 of 700 blood cells and "
-    "765 genes. It shows that the machinery works, not what scGPT knows."
-)
 
 
 class Demo(Config):
-    """Runs pretrain, embed, layerwise and evaluate on 700 PBMC; takes a few minutes on 2 cores."""
+    """Runs several jobs one after the other on small data; takes about three minutes on 2 cores."""
 
-    output: str = "runs/demo"
-    """Folder for the store, the checkpoint and the results; running again continues there."""
+    what: Literal["cells", "text", "digits"] = "cells"
+    """Blood cells and scGPT, sentences and DistilBERT, or coloured digits and CLIP."""
+
+    output: str | None = None
+    """Folder for everything; by default runs/demo, runs/demo_text or runs/demo_digits. Running again continues."""
 
     train_seconds: PositiveFloat = 50.0
-    """Time budget of pretraining."""
+    """Time budget of pretraining (cells only)."""
 
     seed: int = 0
-    """Keys the split, the weights and every mask."""
+    """Keys data, splits, weights and masks."""
 
 
 def run(demo: Demo) -> int:
-    """Every step is a job of its own, with its own OUTPUT and report."""
+    """Follows the steps and says where their pages are."""
     started = time.monotonic()
-    folder = Path(demo.output).absolute()
-    store = folder / "pbmc.soma"
-    if not store.exists():
-        write_cells(store, demo.seed)
-    trained = Census(uri=str(store), value_filter="split == 'train'", shard_rows=256)
-    unseen = Census(uri=str(store), value_filter="split == 'held-out'", obs=("bulk_labels",), shard_rows=64)
-    backbone = ScGPT(checkpoint=str(folder / "pretrain" / "checkpoint"))
-    say(f"\n1. Pretrain a small scGPT for about {demo.train_seconds:.0f} s on the cells of split 'train'")
-    code = pretrain.run(
-        pretrain.PretrainJob(
-            source=trained, output=str(folder / "pretrain"), seed=demo.seed, layers=4, dim=64, heads=2, ffn=64,
-            dropout=0.0, max_length=512, max_seconds=demo.train_seconds, steps=1500, batch_size=8,
-            cell_prompt_after=200, lr=3e-3, warmup=20, checkpoint_every=250, workers=min(2, os.cpu_count() or 1),
-        )
-    )  # fmt: skip
-    if code != OK:
-        return code
-    say("\n2. Embed the cells of split 'held-out': every layer, two poolings")
-    code = embed.run(embed.EmbedJob(source=unseen, backbone=backbone, output=str(folder / "embed"), seed=demo.seed))
-    if code != OK:
-        return code
-    say("\n3. Layerwise: what each layer knows of the expression of cells the model has not seen")
-    code = layerwise.run(
-        layerwise.LayerwiseJob(
-            source=unseen, backbone=backbone, output=str(folder / "layerwise"), seed=demo.seed, notes=(NOTE,)
-        )
-    )
-    if code != OK:
-        return code
-    say("\n4. Evaluate: which layer tells cell types, beside variable genes, their PCA and random weights")
-    code = evaluate.run(
-        evaluate.EvaluateJob(
-            embeddings=str(folder / "embed"), labels=("bulk_labels",), output=str(folder / "evaluate"), seed=demo.seed,
-            validation=0.2, test=0.4, notes=(NOTE,),
-        )
-    )  # fmt: skip
-    say(f"\n{NOTE}")
-    for job in ("evaluate", "layerwise"):
-        say(f"page     {shown(folder / job / 'report.html')}")
+    script = import_module(f"demo_{demo.what}")
+    folder = Path(demo.output or ("runs/demo" if demo.what == "cells" else f"runs/demo_{demo.what}")).absolute()
+    code, pages = follow(script.steps(folder, demo.seed, demo.train_seconds))
+    say(f"\n{script.NOTE}")
+    for page in pages:
+        say(f"page     {shown(page)}")
     say(f"took     {time.monotonic() - started:.0f} s")
     return code
-
-
-def write_cells(store: Path, seed: int) -> None:
-    """The 700 cells as a Census-layout store, 60 % of them for training, by a keyed draw."""
-    from xfm.sources.census_store import write_census_store
-    from xfm.sources.pbmc import pbmc_counts
-
-    cells = pbmc_counts()
-    is_train = in_fraction(seed, [f"demo\x1f{name}" for name in cells.obs_names], 0.6)
-    cells.obs["split"] = ["train" if train else "held-out" for train in is_train]
-    store.parent.mkdir(parents=True, exist_ok=True)
-    write_census_store(cells, store)
-    say(f"700 PBMC as a Census-layout store: {shown(store)} ({is_train.sum()} train, {(~is_train).sum()} held-out)")
-
-
-def shown(path: Path) -> str:
-    """Relative where that is shorter."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 if __name__ == "__main__":
