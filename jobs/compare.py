@@ -16,7 +16,8 @@ class CompareJob(JobConfig):
     """Ranks runs on validation cells, shows them on test cells, and tests each against the first."""
 
     runs: tuple[str, ...] = ()
-    """OUTPUTs of evaluate, layerwise, pretrain: folders, URIs, patterns of local folders ('runs/*')."""
+    """OUTPUTs of evaluate, finetune, zero_shot, layerwise, pretrain: folders, URIs, patterns of local folders
+    ('runs/*')."""
 
     query: str | None = None
     """Filter of MLflow runs, e.g. "experiment like 'xfm/evaluate/%' and metrics.cells > 1000"; adds to --runs."""

@@ -34,9 +34,9 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
     yield Step(
         "Pretrain a small CLIP on pictures and captions of plain digits",
         lambda: pretrain.run(pretrain.PretrainJob(
-            source=Digits(seed=seed), split="split", task={"kind": "contrastive", "match": "digit"},
-            output=str(folder / "pretrain"), seed=seed, steps=400, batch_size=96, lr=2e-3, warmup=40,
-            weight_decay=0.01, checkpoint_every=200, workers=workers,
+            source=Digits(seed=seed, renderings=4), split="split", task={"kind": "contrastive"},
+            output=str(folder / "pretrain"), seed=seed, steps=900, batch_size=128, lr=2e-3,
+            warmup=90, weight_decay=0.01, checkpoint_every=300, workers=workers,
         )),
     )  # fmt: skip
     yield Step(
@@ -53,7 +53,7 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
         lambda: finetune.run(finetune.FinetuneJob(
             source=Digits(seed=seed, domain="shifted"), backbone=backbone, split="split",
             task=ClassPromptTuning(label="digit", tower="image", shots=16, rank=4, alpha=8.0, templates=TEMPLATES,
-                                   augment=False),
+                                   augment=False, dropout=0.0),
             forgetting=Digits(seed=seed, split="test"), lr=4e-3, steps=150, batch_size=32, workers=1,
             output=str(folder / "adapt"), seed=seed, notes=(NOTE,),
         )),

@@ -36,8 +36,9 @@ def run(config: PretrainJob) -> int:
     """Tokenises, trains, writes checkpoint and report; returns the exit code."""
     from xfm.engine import session
     from xfm.engine.planning import describe_plan, plan_shards
-    from xfm.engine.pretrain import settings_of, tokenise, track_step, write_checkpoint
+    from xfm.engine.pretrain import left_out, settings_of, tokenise
     from xfm.engine.train import train
+    from xfm.engine.train_watch import track_step
     from xfm.loops.training.tokens import TRAIN, VALIDATION
 
     pretraining = pretraining_of(config)
@@ -49,11 +50,12 @@ def run(config: PretrainJob) -> int:
         rows = sum(parts.count(TRAIN)), sum(parts.count(VALIDATION))
         settings = settings_of(config, rows[0])
         recipe = pretraining.recipe(parts, plan.weights)
-        trained = train(recipe, settings, job.output.uri, partial(track_step, pretraining.curve, job.tracker),
+        trained = train(recipe, settings, job.output.uri, partial(track_step, job.tracker, name=pretraining.curve),
                         workers=config.workers, gpus=config.gpus, threads=config.threads, job="pretrain",
                         unit=pretraining.noun)  # fmt: skip
-        write_checkpoint(job, pretraining, trained.weights)
+        job.publish_checkpoint(pretraining.kind, partial(pretraining.write, trained.weights))
         report = pretraining.report(trained, settings, plan, rows, tokens.refused)
+        report = report.model_copy(update={"warnings": [*report.warnings, *left_out(parts, pretraining)]})
         return job.finish(report, pretraining.drawer(trained, settings), rows=sum(rows),
                           refusals=tokens.quarantined)  # fmt: skip
 

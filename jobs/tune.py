@@ -86,7 +86,7 @@ def run(config: TuneJob) -> int:
 
     space = parse_space(config.space)
     place = {name: value for name, value in (("workers", config.workers), ("gpus", config.gpus)) if value}
-    base = with_values(base_settings(config.finetune), place)
+    base = with_values(base_settings(FinetuneConfig, config.finetune), place)
     given, aim = given_job(base, config.output, config.metric)
     check_space(space, FinetuneConfig, partial(config_of, base, config.output, aim), config.seed)
     plan = plan_finetuning(given)

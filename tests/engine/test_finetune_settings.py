@@ -35,8 +35,9 @@ def test_the_learning_rate_falls_on_a_line_to_nothing_at_the_last_step():
     assert settings.lr_at(50, 0.0) - settings.lr_at(51, 0.0) == pytest.approx(2e-5 / 133)
 
 
-def test_fewer_rows_than_a_batch_are_one_step():
-    assert settings_of(config(epochs=2), TokenParts("somewhere", ("a",), ((10, 2, 2),))).steps == 2
+def test_fewer_rows_than_a_batch_are_one_step_of_that_many():
+    settings = settings_of(config(epochs=2), TokenParts("somewhere", ("a",), ((10, 2, 2),)))
+    assert (settings.steps, settings.batch_size) == (2, 10)
 
 
 def test_the_columns_of_label_split_and_group_are_asked_for_once():

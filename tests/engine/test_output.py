@@ -206,12 +206,20 @@ def test_a_folder_with_unrelated_files_is_accepted_and_they_stay(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "..", ".hidden", "a\\b", "a\nb", "x" * 201])
-def test_names_do_not_escape(tmp_path, name):
+def test_names_of_parts_do_not_escape(tmp_path, name):
     with pytest.raises(Refused, match="BAD_NAME"):
         write_part(str(tmp_path), name, a_table("s-0"))
-    with Output(str(tmp_path), a_run()) as output, pytest.raises((Refused, ValueError)):
-        output.write_bytes(f"plots/{name}", b"")
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("name", ["", "../a", "..", ".hidden", "a\\b", "a\nb", "x" * 201, "a/../../../b", "a//b", "a/"])
+def test_names_of_files_do_not_escape(tmp_path, name):
+    with Output(str(tmp_path / "out"), a_run()) as output:
+        with pytest.raises(Refused, match="BAD_NAME"):
+            output.write_bytes(f"plots/{name}", b"")
+        output.write_bytes("plots/a/b", b"deeper")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "plots" / "a" / "b").read_bytes() == b"deeper"
 
 
 def test_the_protocol_files_cannot_be_written_as_reports(tmp_path):

@@ -1,5 +1,6 @@
 """The commit protocol in a bucket, against a local S3 server."""
 
+import hashlib
 import json
 import logging
 import threading
@@ -14,6 +15,7 @@ from xfm.core.storage import open_storage
 from xfm.engine.export import export
 from xfm.engine.lease import ObjectLease
 from xfm.engine.output import Output, write_part
+from xfm.engine.session import OpenJob
 
 BEAT_S = 0.4
 RUN = {"job": "embed", "recipe": {"config": {"backbone": {"kind": "scgpt"}}}}
@@ -139,3 +141,23 @@ def test_of_writers_that_start_at_once_one_wins(bucket):
     assert refused == ["LOCKED", "LOCKED"]
     for lease in leases:
         lease.release()
+
+
+def test_a_checkpoint_reaches_the_bucket_with_its_subfolders_and_is_registered_there(bucket):
+    job = OpenJob(None, None, {}, "", bucket)  # type: ignore[arg-type]
+    registered = []
+    job.register = lambda *made: registered.append(made)  # type: ignore[method-assign]
+
+    def write(folder):
+        (folder / "adapter").mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"trained")
+        (folder / "adapter" / "config.json").write_bytes(b"{}")
+        return "small"
+
+    with an_output(bucket) as job.output:
+        job.publish_checkpoint("clip", write)
+    storage = open_storage(bucket)
+    assert storage.read("checkpoint/model.safetensors") == b"trained"
+    assert storage.read("checkpoint/adapter/config.json") == b"{}"
+    digest = hashlib.sha256(b"trained").hexdigest()
+    assert registered == [("clip", f"{bucket}/checkpoint", digest, "small")]

@@ -161,12 +161,12 @@ def test_the_fields_of_a_job_are_its_flags():
 def test_a_preset_is_overridden_section_by_section(tmp_path):
     (tmp_path / "preset.yaml").write_text("lr: 1.0e-3\ntask: {kind: a, dropout: 0.2, mode: lora}\nbatch-size: 8\n")
     preset = str(tmp_path / "preset.yaml")
-    assert base_settings(preset)["task"] == {"kind": "a", "dropout": 0.2, "mode": "lora"}
-    base = base_settings({"preset": preset, "task": {"dropout": 0.3}, "lr": 1})
+    assert base_settings(Job, preset)["task"] == {"kind": "a", "dropout": 0.2, "mode": "lora"}
+    base = base_settings(Job, {"preset": preset, "task": {"dropout": 0.3}, "lr": 1})
     assert base == {"lr": 1, "task": {"kind": "a", "dropout": 0.3, "mode": "lora"}, "batch_size": 8}
-    assert base_settings({"preset": preset, "task": {"kind": "b"}})["task"] == {"kind": "b"}
+    assert base_settings(Job, {"preset": preset, "task": {"kind": "b"}})["task"] == {"kind": "b"}
     with pytest.raises(Refused, match=r"BAD_SETTINGS: finetune: .*absent\.yaml: No such file"):
-        base_settings(str(tmp_path / "absent.yaml"))
+        base_settings(Job, str(tmp_path / "absent.yaml"))
 
 
 def test_drawn_values_leave_the_settings_they_are_put_into_alone():

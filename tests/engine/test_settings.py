@@ -187,6 +187,23 @@ def test_a_file_cannot_run_code(tmp_path):
         read_yaml(str(tmp_path / "x.yaml"))
 
 
+class Menu(Config):
+    """Words that stand for dishes."""
+
+    dish_names: dict[str, str]
+    """Names, by what stands on the card."""
+    where: Annotated[Sea | Land, Field(discriminator="kind")]
+    """Eaten at."""
+
+
+def test_names_of_fields_may_have_dashes_and_keys_that_are_data_keep_theirs(tmp_path):
+    path = tmp_path / "menu.yaml"
+    path.write_text("dish-names: {T-bone: steak, 0: nothing}\nwhere: {kind: land, height: 1, is-flat: true}")
+    menu = parse(Menu, ["--config", str(path)], {}, "menu")
+    assert menu.dish_names == {"T-bone": "steak", "0": "nothing"}
+    assert menu.where == Land(height=1, is_flat=True)
+
+
 def test_help_says_which_kind_a_field_belongs_to_and_what_is_its_default(capsys):
     with pytest.raises(SystemExit) as ended:
         trip("--help")

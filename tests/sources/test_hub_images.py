@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import tarfile
 
 import huggingface_hub
 import pyarrow as pa
@@ -190,6 +191,18 @@ def test_an_archive_gives_captions_json_fields_and_rows_without_a_picture(tmp_pa
         "a.tar/0": "NO_IMAGE", "a.tar/2": "NO_IMAGE", "a.tar/3": "BAD_ROW", "a.tar/4": "BAD_ROW",
     }  # fmt: skip
     assert "d/2.json is no JSON" in rows[3][REFUSED]
+
+
+def test_a_member_that_states_more_than_it_holds_is_refused_before_it_takes_the_memory(tmp_path):
+    """GNU's old sparse format: a header of 512 bytes whose real size is 8 GiB - 1."""
+    member = tarfile.TarInfo("0.jpg")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"77777777777\0"
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(Refused, match=r"DAMAGED_FILE.*0\.jpg is sparse"):
+        HubImages(path=str(tmp_path / "a.tar")).shards()
 
 
 def test_a_member_that_comes_twice_starts_another_row(tmp_path):

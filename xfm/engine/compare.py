@@ -19,8 +19,9 @@ from xfm.engine.job import is_local, versions
 from xfm.engine.session import OpenJob
 from xfm.loops.comparison.boards import Board, compare, is_lower_better
 from xfm.loops.comparison.files import leaderboard_markdown, leaderboard_table
-from xfm.loops.comparison.report import board_table, compare_report, runs_table, subject
+from xfm.loops.comparison.report import compare_report
 from xfm.loops.comparison.run import Run
+from xfm.loops.comparison.tables import board_table, runs_table, subject
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.track.lineage import FEW_FILES
 

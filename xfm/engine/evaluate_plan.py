@@ -90,6 +90,7 @@ def plan_evaluation(config: Any) -> Evaluation:
         "job": "evaluate",
         "recipe": recipe,
         "settings": config.model_dump(mode="json"),
+        "cells_by_label": judged.label_digests(),
         "origin": origin_of(stored.origin() or {}),
         "noun": noun,
         "versions": versions(),

@@ -9,13 +9,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
-from xfm.loops.evaluation.judged import UNKNOWN, Judged, labels_of, sample_rows, times_of
+from xfm.loops.evaluation.copies import same_vectors
+from xfm.loops.evaluation.judged import Judged, group_keys, is_unknown, labels_of, sample_rows, times_of
 from xfm.loops.evaluation.split import (
     PARTS,
     VALIDATION,
     Split,
     is_stated,
-    same_vectors,
     split_as_given,
     split_cells,
     straddling,
@@ -98,7 +98,7 @@ def _stated(stored: StoredEmbeddings, config: Any) -> list[str | None] | None:
     if config.split is None:
         return None
     values = stored.obs([config.split])[config.split].to_pylist()
-    return [None if _is_unknown(value) else str(value) for value in values]
+    return [None if is_unknown(value) else str(value) for value in values]
 
 
 def _given(
@@ -128,7 +128,8 @@ def _keys(obs: pa.Table, row_ids: Sequence[str], noun: str, config: Any, warning
     if config.group is None:
         warnings.append(_without_groups(noun, is_given=config.split is not None))
         return list(row_ids)
-    keys, alone = _group_keys(obs[config.group].to_pylist(), row_ids)
+    values = obs[config.group].to_pylist()
+    keys, alone = group_keys(values, row_ids), sum(map(is_unknown, values))
     if alone == len(keys):
         raise Refused(
             "NO_GROUPS", f"--group {config.group}: no judged row has a value; leave it out to split row by row"
@@ -162,20 +163,6 @@ def _reference(stored: StoredEmbeddings, pools: Pools) -> str:
             raise Refused("NO_COLUMN", f"{stored.place} holds no embedding")
         return str(max(stored.columns, key=lambda column: column.dim).name)
     return str(max(layered, key=lambda column: (column.layer, column.pool != "cls")).name)
-
-
-def _group_keys(values: Sequence[Any], row_ids: Sequence[str]) -> tuple[list[str], int]:
-    """A row of unknown group is a group of its own; how many there are."""
-    unknown = [_is_unknown(value) for value in values]
-    keys = [
-        f"row\x1f{row}" if is_unknown else f"group\x1f{value}"
-        for value, row, is_unknown in zip(values, row_ids, unknown, strict=True)
-    ]
-    return keys, sum(unknown)
-
-
-def _is_unknown(value: Any) -> bool:
-    return value is None or value != value or str(value).strip().lower() in UNKNOWN
 
 
 def root_column(config: Any) -> str | None:

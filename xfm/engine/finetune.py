@@ -6,34 +6,30 @@ OUTPUT/checkpoint/   the network that was kept
 """
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
-from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
 from xfm.core.source import Source
 from xfm.core.storage import below
-from xfm.core.tokenizer import Tokenizer
-from xfm.core.tracker import Tracker
 from xfm.engine.finetune_config import FinetuneConfig
-from xfm.engine.output import Output
 from xfm.engine.planning import ShardPlan, plan_shards
 from xfm.engine.session import OpenJob
-from xfm.engine.stage import StageResult, run_stage
+from xfm.engine.stage import StageResult
+from xfm.engine.tokens import TOKENS, store_tokens
 from xfm.engine.train import train
+from xfm.engine.train_watch import track_step
 from xfm.loops.evaluation.nouns import noun_of
 from xfm.loops.finetuning.rows import Labelled, SplitWithContent, labelled_rows
 from xfm.loops.training.learner import Recipe
 from xfm.loops.training.settings import VALIDATION, Settings, Trained
-from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore, token_parts
+from xfm.loops.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
 
 logger = logging.getLogger(__name__)
 
-JOB, TOKENS = "finetune", "tokens"
-SMALL = 8  # so few shards need no second process to hand their tokens on
+JOB = "finetune"
 # What a kind of task adds to fine-tuning: a module with `KIND`.
 KINDS = {
     "class_prompts": "xfm.engine.finetune_class_prompts",
@@ -68,17 +64,6 @@ class Kind(Protocol):
     def conclude(self, config: FinetuneConfig, prepared: Prepared, recipe: Any, trained: Trained, job: OpenJob) -> int:
         """Writes checkpoint, scores and report; returns the exit code."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ForTraining:
-    """A backbone whose tokenizer makes rows that are kept between epochs."""
-
-    backbone: BackboneConfig
-
-    def tokenizer(self, seed: int) -> Tokenizer:
-        """Pictures stay encoded."""
-        return self.backbone.tokenizer(seed).for_training()
 
 
 def kind_of(config: FinetuneConfig) -> Kind:
@@ -122,36 +107,42 @@ def prepare(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
     Raises:
         Refused: the columns, the split or the classes cannot be used.
     """
-    source = with_columns(config.source, config.columns)
-    recipe = plan.run["recipe"]
-    run = {**plan.run, "job": f"{JOB} {TOKENS}", "recipe": {
-        "job": f"{JOB} {TOKENS}", "config": config.token_recipe(), "weights": recipe["weights"], "data": recipe["data"],
-    }}  # fmt: skip
-
-    def build(_device: str) -> Callable[[], SplitWithContent]:
-        return partial(
-            SplitWithContent, config.split_seed, config.validation, config.test, config.group, split=config.split,
-            carve=config.carve,
-        )  # fmt: skip
-
-    with Output(below(uri, TOKENS), run, joint=True) as output:
-        result = run_stage(
-            source, ForTraining(config.backbone), config.split_seed, plan.shards, build, output,  # type: ignore[arg-type]
-            stage=TOKENS, workers=1 if len(plan.shards) <= SMALL else config.workers, gpus=0, attempt=output.attempt,
-        )  # fmt: skip
-        keys = [shard.key for shard in plan.shards if shard.key in output.committed]
-        if not keys:
-            code, message = next(((each.code, each.message) for each in result.quarantined), ("NO_ROWS", "no rows"))
-            raise Refused(code, f"no shard could be read: {message}")
-        parts = token_parts(output.uri, keys)
+    parts, result = split_tokens(config, plan, uri, JOB, SplitWithContent)
     labelled = labelled_rows(
         TokenStore(parts), config.task.label, config.group, seed=config.split_seed, resamples=config.bootstrap,
-        noun=noun_of(source.schema.names),
+        noun=noun_of(config.source.schema.names),
     )  # fmt: skip
     judged = labelled.judged
     found = {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}
-    run = {**plan.run, "recipe": recipe | found}
+    run = {**plan.run, "recipe": plan.run["recipe"] | found, "cells_by_label": judged.label_digests()}
     return Prepared(ShardPlan(plan.shards, plan.genes, run), parts, labelled, result)
+
+
+def split_tokens(
+    config: FinetuneConfig, plan: ShardPlan, uri: str, job: str, split: type[SplitRows]
+) -> tuple[TokenParts, StageResult]:
+    """URI/tokens: the rows of a job as its network reads them, in their parts.
+
+    Args:
+        config: of the job.
+        plan: of `plan_finetuning`.
+        uri: above the tokens.
+        job: whose tokens they are; those of another one are not taken for its own.
+        split: what sorts rows into parts.
+
+    Raises:
+        Refused: as `store_tokens`.
+    """
+    recipe, name = plan.run["recipe"], f"{job} {TOKENS}"
+    own = {"job": name, "config": config.token_recipe(), "weights": recipe["weights"], "data": recipe["data"]}
+    return store_tokens(
+        with_columns(config.source, config.columns), config.backbone, config.split_seed, plan.shards,
+        partial(
+            split, config.split_seed, config.validation, config.test, config.group, split=config.split,
+            carve=config.carve,
+        ),
+        below(uri, TOKENS), {**plan.run, "job": name, "recipe": own}, workers=config.workers,
+    )  # fmt: skip
 
 
 def finetune(config: FinetuneConfig, prepared: Prepared, job: OpenJob) -> int:
@@ -168,22 +159,14 @@ def finetune(config: FinetuneConfig, prepared: Prepared, job: OpenJob) -> int:
 def settings_of(config: FinetuneConfig, parts: TokenParts) -> Settings:
     """How to train on the training rows of these parts."""
     rows = sum(parts.count(TRAIN))
-    a_pass = rows // min(config.batch_size, rows)
-    same = ("batch_size", "lr", "schedule", "weight_decay", "clip", "log_every", "max_seconds", "seed", "patience")
+    batch = min(config.batch_size, rows)
+    a_pass = rows // batch
+    same = ("lr", "schedule", "weight_decay", "clip", "log_every", "max_seconds", "seed", "patience")
     return Settings(
         steps=config.steps or max(1, round(config.epochs * a_pass)),
+        batch_size=batch,
         warmup=round(config.warmup * a_pass),
         checkpoint_every=max(1, round(config.checkpoint_every * a_pass)),
         watch=f"-{VALIDATION}loss" if config.watch == "loss" else f"{VALIDATION}{config.watch}",
         **{name: getattr(config, name) for name in same},
     )
-
-
-def track_step(tracker: Tracker, record: Mapping[str, float]) -> None:
-    """One record of training as curves of two groups, train and validation."""
-    curves = {
-        f"validation/{name.removeprefix(VALIDATION)}" if name.startswith(VALIDATION) else f"train/{name}": value
-        for name, value in record.items()
-        if name != "step"
-    }
-    tracker.metrics(curves, step=int(record["step"]))

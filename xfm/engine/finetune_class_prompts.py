@@ -3,24 +3,23 @@
 OUTPUT/forgetting/   the other images, as the network reads them; shared by all seeds, resumable on its own
 """
 
-import hashlib
-import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.storage import below
-from xfm.engine.finetune import JOB, SMALL, ForTraining, Prepared, settings_of, with_columns
-from xfm.engine.finetune_classification import CHECKPOINT, PREDICTIONS, SCORES, WEIGHTS, publish_table
+from xfm.engine.finetune import JOB, Prepared, settings_of, with_columns
+from xfm.engine.finetune_classification import PREDICTIONS, SCORES
 from xfm.engine.finetune_config import FinetuneConfig
-from xfm.engine.output import Output
-from xfm.engine.session import OpenJob, local_folder
-from xfm.engine.stage import run_stage
+from xfm.engine.session import OpenJob
+from xfm.engine.tokens import store_tokens
+from xfm.loops.evaluation.judged import MISSING, labels_of
 from xfm.loops.finetuning.class_prompts import ClassPromptsRecipe, Images
 from xfm.loops.finetuning.class_prompts_report import class_prompts_report, drawer
 from xfm.loops.finetuning.class_prompts_scores import (
@@ -30,12 +29,13 @@ from xfm.loops.finetuning.class_prompts_scores import (
     score_table,
     with_all_classes,
 )
-from xfm.loops.finetuning.rows import CONTENT, SplitWithContent
+from xfm.loops.finetuning.rows import CONTENT, Labelled, SplitWithContent, codes_of
 from xfm.loops.finetuning.scores import prediction_table
 from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore, token_parts
+from xfm.loops.training.tokens import TEST, TRAIN, TokenParts, TokenStore
 from xfm.models.clip.writing import save_clip
 from xfm.tasks.class_prompt_tuning import ClassPromptTuning
+from xfm.tasks.class_prompts import ClassPrompts
 
 FORGETTING = "forgetting"
 VALIDATIONS = 10  # over the run, where nothing else is asked for
@@ -63,6 +63,7 @@ class ClassPromptsKind:
             config.backbone, task, Images(prepared.parts, task.label, prompts), self._forgetting(config, prepared),
             config.batch_size, config.batch_tokens, config.seed, config.split_seed, prepared.plan.weights,
         )  # fmt: skip
+        _check_parts(with_all_classes(prepared.labelled, prompts))
         return recipe, self._settings(config, prepared, len(recipe.shots()[0]))
 
     def conclude(
@@ -74,12 +75,12 @@ class ClassPromptsKind:
         adapted = adapted_scores(trained.outcome, labelled, task.shares)
         write_checkpoint(recipe, trained, adapted.share, job)
         scores = score_table(trained.outcome, labelled, adapted)
-        publish_table(job, SCORES, scores.drop_columns(["predicted"]))
-        publish_table(job, PREDICTIONS, prediction_table(at_share(trained.outcome, adapted.chosen), labelled))
+        job.publish_table(SCORES, scores.drop_columns(["predicted"]))
+        job.publish_table(PREDICTIONS, prediction_table(at_share(trained.outcome, adapted.chosen), labelled))
         settings = self._settings(config, prepared, int(trained.outcome["shots"].sum()))
         report = class_prompts_report(
             trained, settings, task, prompts, labelled, adapted, prepared.plan.run, notes=config.notes,
-            warnings=_overlap(prepared, recipe.forgetting), refused=prepared.tokens.refused,
+            warnings=[*_overlap(prepared, recipe.forgetting), *_strangers(trained)], refused=prepared.tokens.refused,
         )  # fmt: skip
         return job.finish(
             report, drawer(trained.history, labelled, trained.outcome, adapted), rows=len(labelled.judged.rows),
@@ -89,13 +90,15 @@ class ClassPromptsKind:
     def _settings(self, config: FinetuneConfig, prepared: Prepared, images: int) -> Settings:
         """The whole run counts: no best epoch is kept, unless --patience or --watch is given."""
         settings = settings_of(config, prepared.parts)
-        given, a_pass = config.model_fields_set, max(1, images // min(config.batch_size, images))
+        given, batch = config.model_fields_set, min(config.batch_size, images)
+        a_pass = images // batch
         steps = config.steps or max(1, round(config.epochs * a_pass))
         every = round(config.checkpoint_every * a_pass) if "checkpoint_every" in given else steps // VALIDATIONS
         watched = "watch" in given or config.patience is not None
         return replace(
             settings,
             steps=steps,
+            batch_size=batch,
             warmup=min(round(config.warmup * a_pass), steps // 10),
             checkpoint_every=max(1, every),
             watch=settings.watch if watched else "",
@@ -127,18 +130,11 @@ class ClassPromptsKind:
             "job": f"{JOB} {FORGETTING}",
             "recipe": {"job": f"{JOB} {FORGETTING}", "weights": prepared.plan.weights, "label": prompts.label} | data,
         }
-        shards = source.shards()
-
-        def build(_device: str) -> Callable[[], SplitWithContent]:
-            return partial(SplitWithContent, config.split_seed, 0.0)
-
-        with Output(below(prepared.parts.uri.rpartition("/")[0], FORGETTING), run, joint=True) as output:
-            run_stage(
-                source, ForTraining(config.backbone), config.split_seed, shards, build, output,  # type: ignore[arg-type]
-                stage=FORGETTING, workers=1 if len(shards) <= SMALL else config.workers, gpus=0,
-                attempt=output.attempt,
-            )  # fmt: skip
-            parts = token_parts(output.uri, [shard.key for shard in shards if shard.key in output.committed])
+        parts, _ = store_tokens(
+            source, config.backbone, config.split_seed, source.shards(),
+            partial(SplitWithContent, config.split_seed, 0.0), below(prepared.parts.uri.rpartition("/")[0], FORGETTING),
+            run, workers=config.workers, stage=FORGETTING,
+        )  # fmt: skip
         if not sum(parts.count(TRAIN)):
             raise Refused("NO_ROWS", "--forgetting: none of its images can be used, see forgetting/quarantine.jsonl")
         if _contents(parts) <= _contents(prepared.parts, TRAIN):
@@ -146,8 +142,7 @@ class ClassPromptsKind:
                 "SAME_DATA",
                 "--forgetting: each of its images is among those that are trained on; forgetting is measured on others",
             )
-        found = {value for column in TokenStore(parts).column(prompts.label) for value in column.to_pylist() if value}
-        return Images(parts, prompts.label, prompts.prompts([str(value) for value in found]))
+        return other_images(parts, prompts)
 
 
 KIND = ClassPromptsKind()
@@ -156,26 +151,46 @@ KIND = ClassPromptsKind()
 def write_checkpoint(recipe: ClassPromptsRecipe, trained: Trained, share: float, job: OpenJob) -> None:
     """OUTPUT/checkpoint: a plain CLIP with that share of the updates merged; registered with the tracker."""
     network = recipe.merged(trained.weights, share).network
-    about = (
-        f"CLIP adapted ({recipe.task.tower} tower, {share:g} of the update) to tell {recipe.task.label}, as a folder "
-        "that transformers reads. To use it: --backbone.kind clip --backbone.checkpoint DIR"
-    )
 
     def write(folder: Path) -> str:
         save_clip(folder, network, recipe.backbone.folder, replace=True)
-        with (folder / WEIGHTS).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return (
+            f"CLIP adapted ({recipe.task.tower} tower, {share:g} of the update) to tell {recipe.task.label}, as a "
+            "folder that transformers reads. To use it: --backbone.kind clip --backbone.checkpoint DIR"
+        )
 
-    local = local_folder(job.output.uri)
-    if local is not None:
-        job.register("clip", local / CHECKPOINT, write(local / CHECKPOINT), about)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / CHECKPOINT
-        digest = write(folder)
-        for file in sorted((path for path in folder.rglob("*") if path.is_file()), reverse=True):
-            job.output.write_bytes(f"{CHECKPOINT}/{file.relative_to(folder)}", file.read_bytes())
-        job.register("clip", below(job.output.place, CHECKPOINT), digest, about)
+    job.publish_checkpoint("clip", write)
+
+
+def other_images(parts: TokenParts, task: ClassPrompts) -> Images:
+    """Stored rows to forget on, with the sentences of their classes.
+
+    Raises:
+        Refused: NO_ROWS, none is of a class; or as `labels_of` and `ClassPrompts.prompts`.
+    """
+    column = pa.chunked_array([chunk for each in TokenStore(parts).column(task.label) for chunk in each.chunks])
+    prompts = task.prompts(() if task.classes else labels_of(column, task.label, 1, "--task.forgetting_label").classes)
+    if (codes_of(column, prompts.values) == MISSING).all():
+        raise Refused("NO_ROWS", f"--forgetting: no image is of the classes {_shown(prompts.values)}: write them as "
+                      f"the column {task.label} does, VALUE=NAME for a readable name")  # fmt: skip
+    return Images(parts, task.label, prompts)
+
+
+def _check_parts(labelled: Labelled) -> None:
+    """Classes that are listed may be none of those that rows have.
+
+    Raises:
+        Refused: NO_ROWS for training, or for test where there are test rows at all.
+    """
+    noun, label, parts = labelled.judged.noun, labelled.label, labelled.judged.split.parts
+    for part, word in ((TRAIN, "training"), (TEST, "test")):
+        if not len(labelled.held(part)) and (part == TRAIN or (parts == part).any()):
+            raise Refused("NO_ROWS", f"no {word} {noun} are of the classes {_shown(label.classes)}: write them as the "
+                          f"column {label.name} does, VALUE=NAME for a readable name")  # fmt: skip
+
+
+def _shown(classes: Sequence[str], most: int = 5) -> str:
+    return ", ".join(classes[:most]) + (", ..." if len(classes) > most else "")
 
 
 def _overlap(prepared: Prepared, forgetting: Images | None) -> list[str]:
@@ -184,6 +199,13 @@ def _overlap(prepared: Prepared, forgetting: Images | None) -> list[str]:
         return []
     same = len(_contents(forgetting.parts) & _contents(prepared.parts, TRAIN))
     return [f"{same:,} of the images for forgetting have an exact copy in training."] if same else []
+
+
+def _strangers(trained: Trained) -> list[str]:
+    """How many of the other images have no class."""
+    codes = trained.outcome.get("forgetting_codes", np.empty(0, np.int64))
+    lost = int((codes == MISSING).sum())
+    return [f"{lost:,} of {len(codes):,} images for forgetting have none of the classes: left out."] if lost else []
 
 
 def _contents(parts: TokenParts, part: int | None = None) -> set[int]:

@@ -141,6 +141,7 @@ def read_run(
         family=family_of(recipe),
         seed=seed,
         data=data_digest(run),
+        data_by_label=dict(run.get("cells_by_label") or {}),
         design=design_of(config),
         split=str(recipe.get("split") or f"seed {seed}"),
         data_name=data_name(run),

@@ -228,12 +228,11 @@ class Output:
         self.write_bytes(name, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Writes e.g. `report.html` or `plots/layers.png`, whole or not at all."""
-        folder, _, base = name.rpartition("/")
-        if name in (RUN, MANIFEST, QUARANTINE) or folder == PARTS:
+        """Writes e.g. `report.html` or `checkpoint/adapter/adapter_config.json`, whole or not at all."""
+        places = name.split("/")
+        if name in (RUN, MANIFEST, QUARANTINE) or places[0] == PARTS:
             raise ValueError(f"{name} belongs to the commit protocol")
-        checked_name(base)
-        self._storage.write(f"{checked_name(folder)}/{base}" if folder else base, data)
+        self._storage.write("/".join(checked_name(each) for each in places), data)
 
     def local_copy(self, name: str, folder: Path) -> Path:
         """A file of OUTPUT as a local path: itself where OUTPUT is a folder, else a copy in `folder`."""

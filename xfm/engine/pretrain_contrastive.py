@@ -38,6 +38,7 @@ class ContrastivePretraining(Pretraining):
         Refused: NO_COLUMN, the source has no captions.
     """
 
+    kind: ClassVar[str] = "clip"
     noun: ClassVar[str] = "images"
 
     def __init__(self, task: Contrastive, source: Source, config: TrainingConfig) -> None:
@@ -71,17 +72,17 @@ class ContrastivePretraining(Pretraining):
             config.validation_cells, config.seed, identity,
         )  # fmt: skip
 
-    def write(self, weights: Mapping[str, Any], folder: Path, *, replace: bool) -> tuple[str, str]:
+    def write(self, weights: Mapping[str, Any], folder: Path) -> str:
         """A plain CLIP folder."""
         backbone = self._start.build("cpu")
         unknown = backbone.load_state_dict(dict(weights), strict=False).unexpected_keys
         assert not unknown, unknown
         if isinstance(self._start, FreshCLIP):
-            write_checkpoint(folder, backbone, self._start, replace=replace)
+            write_checkpoint(folder, backbone, self._start, replace=True)
         else:
-            save_clip(folder, backbone.network, self._start.folder, replace=replace)
+            save_clip(folder, backbone.network, self._start.folder, replace=True)
         size = sum(parameter.numel() for parameter in backbone.parameters())
-        return "clip", (
+        return (
             f"CLIP, {size:,} parameters, image tower of {backbone.n_layers} blocks of width {backbone.dim}, as a "
             "folder that transformers reads. To use it: --backbone.kind clip --backbone.checkpoint DIR"
         )

@@ -37,6 +37,7 @@ class MaskedPretraining(Pretraining):
         Refused: as `scratch`.
     """
 
+    kind: ClassVar[str] = "scgpt"
     noun: ClassVar[str] = "cells"
 
     def __init__(self, task: MaskedExpression, source: Source, config: TrainingConfig) -> None:
@@ -61,7 +62,7 @@ class MaskedPretraining(Pretraining):
             config.validation_cells, config.seed, identity,
         )  # fmt: skip
 
-    def write(self, weights: Mapping[str, Any], folder: Path, *, replace: bool) -> tuple[str, str]:
+    def write(self, weights: Mapping[str, Any], folder: Path) -> str:
         """model.safetensors, args.json and vocab.json, which `ScGPT` reads."""
         seed = self.config.seed
         network = network_to_train(self.start, "cpu", seed)
@@ -70,9 +71,9 @@ class MaskedPretraining(Pretraining):
         special = {"<cls>": tokenizer.cls_id, network.architecture.pad_token: tokenizer.pad_id}
         vocabulary = dict(tokenizer.vocabulary) | special
         training = {"xfm_pretrain": self.config.recipe()}
-        write_checkpoint(folder, network, vocabulary, training=training, replace=replace)
+        write_checkpoint(folder, network, vocabulary, training=training, replace=True)
         size = network.architecture
-        return "scgpt", (
+        return (
             f"scGPT, {size.n_layers} blocks of width {size.dim}, {len(vocabulary):,} tokens, as model.safetensors, "
             "args.json and vocab.json. To use it: --backbone.kind scgpt --backbone.checkpoint DIR"
         )

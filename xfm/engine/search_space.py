@@ -28,7 +28,7 @@ from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.core.random import rng_for
 from xfm.engine.flags import build_parser
-from xfm.engine.settings import UsageError, parse, read_yaml
+from xfm.engine.settings import UsageError, named_as_fields, parse, read_yaml
 
 C = TypeVar("C", bound=Config)
 
@@ -156,7 +156,7 @@ def parse_space(space: Mapping[str, Any]) -> Space:
     """
     if not space:
         raise Refused("BAD_SPACE", "space: names no field; e.g. lr: {loguniform: [1.0e-5, 1.0e-3]}")
-    return Space(tuple(_draw(field, how) for field, how in space.items()))
+    return Space(tuple(_draw(field.replace("-", "_"), how) for field, how in space.items()))
 
 
 def _draw(field: str, how: Any) -> Draw:
@@ -199,10 +199,11 @@ def _number(field: str, value: Any) -> int | float:
     return number
 
 
-def base_settings(finetune: str | Mapping[str, Any]) -> dict[str, Any]:
+def base_settings(job: type[Config], finetune: str | Mapping[str, Any]) -> dict[str, Any]:
     """The job that is searched, as nested settings: a preset's, overridden by what stands beside `preset`.
 
     Args:
+        job: class of its config.
         finetune: path of a preset, or settings, perhaps with the key `preset`.
 
     Raises:
@@ -211,10 +212,10 @@ def base_settings(finetune: str | Mapping[str, Any]) -> dict[str, Any]:
     given: dict[str, Any] = {"preset": finetune} if isinstance(finetune, str) else copy.deepcopy(dict(finetune))
     preset = given.pop("preset", None)
     try:
-        base = read_yaml(str(preset)) if preset is not None else {}
+        base = named_as_fields(job, read_yaml(str(preset))) if preset is not None else {}
     except UsageError as error:
         raise Refused("BAD_SETTINGS", f"finetune: {str(error).removeprefix('--config ')}") from None
-    for name, value in given.items():
+    for name, value in named_as_fields(job, given).items():
         old = base.get(name)
         if isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
             value = old | value

@@ -1,5 +1,6 @@
 """A job at work: its OUTPUT under lease, its run in MLflow, and the report that ends both."""
 
+import hashlib
 import logging
 import shlex
 import tempfile
@@ -8,9 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from xfm.core import errors
 from xfm.core.ledger import Refusal
 from xfm.core.report import Estimate, Figure, Report, format_column, printable
+from xfm.core.storage import below
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated, is_local, say, scratch_path
 from xfm.engine.output import Output
@@ -23,6 +28,7 @@ from xfm.track.tracker import SpoolTracker
 logger = logging.getLogger(__name__)
 
 SPOOL = "tracking.jsonl"
+CHECKPOINT, WEIGHTS = "checkpoint", "model.safetensors"
 
 
 class OpenJob:
@@ -63,6 +69,26 @@ class OpenJob:
         name = f"{kind}-{data_name(self.run)}"
         made = {"name": name, "place": place, "sha256": sha256, "tags": tags, "description": description}
         self._checkpoints.append(made)
+
+    def publish_checkpoint(self, kind: str, write: Callable[[Path], str]) -> None:
+        """OUTPUT/checkpoint, which a backbone reads; registered as `register` says.
+
+        Args:
+            kind: of backbone.
+            write: makes the folder it is given, model.safetensors among its files, or exchanges it; returns a
+                description for people.
+        """
+        local = local_folder(self.output.uri)
+        if local is not None:
+            description = write(local / CHECKPOINT)
+            self.register(kind, local / CHECKPOINT, _sha256(local / CHECKPOINT / WEIGHTS), description)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / CHECKPOINT
+            description = write(folder)
+            for file in sorted((path for path in folder.rglob("*") if path.is_file()), reverse=True):
+                self.output.write_bytes(f"{CHECKPOINT}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+            self.register(kind, below(self.output.place, CHECKPOINT), _sha256(folder / WEIGHTS), description)
 
     def finish(
         self,
@@ -120,6 +146,12 @@ class OpenJob:
         """Writes a file beside the report and keeps it with the MLflow run."""
         self._publish(name, data, scratch_path(self._shown, "."))
 
+    def publish_table(self, name: str, table: pa.Table) -> None:
+        """As `publish`, a Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.publish(name, sink.getvalue().to_pybytes())
+
     def _publish(self, name: str, data: bytes, scratch: Path) -> None:
         self.output.write_bytes(name, data)
         self.tracker.artifact(self.output.local_copy(name, scratch), name.rpartition("/")[0])
@@ -174,6 +206,11 @@ def print_plan(text: str) -> int:
 def local_folder(output: str) -> Path | None:
     """The folder of a local OUTPUT."""
     return Path(output.removeprefix("file://")) if is_local(output) else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _description(report: Report) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from xfm.core.config import Config
 from xfm.engine.flags import build_parser, kind_of, models_of
@@ -51,7 +51,7 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
     if rest:
         raise UsageError(_unknown(rest[0], known, prog))
     given = {name: value for name, value in vars(flags).items() if value is not None}
-    from_yaml = read_yaml(given.pop("config")) if "config" in given else {}
+    from_yaml = named_as_fields(config, read_yaml(given.pop("config"))) if "config" in given else {}
     merged: dict[str, Any] = {}
     for layer in (from_yaml, _from_environ(config, environ), _nest(given)):
         merged = _merge(merged, layer)
@@ -62,7 +62,7 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """A settings file as nested mappings; `dry-run` and `dry_run` are the same key.
+    """A settings file as nested mappings, whose keys are text.
 
     Raises:
         UsageError: no such file, not YAML, or not a mapping.
@@ -80,7 +80,7 @@ def read_yaml(path: str) -> dict[str, Any]:
         raise UsageError(f"--config {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected `field: value` lines, found {type(content).__name__}")
-    return _underscored(content)
+    return _as_text(content)
 
 
 def _normalise(word: str, known: set[str]) -> str:
@@ -92,9 +92,26 @@ def _normalise(word: str, known: set[str]) -> str:
     return same[0] + equals + value if same else word
 
 
-def _underscored(content: dict[Any, Any]) -> dict[str, Any]:
-    named = {str(key).replace("-", "_"): value for key, value in content.items()}
-    return {key: _underscored(value) if isinstance(value, dict) else value for key, value in named.items()}
+def named_as_fields(config: type[BaseModel], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with `dry-run` written `dry_run`; keys of mappings that are data (a class `T-shirt`) stay.
+
+    Args:
+        config: whose fields and sections they are.
+        content: as `read_yaml` gives it.
+    """
+    named: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        field = config.model_fields.get(name)
+        models = models_of(field.annotation) if field is not None and isinstance(value, dict) else []
+        sections = [model for model in models if kind_of(model) in ("", value.get("kind"))] or models
+        named[name] = named_as_fields(sections[0], value) if sections else value
+    return named
+
+
+def _as_text(content: dict[Any, Any]) -> dict[str, Any]:
+    """The same with keys that YAML took for numbers (a class 0) as text."""
+    return {str(key): _as_text(value) if isinstance(value, dict) else value for key, value in content.items()}
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,25 @@ from typing import Any
 
 import ray
 
+from xfm.core.tracker import Tracker
 from xfm.engine.progress import format_seconds
-from xfm.loops.training.settings import Record, Settings
+from xfm.loops.training.settings import Record, Settings, curves_of
 
 logger = logging.getLogger(__name__)
 
 ALWAYS = ("step", "epoch", "seconds", "lr")  # in every record; what else it holds is a loss or a score
 SHOWN = 3  # losses or scores in a line of the log
+
+
+def track_step(tracker: Tracker, record: Record, name: Callable[[str], str] = str) -> None:
+    """One record of training, as curves of two groups: train and validation.
+
+    Args:
+        tracker: of the job.
+        record: see `loops.training.settings`.
+        name: what an entry of a record is called with the tracker.
+    """
+    tracker.metrics(curves_of(record, name), step=int(record["step"]))
 
 
 class _Mailbox:

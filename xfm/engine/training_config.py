@@ -33,7 +33,7 @@ class TrainingConfig(JobConfig):
     """Highest learning rate (AdamW)."""
 
     warmup: NonNegativeInt = 1000
-    """Steps in which the learning rate grows to lr; a tenth of all steps where that is less."""
+    """Steps in which the learning rate grows to lr; unless given, at most a tenth of all steps."""
 
     schedule: Literal["cosine", "constant", "decay"] = "cosine"
     """After warmup: half a cosine down to 0, constant, or x 0.99 every 100 steps as the published model."""

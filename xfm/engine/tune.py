@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from xfm.core.config import Config
@@ -207,9 +205,7 @@ def publish_trials(
     job: OpenJob, trials: Sequence[Trial], fields: Sequence[str], defaults: dict[str, Any], aim: Aim
 ) -> None:
     """OUTPUT/trials.parquet."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(trials_table(trials, fields, defaults, aim), sink, compression="zstd")
-    job.publish("trials.parquet", sink.getvalue().to_pybytes())
+    job.publish_table("trials.parquet", trials_table(trials, fields, defaults, aim))
 
 
 def publish_best(job: OpenJob, trials: Sequence[Trial], base: Mapping[str, Any], aim: Aim) -> None:

@@ -24,7 +24,7 @@ from xfm.core.report import printable
 from xfm.core.storage import below, open_storage
 from xfm.core.tracker import Tracker
 from xfm.engine.progress import format_seconds
-from xfm.loops.training.settings import VALIDATION, Record
+from xfm.loops.training.settings import VALIDATION, Record, curves_of
 from xfm.loops.tuning.trials import Aim, Status, Trial, best_of, is_over
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Book:
         run = self._run(number)
         for place, record in enumerate(trial.history, start=1):
             if record["step"] not in known:
-                run.metrics(_curves(record), step=place)
+                run.metrics(curves_of(record), step=place)
 
     def end(self, number: int, status: Status, reason: str = "", *, is_final: bool = True) -> None:
         """It is over: finished, pruned or failed. Nothing that comes later changes that."""
@@ -176,15 +176,6 @@ def clear(uri: str) -> None:
         filesystem.delete_dir(path)
     except (OSError, pa.ArrowInvalid) as problem:
         logger.debug("nothing removed: %s", problem)
-
-
-def _curves(record: Record) -> dict[str, float]:
-    """A record in two groups: train and validation."""
-    return {
-        f"validation/{name.removeprefix(VALIDATION)}" if name.startswith(VALIDATION) else f"train/{name}": value
-        for name, value in record.items()
-        if name != "step"
-    }
 
 
 def _short(value: Any) -> str:

@@ -1,23 +1,19 @@
 """Fine-tuning as a search sees it: its rows without the test rows, and what each trial trains."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from xfm.core.errors import Refused
-from xfm.core.storage import below
-from xfm.engine.finetune import SMALL, TOKENS, ForTraining, Prepared, kind_of, with_columns
+from xfm.engine.finetune import Prepared, kind_of, split_tokens
 from xfm.engine.finetune_config import FinetuneConfig
-from xfm.engine.output import Output
 from xfm.engine.planning import ShardPlan
 from xfm.engine.search_space import build, with_values
 from xfm.engine.settings import UsageError
-from xfm.engine.stage import run_stage
 from xfm.engine.tune import without_test
 from xfm.loops.evaluation.nouns import noun_of
 from xfm.loops.training.learner import Recipe
 from xfm.loops.training.settings import VALIDATION, Settings
-from xfm.loops.training.tokens import TokenStore, token_parts
+from xfm.loops.training.tokens import TokenStore
 from xfm.loops.tuning.rows import SplitWithoutTest, searched_rows
 from xfm.loops.tuning.trials import Aim
 
@@ -77,31 +73,12 @@ def prepare_search(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepare
     Raises:
         Refused: the columns, the split or the classes cannot be used.
     """
-    source = with_columns(config.source, config.columns)
-    run = {**plan.run, "job": f"tune {TOKENS}", "recipe": {
-        "job": f"tune {TOKENS}", "config": config.token_recipe(), "weights": plan.weights,
-        "data": plan.run["recipe"]["data"],
-    }}  # fmt: skip
-
-    def split(_device: str) -> Callable[[], SplitWithoutTest]:
-        return partial(
-            SplitWithoutTest, config.split_seed, config.validation, config.test, config.group, split=config.split,
-            carve=config.carve,
-        )  # fmt: skip
-
-    with Output(below(uri, TOKENS), run, joint=True) as output:
-        result = run_stage(
-            source, ForTraining(config.backbone), config.split_seed, plan.shards, split, output,  # type: ignore[arg-type]
-            stage=TOKENS, workers=1 if len(plan.shards) <= SMALL else config.workers, gpus=0, attempt=output.attempt,
-        )  # fmt: skip
-        keys = [shard.key for shard in plan.shards if shard.key in output.committed]
-        if not keys:
-            code, message = next(((each.code, each.message) for each in result.quarantined), ("NO_ROWS", "no rows"))
-            raise Refused(code, f"no shard could be read: {message}")
-        parts = without_test(token_parts(output.uri, keys))
+    parts, result = split_tokens(config, plan, uri, "tune", SplitWithoutTest)
+    parts = without_test(parts)
     labelled = searched_rows(
-        TokenStore(parts), config.task.label, config.group, seed=config.split_seed, noun=noun_of(source.schema.names)
-    )
+        TokenStore(parts), config.task.label, config.group, seed=config.split_seed,
+        noun=noun_of(config.source.schema.names),
+    )  # fmt: skip
     return Prepared(plan, parts, labelled, result)
 
 

@@ -154,7 +154,7 @@ def zero_shot(plan: ZeroShot) -> int:
     recipe = plan.shards.run["recipe"] | {
         "cells": judged.cells_digest(), "split": judged.split_digest(), "classifier": classifier.digest(),
     }  # fmt: skip
-    run = plan.shards.run | {"recipe": recipe, "noun": plan.noun}
+    run = plan.shards.run | {"recipe": recipe, "noun": plan.noun, "cells_by_label": judged.label_digests()}
     with open_job(config, run, joint=True) as job:
         question = question_of(judged, prompts, table.obs[config.label])
         results = score_all(question, table, random, config.baselines)

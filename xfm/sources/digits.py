@@ -30,9 +30,9 @@ Column = Literal["digit", "colour", "pair", "caption", "split"]
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a drawing of a {}", "this is a {}", "the {}")
 
 TEST, VALIDATION = 597, 150  # of the 1,797 digits; a digit keeps its split in every colour, domain and seed
-TURN, SCALE, SHIFT = 12.0, 0.12, 2.0  # at most: degrees, share, pixels of 32
+TURN, SCALE, SHIFT = 6.0, 0.06, 1.0  # at most: degrees, share, pixels of 32
 SHIFTED_TURN, SHIFTED_NOISE = 34.0, 20.0  # degrees; standard deviation, of 255
-GLYPH = 0.8  # side of an unscaled digit, as a share of the picture's
+GLYPH = 0.95  # side of an unscaled digit, as a share of the picture's
 
 
 class Digits(Made):

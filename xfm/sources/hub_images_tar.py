@@ -146,6 +146,8 @@ def _rows(path: Path, size: int, modified_ns: int, name: str) -> tuple[Row, ...]
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
+                if member.issparse():  # its header states a size that its content has not
+                    raise ShardRefused("DAMAGED_FILE", f"{name}: {member.name} is sparse; write it out in full")
                 match = _BASE.fullmatch(member.name) if member.isreg() else None
                 if match is not None:
                     base, extension = match[1], match[2].lower()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from xfm.core.config import Config
 from xfm.core.tokenizer import Tokens
@@ -77,6 +77,15 @@ class MaskedExpression(Config):
 
     cell_prompt_after: NonNegativeInt = 1000
     """Steps before the third of these begins."""
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> "MaskedExpression":
+        if not any(self.objectives.is_on(0)):
+            raise ValueError(
+                f"weights {self.weights} with cell_prompt_after {self.cell_prompt_after}: nothing is learned in the "
+                "first step; give one of the first two a weight, or the third one with cell_prompt_after 0"
+            )
+        return self
 
     @property
     def objectives(self) -> "Objectives":

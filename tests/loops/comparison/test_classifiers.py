@@ -1,5 +1,7 @@
 """Frozen, fine-tuned and zero-shot classifiers of the same rows on one board: who stands there, tested how."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from xfm.engine.gather import read_run
 from xfm.loops.comparison.boards import compare
 from xfm.loops.comparison.files import leaderboard_markdown, leaderboard_table
 from xfm.loops.comparison.report import compare_report
+from xfm.loops.comparison.tables import model_of_row
 
 SHIFT = spread(0.0, seed=7)
 GIVEN = {"split": "split", "group": None}  # data that come split
@@ -43,7 +46,7 @@ def frozen(more=()):
 def tuned(value=0.80, validation=0.81, **more):
     """A fine-tuned model, which is no layer of anything."""
     rows = own("finetuned", value, validation, "finetune", **more)
-    return [[row | {"kind": "model", "pool": None, "layer": None} for row in rows]]
+    return [[row | {"kind": "layer", "pool": "", "layer": None} for row in rows]]
 
 
 def rows_of(board):
@@ -79,14 +82,40 @@ def test_rows_are_ranked_on_validation_whoever_wins_on_test(make):
 
 
 def test_a_zero_shot_run_of_the_same_rows_joins_and_one_of_other_rows_is_refused(make):
-    said = [[row | {"task": "zero_shot"} for row in rows] for rows in tuned(0.70, 0.71)]
+    said = [[row | {"task": "zero_shot", "pool": "lens", "layer": 4} for row in rows] for rows in tuned(0.70, 0.71)]
     runs = [make("tuned", tuned(), job="finetune"), make("said", said, job="zero_shot", weights="clip")]
     (board,) = compare(runs)
-    assert rows_of(board) == [("tuned", "finetuned", "fine-tuned"), ("said", "finetuned", "zero-shot")]
+    assert rows_of(board) == [("tuned", "finetuned", "fine-tuned"), ("said", "finetuned (last)", "zero-shot")]
     assert board.rows[1].against.value == pytest.approx(-0.10)
     other = make("other", tuned(), job="finetune", cells="other")
     with pytest.raises(Refused, match="OTHER_DATA"):
         compare([*runs, other])
+
+
+def test_zero_shot_runs_alone_are_compared_by_what_they_report_and_beside_others_by_what_all_have(make):
+    def says(name, accuracy, f1):
+        rows = [*own(name, f1, None, "zero_shot"), *own(name, accuracy, None, "zero_shot", metric="accuracy")]
+        return [[row | {"kind": "layer", "pool": "lens", "layer": 4} for row in rows]]
+
+    runs = [make(f"said{i}", says("zero_shot", *each), job="zero_shot", weights=f"w{i}")
+            for i, each in enumerate([(0.70, 0.60), (0.65, 0.62)])]  # fmt: skip
+    (board,) = compare(runs)
+    assert list(map(str, board.columns)) == ["accuracy, test"]
+    assert [row.runs[0].name for row in board.rows] == ["said0", "said1"]
+    text = " ".join(compare_report([board], runs, [], [], {}).warnings)
+    assert "looks better than it would on other sentences." in text
+    (mixed,) = compare([*runs, make("tuned", tuned(), job="finetune")])
+    assert list(map(str, mixed.columns)) == ["F1, test"]
+    assert [row.measures[mixed.columns[0]].value for row in mixed.rows] == [0.80, 0.62, 0.60]
+
+
+def test_what_fine_tuning_began_with_is_not_called_fine_tuned_and_has_a_model(make):
+    start = [row | {"kind": "baseline", "pool": "", "layer": None} for row in own("zero_shot", 0.7, 0.7, "finetune")]
+    board = compare([make("tuned", [*tuned(), start, own("majority", 0.3, 0.3, "finetune")], job="finetune")])[0]
+    assert [row.classifier for row in board.rows] == ["fine-tuned", "zero-shot", ""]
+    models = [model_of_row(row) for row in board.rows]
+    assert models[0] == models[1]
+    assert models[2] is None
 
 
 def test_without_anything_but_a_probe_there_is_no_second_board(make):
@@ -112,6 +141,18 @@ def test_seeds_of_a_fine_tuned_model_are_one_row(make):
     assert (row.seeds, row.measures[board.columns[0]].value) == ((0, 1, 2), pytest.approx(0.81))
     assert row.measures[board.columns[0]].sd == pytest.approx(0.01)
     assert board.rows[1].against.pairs == 1  # the frozen run shares the split of seed 0
+
+
+def test_guesses_of_seeds_that_share_a_split_are_one_row_and_one_test(make):
+    """Fine-tuning draws its split by a seed of its own: there, --seed moves the weights alone."""
+    rows = [*tuned(), own("majority", 0.33, 0.33, "finetune")]
+    seeds = [make(f"s{seed}", rows, job="finetune", seed=seed) for seed in range(3)]
+    runs = [replace(run, split="alike") for run in (*seeds, make("frozen", frozen(), choice="mean_l01"))]
+    board = compare(runs)[0]
+    (guess,) = [row for row in board.rows if row.representation == "majority"]
+    assert (len(guess.runs), set(guess.shared_with)) == (1, {"s0", "s1", "s2"})
+    assert board.rows[0].measures[board.columns[0]].sd == pytest.approx(0)
+    assert not any("different splits" in line for line in compare_report([board], runs, [], [], {}).warnings)
 
 
 def test_every_metric_that_is_asked_for_has_a_board_and_all_reach_page_and_files(make):

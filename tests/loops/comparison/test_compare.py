@@ -1,5 +1,7 @@
 """Leaderboards from runs whose numbers are known: means, intervals, order, tests and refusals computed by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -210,6 +212,18 @@ def test_other_cells_never_stand_in_the_same_column(make):
     assert runs[0].data[:8] in text
     assert runs[2].data[:8] in text
     assert "--columns data" in text
+
+
+def test_another_label_judged_beside_it_makes_no_other_data_of_a_label(make):
+    alone = make("a", layers(0.7, 0.8))
+    beside = make("b", layers(0.6, 0.9), cells="with disease", weights="b")
+    runs = [replace(run, data_by_label={"cell_type": "same"}) for run in (alone, beside)]
+    (board,) = compare(runs)
+    assert {run.name for row in board.rows for run in row.runs} == {"a", "b"}
+    assert str(board.data).startswith("A: ")
+    assert "same" in str(board.data)
+    with pytest.raises(Refused, match="OTHER_DATA"):
+        compare([runs[0], replace(runs[1], data_by_label={"cell_type": "other"})])
 
 
 def test_the_same_cells_split_by_another_rule_are_other_data(make):

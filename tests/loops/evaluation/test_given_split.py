@@ -1,10 +1,13 @@
 """A split that the data bring along: taken as it is, validation rows carved where it has none, leaks counted."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from xfm.core.errors import Refused
+from xfm.loops.evaluation.judged import Judged, group_keys, labels_of
 from xfm.loops.evaluation.split import LEFT_OUT, TEST, TRAIN, VALIDATION, split_as_given, straddling
+from xfm.metrics.resampling import GroupDraws
 
 
 def own(rows):
@@ -93,3 +96,47 @@ def test_copies_across_a_given_split_stay_where_they_are_and_are_counted():
     # Copies are no independent witnesses: they are resampled together.
     assert split.groups[8] == split.groups[9] == split.groups[0]
     assert len(np.unique(split.groups)) == 9
+
+
+def judged(parts, donors, labels=("a", "b") * 6, rows=range(12)):
+    """Rows of a given split, some of them alone, in any order."""
+    ids = [f"r{row:02d}" for row in rows]
+    keys = group_keys([donors[row] for row in rows], ids)
+    split = split_as_given([parts[row] for row in rows], keys, own(len(ids)), 0, 0.2)
+    column = labels_of(pa.array([labels[row] for row in rows]), "label", 1)
+    return Judged(own(len(ids)), tuple(ids), (column,), split, resamples=100)
+
+
+def drawn(found):
+    """{row: how often each resample of the test rows draws it}."""
+    test = found.split.where(TEST)
+    draws = GroupDraws(found.split.groups[test], found.seed, found.resamples)
+    weights = np.concatenate(list(draws.blocks()))[:, draws.codes]
+    return {found.row_ids[row]: weights[:, place].tolist() for place, row in enumerate(test)}
+
+
+GIVEN = ["train"] * 4 + ["validation"] * 2 + ["test"] * 6
+DONORS = [None, None, None, None, None, None, "x", "x", "y", "y", "z", None]
+
+
+def test_draws_may_be_subtracted_only_where_test_rows_are_drawn_with_the_same_rows():
+    one, shuffled = judged(GIVEN, DONORS), judged(GIVEN, DONORS, rows=[11, 3, 8, 0, 6, 7, 10, 1, 9, 2, 5, 4])
+    assert one.split_digest() == shuffled.split_digest()
+    assert drawn(one) == drawn(shuffled)
+    # As many groups of the same test rows, but other ones: the n-th resamples hold different rows.
+    other = judged(GIVEN, [*DONORS[:6], "x", "y", "x", "y", "z", None])
+    assert drawn(one) != drawn(other)
+    assert one.split_digest() != other.split_digest()
+    # What training rows are drawn with moves no resample of test rows.
+    moved = judged(GIVEN, ["q", "q", *DONORS[2:]])
+    assert drawn(one) == drawn(moved)
+    assert one.split_digest() == moved.split_digest()
+
+
+def test_rows_without_a_part_or_a_class_make_no_other_data():
+    """One job leaves them out as it reads, another keeps and ignores them."""
+    parts = [None, *GIVEN[1:]]
+    labels = ["a", "b", None, *("a", "b") * 4, "a"]
+    whole, fewer = judged(parts, DONORS, labels), judged(parts, DONORS, labels, rows=[1, *range(3, 12)])
+    assert whole.label_digests() == fewer.label_digests()
+    assert judged(parts, DONORS, [*labels[:-1], "b"]).label_digests() != whole.label_digests()

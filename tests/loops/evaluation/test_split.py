@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from xfm.core.errors import Refused
-from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION, same_vectors, split_cells
+from xfm.loops.evaluation.copies import same_vectors
+from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION, split_cells
 
 
 def own(cells):

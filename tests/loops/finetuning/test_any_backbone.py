@@ -8,7 +8,7 @@ import torch
 from tests.contracts.examples import BACKBONES, example
 from tests.loops.finetuning.sentiment import NAMES, Memory
 from xfm.core import registry
-from xfm.core.schema import N_TOKENS
+from xfm.core.schema import INPUT_IDS, N_TOKENS, VALUES
 from xfm.loops.finetuning.classifier import build_classifier, freeze_unreached
 from xfm.loops.finetuning.learner import ClassificationLearner
 from xfm.loops.finetuning.rows import SplitWithContent
@@ -18,6 +18,8 @@ from xfm.loops.training.order import BucketOrder
 from xfm.loops.training.settings import Settings
 from xfm.loops.training.tokens import TEST, TRAIN
 from xfm.loops.training.trainer import Trainer
+from xfm.models.scgpt.fresh import FreshScGPT
+from xfm.models.scgpt.settings import Architecture
 from xfm.tasks.classification import Classification
 
 SETTINGS = Settings(
@@ -61,3 +63,16 @@ def test_a_few_steps_change_the_head_and_what_the_mode_says(kind, mode, tmp_path
     assert any(name.startswith("backbone") for name in moved) == (mode != "head")
     still = [name for name, p in network.named_parameters() if not p.requires_grad]
     assert not moved & set(still), "what is not trained stays, weight decay or not"
+
+
+def test_running_statistics_of_a_checkpoint_stay_as_they_are():
+    sizes = {"n_layers": 1, "n_heads": 2, "dim": 8, "ffn": 8, "n_bins": 5, "max_length": 16}
+    tokens = (*(f"G{i}" for i in range(5)), "<pad>", "<cls>", "<eoc>")
+    start = FreshScGPT(tokens=tokens, architecture=Architecture(n_tokens=8, mvc="none", input_norm="bn", **sizes))
+    network = build_classifier(start.build("cpu"), Classification(pool="mean"), 2, 0).train()
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    cells = {INPUT_IDS: pa.array([[6, 0, 1], [6, 2, 3]], pa.large_list(pa.uint16())),
+             VALUES: pa.array([[-2, 1, 4], [-2, 3, 2]], pa.large_list(pa.int16()))}  # fmt: skip
+    network(start.tokenizer(0).collate(pa.table(cells)))
+    assert any("running_mean" in name for name in before)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())

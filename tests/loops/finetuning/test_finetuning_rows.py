@@ -66,6 +66,12 @@ def test_the_digests_are_those_of_an_evaluation_of_the_same_rows_and_split():
     assert moved.split_digest() != other.split_digest()
 
 
+def test_rows_of_no_known_group_are_drawn_alone_as_in_an_evaluation():
+    films = ["a", "a", "b", "b", None, None, "c", None, "unknown", "d", None, None]
+    labelled = found(table(different(), LABELS, film=films), group="film")
+    assert len(np.unique(labelled.judged.split.groups)) == 4 + 5 + 1  # films, missing ones, "unknown"
+
+
 def test_rows_are_known_in_the_order_of_the_store():
     labelled = found(table(different(), LABELS, splits=SPLITS[::-1]))
     assert labelled.judged.row_ids[:3] == ("r6", "r7", "r8")

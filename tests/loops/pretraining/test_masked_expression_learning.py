@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import ValidationError
 
 from xfm.core.errors import Refused
 from xfm.core.schema import INPUT_IDS, ROW_ID, VALUES
@@ -24,7 +25,7 @@ from xfm.models.scgpt.checkpoint import write_checkpoint
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.masked_expression import Objectives, objective_errors
+from xfm.tasks.masked_expression import MaskedExpression, Objectives, objective_errors
 
 GENES = 20
 TOKENS = (*(f"G{i}" for i in range(GENES)), "<pad>", "<cls>", "<eoc>")
@@ -128,6 +129,13 @@ def test_a_prediction_does_not_depend_on_the_true_value_it_is_judged_by():
     # (p - t)^2 and (p - t - 1)^2 with the same p: their difference is linear in p.
     expected = ((1 - 2 * (predicted - example.target)) * example.hidden).sum(1)
     torch.testing.assert_close(other[0] - one[0], expected, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(("weights", "after"), [((0, 0, 0), 0), ((0, 0, 1), 1000)])
+def test_weights_that_leave_nothing_to_learn_in_the_first_step_are_refused(weights, after):
+    with pytest.raises(ValidationError, match="nothing is learned in the first step"):
+        MaskedExpression(weights=weights, cell_prompt_after=after)
+    assert MaskedExpression(weights=(0, 0, 1), cell_prompt_after=0).objectives.is_on(0) == (False, False, True)
 
 
 def test_fractions_are_drawn_per_cell_and_masks_change_with_the_epoch():

@@ -7,12 +7,16 @@ from pathlib import Path
 WORKER = """
 import sys, torch
 from xfm.loops.group import TorchGroup
+from xfm.loops.training.gathered import in_order
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 group = TorchGroup()
 rows = torch.arange(3 - 2 * rank).float()[:, None].repeat(1, 2) + 10 * rank  # three rows, and one
 assert group.gather(rows).tolist() == [[0, 0], [1, 1], [2, 2], [10, 10]], group.gather(rows)
 assert group.sum(torch.tensor([1.0, float(rank)])).tolist() == [2.0, 1.0]
+for total in range(4):  # rows 0, 2 are worker 0's, row 1 is worker 1's; a worker may have none
+    own = torch.arange(total)[rank::2].float()
+    assert in_order(group, own[:, None], total).flatten().tolist() == list(range(total)), total
 torch.distributed.destroy_process_group()
 """
 

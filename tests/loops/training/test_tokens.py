@@ -1,6 +1,8 @@
 """How tokenised rows are split, stored and read."""
 
+from collections import OrderedDict
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pyarrow as pa
@@ -88,20 +90,27 @@ def test_what_is_stored_is_found_by_part_and_row(tmp_path: Path):
     assert sorted(found) == sorted([f"row{i}" for i in range(60)] + [f"row{i}" for i in range(40)])
 
 
-def test_a_store_without_test_rows_has_none_to_give(tmp_path: Path):
-    parts = stored(tmp_path).parts.without_test()
-    assert sum(parts.count(TEST)) == 0
-    assert len(parts.everything(TEST)[0]) == 0
-    assert parts.count(TRAIN) == stored_counts(tmp_path, TRAIN)
-
-
-def stored_counts(folder: Path, part: int) -> list[int]:
-    tables = [pq.read_table(folder / "parts" / f"{key}.parquet") for key in ("a", "b")]
-    return [table[PART].to_pylist().count(part) for table in tables]
-
-
 def test_a_part_that_this_machine_does_not_see_is_no_empty_part(tmp_path: Path):
     store = stored(tmp_path)
     (tmp_path / "parts" / "b.parquet").unlink()
     with pytest.raises(EnvironmentProblem, match="share"):
         store.take(np.array([1]), np.array([0]))
+
+
+def test_a_part_that_another_thread_pushes_out_is_given_all_the_same(tmp_path: Path):
+    store = stored(tmp_path)
+    store.cache_rows = 1  # one part at a time
+    other = Thread(target=store.take, args=(np.array([1]), np.array([0])))
+
+    class Interrupted(OrderedDict):
+        """Just when a part was read, the other thread asks for another one, and is given it unless it has to wait."""
+
+        def __setitem__(self, number: int, table: pa.Table) -> None:
+            super().__setitem__(number, table)
+            if number == 0:
+                other.start()
+                other.join(timeout=0.3)
+
+    store._read = Interrupted()
+    assert store.take(np.array([0]), np.array([0])).num_rows == 1
+    other.join()

@@ -105,9 +105,11 @@ def test_rows_and_split_have_the_digests_of_an_evaluation_of_the_same_rows():
     ids = tuple(f"row-{i}" for i in range(ROWS))
     order = np.random.default_rng(0).permutation(ROWS)  # stored in another order
     labels = labels_of(pa.array([LABELS[i] for i in order]), "label", 10)
-    split = Split(np.full(ROWS, TEST, np.int8), np.arange(ROWS))
+    groups = np.unique([ids[i] for i in order], return_inverse=True)[1]  # in the order of their names, as drawn
+    split = Split(np.full(ROWS, TEST, np.int8), groups)
     other = Judged(np.arange(ROWS), tuple(ids[i] for i in order), (labels,), split, seed=0, resamples=200)
     assert question.judged.cells_digest() == other.cells_digest()
+    assert question.judged.label_digests() == other.label_digests()
     assert question.judged.split_digest() == other.split_digest()
 
 

@@ -15,31 +15,16 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.loops.comparison.classifiers import by_classifier, comparable, frozen
+from xfm.loops.comparison.data_sets import DataSet, data_sets, other_data
 from xfm.loops.comparison.row import Against, Column, Row, rows_of
-from xfm.loops.comparison.run import CLASSIFIERS, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
+from xfm.loops.comparison.run import CLASSIFIERS, COMMON, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
 from xfm.loops.evaluation.nouns import ROWS
+from xfm.loops.evaluation.representations import UNSEEING
 from xfm.metrics.paired import bootstrap_difference, holm
 
 SHOWN = ("test", "all", REPORTED)  # which cells a column shows; validation cells only rank
 LOWER = {"mse", "mae", "loss", "error", "ece", "perplexity", "seconds", "unreachable"}
 F64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DataSet:
-    """What may stand in one column.
-
-    Attributes:
-        name: A, B, ...
-        runs: that judged the same cells and labels, split by the same rule; seeds draw splits of their own.
-    """
-
-    name: str
-    runs: tuple[Run, ...]
-
-    def __str__(self) -> str:
-        first = self.runs[0]
-        return ", ".join(filter(None, (f"{self.name}: {first.noun} {first.data[:8]}", first.design)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,17 +76,15 @@ def compare(
         Refused: OTHER_DATA, NO_METRIC, NO_LABEL or NO_REPRESENTATION.
     """
     _check_names(runs, metrics, labels, representations)
-    every = data_sets(runs)
     boards = []
     for job, label in _questions(runs, labels):
-        about = [DataSet(data.name, _asked(data.runs, job, label)) for data in every]
-        about = [data for data in about if data.runs]
+        about = data_sets(_asked(runs, job, label), label)
         if len(about) > 1 and not is_by_data:
-            raise _other_data(label or job, about)
+            raise other_data(label or job, about)
         for data in about:
             where = f" on {data.name}" if len(about) > 1 else ""
             beside = [] if job else list(_of_classifiers(where, data, label, metrics, representations))
-            plain = DataSet(data.name, tuple(map(frozen, data.runs)))
+            plain = replace(data, runs=tuple(map(frozen, data.runs)))
             own = _board((label or job) + where, plain, job, label, metrics, representations)
             # Where something was trained for the label, or asked for it by words, that is the question.
             first = any(score.metric.task in UNREAD for run in data.runs for score in run.scores)
@@ -117,23 +100,14 @@ def _of_classifiers(
     if not comparable(parts):
         return
     asked = [column.metric for column in _columns(data.runs, label, metrics, "")]
-    for metric in dict.fromkeys(metric.name for metric in asked if metric.task in CLASSIFIERS):
-        held = DataSet(data.name, tuple(part for part in parts if any(s.metric.name == metric for s in part.scores)))
+    names = list(dict.fromkeys(metric.name for metric in asked if metric.task in CLASSIFIERS))
+    if "primary" in metrics:
+        primary = {PRIMARY[part.classifier] for part in parts}
+        names = [primary.pop() if len(primary) == 1 else COMMON]
+    for metric in names:
+        held = replace(data, runs=tuple(part for part in parts if any(s.metric.name == metric for s in part.scores)))
         name = f"{label} by any classifier{where}"
         yield _board(name, held, "", label, (metric,), representations, classified=metric)
-
-
-def data_sets(runs: Sequence[Run]) -> list[DataSet]:
-    """Runs by what they judged, in their order."""
-    found: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        found.setdefault((run.data, run.design), []).append(run)
-    return [DataSet(_letter(number), tuple(some)) for number, some in enumerate(found.values())]
-
-
-def _letter(number: int) -> str:
-    """A to Z, then AA."""
-    return ("" if number < 26 else _letter(number // 26 - 1)) + chr(ord("A") + number % 26)
 
 
 def _questions(runs: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -148,16 +122,6 @@ def _question(run: Run, score: Score) -> tuple[str, str]:
 
 def _asked(runs: Sequence[Run], job: str, label: str) -> tuple[Run, ...]:
     return tuple(run for run in runs if any(_question(run, score) == (job, label) for score in run.scores))
-
-
-def _other_data(what: str, about: Sequence[DataSet]) -> Refused:
-    held = "; ".join(f"{data} ({', '.join(run.name for run in data.runs)})" for data in about)
-    return Refused(
-        "OTHER_DATA",
-        f"{what}: {sum(len(data.runs) for data in about)} runs were judged on {len(about)} different data sets, and "
-        f"their numbers cannot stand in one column. {held}. Judge all on the same rows, labels and --group; or give "
-        "`--columns data`, which puts each data set in columns of its own",
-    )
 
 
 def _board(
@@ -214,15 +178,27 @@ def _without_repeats(rows: Sequence[Row]) -> list[Row]:
     """Baselines know nothing of the model: runs on the same cells find the very same ones. Each is kept once."""
     kept: dict[object, Row] = {}
     for number, row in enumerate(rows):
-        same = (row.representation, tuple(run.split for run in row.runs), tuple(row.measures.items()))
-        key: object = same if row.kind == "baseline" else number
-        if key in kept:
-            known = {run.name for run in kept[key].runs}
-            others = (run.name for run in row.runs if run.name not in known)
-            kept[key] = replace(kept[key], shared_with=(*kept[key].shared_with, *others))
-        else:
+        key: object = _found(row) if row.kind == "baseline" else number
+        if key not in kept:
             kept[key] = row
+            continue
+        fewest, more = sorted((kept[key], row), key=lambda each: len(each.runs))  # seeds of one split are no spread
+        known = {run.name for run in fewest.runs} | set(fewest.shared_with)
+        others = (run.name for run in more.runs if run.name not in known)
+        kept[key] = replace(fewest, shared_with=(*fewest.shared_with, *others, *more.shared_with))
     return list(kept.values())
+
+
+def _found(row: Row) -> object:
+    """What tells a baseline from another: its name, and what it scored on which splits.
+
+    One that looks at nothing scores the same for every seed of one split: there the number of seeds is left out.
+    """
+    splits = tuple(run.split for run in row.runs)
+    if row.representation in UNSEEING and len(set(splits)) == 1:
+        values = [(column, frozenset(measure.values)) for column, measure in row.measures.items()]
+        return row.representation, splits[0], tuple(values)
+    return row.representation, splits, tuple(row.measures.items())
 
 
 def is_lower_better(metric: Metric) -> bool:

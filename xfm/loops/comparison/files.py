@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from xfm.core.report import Report, markdown_table
 from xfm.loops.comparison.boards import Board
-from xfm.loops.comparison.report import runs_table
 from xfm.loops.comparison.run import Run
+from xfm.loops.comparison.tables import runs_table
 
 # One line for each (row of a leaderboard, metric).
 SCHEMA = pa.schema(

@@ -36,10 +36,10 @@ def picks(run: Run, label: str, wanted: Sequence[str]) -> list[Pick]:
     found: list[Pick] = []
     if REPORTED in every:
         found.append(_pick(every[REPORTED]))
-    if run.classifier and not any(score.kind == "layer" for score in scores):
-        return [_pick(score) for score in every.values()]  # a fine-tuned model is the one thing its run has
     if "best" in wanted or "all" in wanted:
-        found += [_pick(every[name], role) for name, role in _best(run, label) if name in every]
+        own = [(every[name], role) for name, role in _best(run, label) if name in every]
+        # What was fine-tuned is the one thing that its run made, chosen among no layers.
+        found += [_pick(score, role if score.kind != "layer" or score.layer is not None else "") for score, role in own]
     if "last" in wanted or "all" in wanted:
         found += [_pick(score, "last") for score in _last(run, label, every.values())]
     if "baselines" in wanted and "all" not in wanted:

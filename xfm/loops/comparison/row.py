@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xfm.loops.comparison.pick import Pick, picks
-from xfm.loops.comparison.run import REPORTED, WORDS, Metric, Run, Score
+from xfm.loops.comparison.run import REPORTED, UNREAD, WORDS, Metric, Run, Score
 from xfm.loops.evaluation.representations import UNSEEING
 from xfm.metrics.regression import percentile_interval
 
@@ -98,6 +98,8 @@ class Row:
     def classifier(self) -> str:
         """In words, on a board of classifiers; else empty. What looks at nothing is no classifier's."""
         task = self.runs[0].classifier
+        if task and self.picks[0].name in UNREAD:  # what fine-tuning began with is not fine-tuned
+            task = self.picks[0].name
         return "" if self.representation in UNSEEING else WORDS.get(task, task)
 
     @property

@@ -5,7 +5,7 @@ numbers of report.json are all there is to compare.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ PRIMARY = {
     "svm": "f1",
     "knn": "f1",
     "finetune": "f1",
-    "zero_shot": "f1",
+    "zero_shot": "accuracy",
     "clustering": "normalized_mutual_info",
     "integration": "asw_batch",
     "trajectory": "spearman",
@@ -33,6 +33,7 @@ PRIMARY = {
 # frozen representation stand on the boards of representations too; the others are rows of their own.
 CLASSIFIERS = ("probe", "svm", "finetune", "zero_shot")
 UNREAD = ("finetune", "zero_shot")
+COMMON = "f1"  # what they are compared by where their own numbers are different ones: it is everyone's
 WORDS = {
     "svm": "SVM",
     "finetune": "fine-tuned",
@@ -102,6 +103,7 @@ class Run:
         family: of its recipe without seeds: runs of one family are repetitions of one another.
         seed: of the job.
         data: digest of what was judged, see `data_digest`.
+        data_by_label: digests of what was judged for one label, where the job says so.
         design: how cells were split, in words; empty where the job splits none.
         split: digest of the split that the seed drew: where it is the same, draws may be subtracted.
         data_name: the data in a word; may be empty.
@@ -139,6 +141,11 @@ class Run:
     chooses: Metric = CHOOSES
     noun: str = "rows"
     classifier: str = ""
+    data_by_label: Mapping[str, str] = field(default_factory=dict)
+
+    def data_of(self, label: str) -> str:
+        """Digest of what was judged for a label: another label beside it makes no other data of it."""
+        return self.data_by_label.get(label, self.data)
 
     def find(self, representation: str, label: str, metric: Metric, split: str) -> Score | None:
         """One of its scores."""
@@ -208,7 +215,8 @@ def wants(metric: Metric, names: Collection[str]) -> bool:
     """Whether a metric was asked for: `primary`, `all`, its name, or TASK.NAME."""
     if "all" in names or {metric.name, f"{metric.task}.{metric.name}"} & set(names):
         return True
-    return "primary" in names and PRIMARY.get(metric.task, metric.name) == metric.name
+    primary = PRIMARY.get(metric.task, metric.name)
+    return "primary" in names and metric.name in ((primary, COMMON) if metric.task in CLASSIFIERS else (primary,))
 
 
 def chooses_of(config: Mapping[str, Any], known: Collection[Metric]) -> Metric:

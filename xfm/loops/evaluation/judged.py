@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xfm.core.errors import Refused
 from xfm.core.random import key64
 from xfm.loops.evaluation.nouns import ROWS
-from xfm.loops.evaluation.split import TEST, Split
+from xfm.loops.evaluation.split import LEFT_OUT, TEST, Split
 
 MISSING = -1
 # Words that stand for "not known" in public data sets (CELLxGENE schema 7: "unknown", "na").
@@ -86,16 +86,30 @@ class Judged:
         return np.flatnonzero((label.codes != MISSING) & (self.split.parts == TEST))
 
     def cells_digest(self) -> str:
-        """SHA-256 over cells and their labels, in the order of their names: what two models must share."""
+        """SHA-256 over cells and their labels, in the order of their names: what two runs of this recipe must share."""
         columns = [label.codes.tolist() for label in self.labels]
         columns += [self.batch.codes.tolist()] if self.batch is not None else []
         columns += [self.time.tolist()] if self.time is not None else []
         named = [(label.name, label.classes) for label in (*self.labels, *([self.batch] if self.batch else []))]
         return _digest(named, self.row_ids, columns)
 
+    def label_digests(self) -> dict[str, str]:
+        """{label: SHA-256 over the rows that have a part and a class, and it}: what two models must share."""
+        return {label.name: self._label_digest(label) for label in self.labels}
+
+    def _label_digest(self, label: Labels) -> str:
+        held = np.flatnonzero((label.codes != MISSING) & (self.split.parts != LEFT_OUT))
+        row_ids = [self.row_ids[row] for row in held]
+        return _digest([label.name, label.classes], row_ids, [label.codes[held].tolist()])
+
     def split_digest(self) -> str:
-        """SHA-256 over where each cell stands and what keys the resamples: alike, draws may be subtracted."""
-        return _digest([self.seed, self.resamples], self.row_ids, [self.split.parts.tolist()])
+        """SHA-256 over where each cell stands, what test cells are drawn with, and what keys the resamples.
+
+        Where it is alike, draws may be subtracted: the n-th resample of both holds the same test cells.
+        """
+        test, drawn_as = self.split.where(TEST), np.full(len(self.row_ids), -1)
+        drawn_as[test] = np.unique(self.split.groups[test], return_inverse=True)[1]
+        return _digest([self.seed, self.resamples], self.row_ids, [self.split.parts.tolist(), drawn_as.tolist()])
 
 
 def _digest(head: Any, row_ids: Sequence[str], columns: Sequence[Sequence[Any]]) -> str:
@@ -103,6 +117,19 @@ def _digest(head: Any, row_ids: Sequence[str], columns: Sequence[Sequence[Any]])
     for row in sorted(zip(row_ids, *columns, strict=True), key=lambda row: row[0]):
         content.update(repr(row).encode())
     return content.hexdigest()
+
+
+def is_unknown(value: Any) -> bool:
+    """Whether a value of an obs column says nothing."""
+    return value is None or value != value or str(value).strip().lower() in UNKNOWN
+
+
+def group_keys(values: Sequence[Any], row_ids: Sequence[str]) -> list[str]:
+    """What each row is drawn and resampled with: the group it is of, or where that is not known itself."""
+    return [
+        f"row\x1f{row}" if is_unknown(value) else f"group\x1f{value}"
+        for value, row in zip(values, row_ids, strict=True)
+    ]
 
 
 def sample_rows(row_ids: Sequence[str], most: int) -> NDArray[np.int64]:

@@ -142,8 +142,8 @@ def score_table(outcome: Mapping[str, Any], labelled: Labelled, adapted: Adapted
     found = {(ADAPTED, "layer"): predicted(at_share(outcome, adapted.chosen), labelled, f"share {adapted.share:g}")}
     for place, share in enumerate(adapted.shares):
         if place != adapted.chosen or share == 0:
-            name = ZERO_SHOT if share == 0 else f"{ADAPTED}_share_{share:g}"
-            found[(name, "baseline")] = predicted(at_share(outcome, place), labelled, f"share {share:g}")
+            name, kind = (ZERO_SHOT, "baseline") if share == 0 else (f"{ADAPTED}_share_{share:g}", "layer")
+            found[(name, kind)] = predicted(at_share(outcome, place), labelled, f"share {share:g}")
     found[(MAJORITY, "baseline")] = largest_class(codes, parts)
     found[(CHANCE, "baseline")] = guessed(codes, parts, rng_for(judged.seed, f"chance\x1f{label.name}"))
     return pa.concat_tables(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from xfm.core.backbone import Backbone
 from xfm.core.tokenizer import Tokens
@@ -68,7 +69,9 @@ def build_classifier(backbone: Backbone, task: Classification, n_classes: int, s
     elif task.mode == "head":
         freeze(backbone)
         frozen = (backbone,)
-    return Classifier(backbone, Pool(task.pool), head, frozen)
+    # Running statistics would be those of one worker's passes: they stay as pretrained.
+    fixed = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+    return Classifier(backbone, Pool(task.pool), head, [*frozen, *fixed])
 
 
 def lora_of(task: Classification, seed: int) -> LoRA:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from xfm.core.backbone import BackboneConfig
 from xfm.core.schema import N_TOKENS
 from xfm.loops.embed import check_identity
@@ -73,8 +71,3 @@ class ClassificationRecipe:
         unknown = network.load_state_dict(weights, strict=False).unexpected_keys
         assert not unknown, unknown
         return network.eval()
-
-    def logits_shape(self) -> tuple[int, int]:
-        """(validation, test) rows that `outcome` speaks of."""
-        sizes = np.array(self.parts.sizes).sum(axis=0)
-        return int(sizes[1]), int(sizes[2])

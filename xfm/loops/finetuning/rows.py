@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.schema import IMAGE, INPUT_IDS, PART, ROW_ID, VALUES
-from xfm.loops.evaluation.judged import MISSING, Judged, Labels, labels_of
+from xfm.loops.evaluation.judged import MISSING, Judged, Labels, group_keys, labels_of
 from xfm.loops.evaluation.nouns import ROWS
 from xfm.loops.evaluation.split import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Split, straddling
 from xfm.loops.training import tokens
@@ -96,7 +96,7 @@ def labelled_rows(
     parts = _together(store, PART).to_numpy().astype(np.int8)
     parts[parts == tokens.LEFT_OUT] = LEFT_OUT
     _, copies = np.unique(_together(store, CONTENT).to_numpy(), return_inverse=True)
-    names = row_ids if group is None else _together(store, group).cast(pa.string()).to_pylist()
+    names = row_ids if group is None else group_keys(_together(store, group).to_pylist(), row_ids)
     _, groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
     split = Split(parts, groups.astype(np.int64))
     judged = Judged(np.arange(len(row_ids)), tuple(row_ids), (found,), split, seed=seed, resamples=resamples, noun=noun)

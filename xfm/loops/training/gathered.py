@@ -17,6 +17,6 @@ def in_order(group: Group, own: Tensor, total: int) -> Tensor:
     Returns:
         (N, ...), the same on every worker, for any number of workers.
     """
-    places = torch.cat([torch.arange(rank, total, group.world) for rank in range(group.world)])
+    places = torch.cat([torch.arange(total)[rank :: group.world] for rank in range(group.world)])
     together: Tensor = group.gather(own)
     return together[torch.argsort(places).to(own.device)]

@@ -1,5 +1,6 @@
 """How a training run goes, how far it has come, and what comes out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,6 +9,16 @@ import numpy as np
 Record = dict[str, float]
 Schedule = Literal["constant", "cosine", "linear", "decay"]
 VALIDATION = "validation_"  # names of a record that were measured on validation rows begin so
+
+
+def curves_of(record: Record, name: Callable[[str], str] = str) -> dict[str, float]:
+    """A record without its step, as a tracker calls it: train/loss, validation/loss; `name` renames an entry."""
+    curves = {}
+    for key, value in record.items():
+        plain = key.removeprefix(VALIDATION)
+        if key != "step":
+            curves[f"{'train' if plain == key else 'validation'}/{name(plain)}"] = value
+    return curves
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -68,17 +69,17 @@ class TokenParts:
         rows = np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts)
         return numbers, rows + self.offsets(part)[numbers]
 
-    def without_test(self) -> "TokenParts":
-        """The same for those who must not read test rows: there are none."""
-        return TokenParts(self.uri, self.keys, tuple((a, b, 0) for a, b, _ in self.sizes), self.left_out)
-
 
 class TokenStore:
-    """Rows by part and number. A part is read when a row of it is asked for; the least recently used are forgotten."""
+    """Rows by part and number. A part is read when a row of it is asked for; the least recently used are forgotten.
+
+    Several threads may ask: the trainer prepares a batch while it validates.
+    """
 
     def __init__(self, parts: TokenParts, cache_rows: int = CACHE_ROWS) -> None:
         self.parts, self.cache_rows = parts, cache_rows
         self._read: OrderedDict[int, pa.Table] = OrderedDict()
+        self._lock = Lock()
 
     def take(self, parts: I64, rows: I64) -> pa.Table:
         """(N,) part numbers and rows to N rows, sorted by part and row."""
@@ -91,12 +92,13 @@ class TokenStore:
             return list(pool.map(lambda key: _read(self.parts.uri, key, [name])[name], self.parts.keys))
 
     def _part(self, number: int) -> pa.Table:
-        if number not in self._read:
-            self._read[number] = _read(self.parts.uri, self.parts.keys[number])
-            while len(self._read) > 1 and sum(table.num_rows for table in self._read.values()) > self.cache_rows:
-                self._read.popitem(last=False)
-        self._read.move_to_end(number)
-        return self._read[number]
+        with self._lock:
+            if number not in self._read:
+                self._read[number] = _read(self.parts.uri, self.parts.keys[number])
+                while len(self._read) > 1 and sum(table.num_rows for table in self._read.values()) > self.cache_rows:
+                    self._read.popitem(last=False)
+            self._read.move_to_end(number)
+            return self._read[number]
 
 
 class SplitRows:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.schema import ROW_ID, layer_column
-from xfm.loops.evaluation.judged import UNKNOWN, Judged, Labels
+from xfm.loops.evaluation.judged import Judged, Labels, group_keys, is_unknown
 from xfm.loops.evaluation.representations import RANDOM, UNSEEING, Kind, Representation
 from xfm.loops.evaluation.split import TEST, Split, split_as_given
 from xfm.loops.zero_shot.chosen_rows import RowChoice
@@ -108,7 +108,7 @@ def judged_of(
         Refused: ONE_CLASS, BAD_SPLIT, NO_GROUPS.
     """
     keys = group_keys(table.obs[group], table.row_ids) if group else list(table.row_ids)
-    if group and all(key.startswith("row\x1f") for key in keys):
+    if group and all(map(is_unknown, table.obs[group])):
         raise Refused("NO_GROUPS", f"--group {group}: no row has a value; leave it out to resample row by row")
     own = np.arange(len(table.row_ids))
     if choice.column is not None and choice.value is None:
@@ -124,14 +124,6 @@ def judged_of(
     return Judged(
         rows=own, row_ids=table.row_ids, labels=(labels,), split=split, seed=seed, resamples=resamples, noun=noun
     )
-
-
-def group_keys(values: Sequence[str | None], row_ids: Sequence[str]) -> list[str]:
-    """What each row is resampled with: its group, or itself where it has none."""
-    return [
-        f"row\x1f{row}" if value is None or value.strip().lower() in UNKNOWN else f"group\x1f{value}"
-        for value, row in zip(values, row_ids, strict=True)
-    ]
 
 
 def representations_of(table: Table, random: Table | None, baselines: Sequence[str]) -> Iterator[Representation]:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import PositiveInt, model_validator
 
 from xfm.core.config import Config
-from xfm.core.random import key64
+from xfm.models.pretrained import draw_network
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -58,8 +58,7 @@ class FreshDistilBERT(Config):
             folder: to fill; what it holds under the same names is replaced.
             texts: that word pieces are made of; their order does not matter.
         """
-        import torch
-        from transformers import DistilBertConfig, DistilBertModel
+        from transformers import DistilBertConfig
 
         tokenizer = _word_pieces(texts, self.vocabulary, self.max_length)
         shape = DistilBertConfig(
@@ -67,9 +66,7 @@ class FreshDistilBERT(Config):
             n_heads=self.heads, hidden_dim=self.ffn, dropout=self.dropout, attention_dropout=self.dropout,
             pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key64(self.seed, "weights"))
-            network = DistilBertModel(shape)
+        network = draw_network(shape, self.seed)
         folder.mkdir(parents=True, exist_ok=True)
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
