@@ -34,9 +34,9 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
     yield Step(
         "Pretrain a small CLIP on pictures and captions of plain digits",
         lambda: pretrain.run(pretrain.PretrainJob(
-            source=Digits(seed=seed, renderings=4), split="split", task={"kind": "contrastive"},
-            output=str(folder / "pretrain"), seed=seed, steps=900, batch_size=128, lr=2e-3,
-            warmup=90, weight_decay=0.01, checkpoint_every=300, workers=workers,
+            source=Digits(seed=seed, renderings=4), split="split", task={"kind": "contrastive", "match": "pair"},
+            output=str(folder / "pretrain"), seed=seed, steps=800, batch_size=128, lr=1.5e-3,
+            warmup=400, weight_decay=0.01, checkpoint_every=400, workers=workers,
         )),
     )  # fmt: skip
     yield Step(
@@ -52,9 +52,9 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
         "Adapt the image tower to the shifted domain by 16 images a digit, and measure what is forgotten",
         lambda: finetune.run(finetune.FinetuneJob(
             source=Digits(seed=seed, domain="shifted"), backbone=backbone, split="split",
-            task=ClassPromptTuning(label="digit", tower="image", shots=16, rank=4, alpha=8.0, templates=TEMPLATES,
-                                   augment=False, dropout=0.0),
-            forgetting=Digits(seed=seed, split="test"), lr=4e-3, steps=150, batch_size=32, workers=1,
+            task=ClassPromptTuning(label="digit", tower="image", shots=16, rank=4, alpha=8.0, dropout=0.0,
+                                   templates=TEMPLATES, flip=False, least_area=0.6),
+            forgetting=Digits(seed=seed, split="test"), lr=6e-3, steps=600, batch_size=32, workers=1,
             output=str(folder / "adapt"), seed=seed, notes=(NOTE,),
         )),
         page=folder / "adapt",

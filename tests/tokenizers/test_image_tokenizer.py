@@ -280,6 +280,18 @@ def test_random_crops_have_the_areas_and_proportions_of_the_recipe():
         assert crop[0, :, 30].mean() > crop[0, :, 9].mean()
 
 
+def test_the_smallest_crop_can_be_asked_for():
+    width, height = 200, 160
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    image = Image.fromarray(np.stack([x, y, 0 * x], axis=-1).astype(np.uint8))
+    shares = []
+    for i in range(200):
+        crop = random_crop(image, 40, rng_for(1, str(i)), flip=False, least=0.6).astype(float)
+        w, h = (crop[0, :, 30] - crop[0, :, 9]).mean() * 40 / 21, (crop[1, 30] - crop[1, 9]).mean() * 40 / 21
+        shares.append(w * h / (width * height))
+    assert 0.57 < min(shares) < 0.66
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 400), (400, 1), (2, 3)])
 def test_a_random_crop_of_a_narrow_picture_is_its_middle(width, height):
     assert random_crop(noise(width, height), S, rng_for(0, "a")).shape == (3, S, S)

@@ -37,7 +37,10 @@ class ClassPromptTuning(ClassPrompts):
     """Share of its input that an update does not see in training."""
 
     augment: bool = True
-    """Crop a part of 8 to 100 % of the image anew in each epoch."""
+    """Crop a part of the image anew in each epoch."""
+
+    least_area: float = Field(0.08, gt=0, le=1)
+    """Smallest share of the image that such a crop keeps; nearer to 1 where the thing to tell fills the image."""
 
     flip: bool = True
     """Mirror half of those crops; not for digits or words, which have a right way round."""

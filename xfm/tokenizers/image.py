@@ -23,6 +23,7 @@ from xfm.core.schema import IMAGE, PIXELS, REFUSED
 from xfm.core.tokenizer import Tokens
 
 U8 = NDArray[np.uint8]
+LEAST_AREA = 0.08  # of a random crop, as torchvision has it
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # Eight bits a channel. Pillow cuts 16-bit and float samples off at 255 instead of scaling them: a white square.
@@ -192,31 +193,34 @@ def _resized(image: Image.Image, edge: int) -> tuple[int, int]:
     return (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
 
 
-def random_crop(image: Image.Image, size: int, rng: np.random.Generator, *, flip: bool = True) -> U8:
-    """A part of 8 to 100 % of the area and of proportions 3:4 to 4:3, resized to a square; mirrored half of the time.
+def random_crop(
+    image: Image.Image, size: int, rng: np.random.Generator, *, flip: bool = True, least: float = LEAST_AREA
+) -> U8:
+    """A part of some of the area and of proportions 3:4 to 4:3, resized to a square; mirrored half of the time.
 
     Args:
         image: RGB.
         size: edge S of the square.
         rng: of this picture in this epoch.
         flip: whether to mirror; not for digits or text, which have a right way round.
+        least: smallest share of the area; the largest is all of it.
 
     Returns:
         (3, S, S).
 
     Source: `torchvision.transforms.RandomResizedCrop`; after ten parts that do not fit, the largest in the middle.
     """
-    left, top, width, height = _random_part(image.width, image.height, rng)
+    left, top, width, height = _random_part(image.width, image.height, rng, least)
     part = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
     pixels = _planes(part)
     return np.ascontiguousarray(pixels[:, :, ::-1]) if flip and rng.random() < 0.5 else pixels
 
 
-def _random_part(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def _random_part(width: int, height: int, rng: np.random.Generator, least: float) -> tuple[int, int, int, int]:
     """Left, top, width and height."""
     narrow, wide = 3 / 4, 4 / 3
     for _ in range(10):
-        area = width * height * rng.uniform(0.08, 1.0)
+        area = width * height * rng.uniform(least, 1.0)
         ratio = exp(rng.uniform(log(narrow), log(wide)))
         w, h = round(sqrt(area * ratio)), round(sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

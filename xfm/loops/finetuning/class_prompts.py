@@ -278,12 +278,14 @@ class ClassPromptsLearner:
     def _tokens(self, rows: pa.Table, crops: str | None) -> Tokens:
         if crops is None or not self.task.augment:
             return self.tokenizer.collate(rows)
-        size, flip, seed = self.tokenizer.size, self.task.flip, self.recipe.seed
+        size, flip, least, seed = self.tokenizer.size, self.task.flip, self.task.least_area, self.recipe.seed
         pictures = zip(rows[ROW_ID].to_pylist(), rows[IMAGE], strict=True)
         return self.tokenizer.tokens(
             np.stack(
                 [
-                    random_crop(decode(data.as_py()), size, rng_for(seed, f"crop {crops}\x1f{row}"), flip=flip)
+                    random_crop(
+                        decode(data.as_py()), size, rng_for(seed, f"crop {crops}\x1f{row}"), flip=flip, least=least
+                    )
                     for row, data in pictures
                 ]
             )
