@@ -16,6 +16,7 @@ from xfm.core.source import Source
 from xfm.core.storage import below
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.planning import ShardPlan, plan_shards
+from xfm.engine.same_run import check_output
 from xfm.engine.session import OpenJob
 from xfm.engine.stage import StageResult
 from xfm.engine.tokens import TOKENS, store_tokens
@@ -30,6 +31,7 @@ from xfm.loops.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
 logger = logging.getLogger(__name__)
 
 JOB = "finetune"
+SETTLED = ("cells", "split", "noun")  # of the recipe: known when the tokens are there
 # What a kind of task adds to fine-tuning: a module with `KIND`.
 KINDS = {
     "class_prompts": "xfm.engine.finetune_class_prompts",
@@ -105,8 +107,9 @@ def prepare(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
         uri: where the tokens go; several jobs that share the recipe of the tokens may share them.
 
     Raises:
-        Refused: the columns, the split or the classes cannot be used.
+        Refused: the columns, the split or the classes cannot be used, or an OUTPUT of another run.
     """
+    check_output(config.output, plan.run["recipe"], SETTLED)
     parts, result = split_tokens(config, plan, uri, JOB, SplitWithContent)
     labelled = labelled_rows(
         TokenStore(parts), config.task.label, config.group, seed=config.split_seed, resamples=config.bootstrap,

@@ -1,12 +1,13 @@
 """Whether an OUTPUT belongs to the run that wants to continue it: run.json of then against the recipe of now."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from xfm.core.config import differing_fields
 from xfm.core.errors import Refused
 from xfm.core.ledger import RUN, Receipt
+from xfm.core.storage import open_storage
 
 _SHOWN = 20  # differing fields in a message
 
@@ -24,6 +25,26 @@ def earlier_run(data: bytes, place: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict) or "fingerprint" not in found:
         raise Refused("FOREIGN_OUTPUT", f"{place}/{RUN} was not written by xfm or is damaged; give another --output")
     return found
+
+
+def check_output(uri: str, recipe: dict[str, Any], settled: Collection[str]) -> None:
+    """Refuses another run's OUTPUT before anything is computed, where the recipe is whole only after the first stages.
+
+    Args:
+        uri: of the OUTPUT; one that is not there, or holds no run yet, is fine.
+        recipe: as far as it is known.
+        settled: names of the recipe that the stages add.
+
+    Raises:
+        Refused: OTHER_RUN or FOREIGN_OUTPUT.
+    """
+    storage = open_storage(uri)
+    found = storage.read(RUN) if storage.names() else None
+    if found is None:
+        return
+    earlier = earlier_run(found, storage.place)["recipe"]
+    known = {name: value for name, value in earlier.items() if name not in settled}
+    check_same_recipe(known, json.loads(json.dumps(recipe)), [], storage.place, joint=True)
 
 
 def check_same_recipe(

@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from xfm.core.errors import Refused
-from xfm.core.ledger import REPORT, RUN
-from xfm.core.storage import below, open_storage
+from xfm.core.ledger import REPORT
+from xfm.core.storage import below
 from xfm.core.tracker import Tracker
 from xfm.engine.evaluate_source import with_columns
 from xfm.engine.output import Output
 from xfm.engine.planning import ShardPlan, chosen_layers, describe_plan, plan_shards
-from xfm.engine.same_run import check_same_recipe, earlier_run
+from xfm.engine.same_run import check_output
 from xfm.engine.session import open_job
 from xfm.engine.stage import StageResult, run_stage
 from xfm.engine.tables import run_tables
@@ -110,7 +110,7 @@ def plan_zero_shot(config: Any) -> ZeroShot:
         shards.run["recipe"]["loaded"] = loaded.digest()
     last = config.backbone.n_layers()
     layers = tuple(sorted({*chosen_layers(config.layers, last), last}))
-    _check_output(config.output, shards.run["recipe"])
+    check_output(config.output, shards.run["recipe"], SETTLED)
     source = ChosenRows.of(config.source, shards.shards, config.label, choice)
     return ZeroShot(config, shards, source, layers, prompts, loaded, noun_of(config.source.schema.names))
 
@@ -267,17 +267,6 @@ def _carrying(source: Any, wanted: list[str]) -> Any:
     except ValidationError as problem:
         said = "; ".join(one["msg"] for one in problem.errors()[:3])
         raise Refused("NO_COLUMN", f"--source.kind {source.kind} cannot carry {', '.join(wanted)}: {said}") from None
-
-
-def _check_output(uri: str, recipe: dict[str, Any]) -> None:
-    """Refuses another run's OUTPUT before anything is computed. Raises Refused: OTHER_RUN or FOREIGN_OUTPUT."""
-    storage = open_storage(uri)
-    found = storage.read(RUN) if storage.names() else None
-    if found is None:
-        return
-    earlier = earlier_run(found, storage.place)["recipe"]
-    known = {name: value for name, value in earlier.items() if name not in SETTLED}
-    check_same_recipe(known, json.loads(json.dumps(recipe)), [], storage.place, joint=True)
 
 
 def _of_other_weights(plan: ZeroShot) -> list[str]:
