@@ -8,7 +8,7 @@ import pytest
 
 from xfm.models.clip.config import CLIP
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 
 def words(settings: dict[str, object]) -> list[str]:

@@ -51,7 +51,7 @@ def test_the_given_split_is_judged_and_all_of_it_is_called_sentences(made):
     assert sum(int(line["support"]) for line in lines[:2]) == 40
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_embeddings_are_those_of_the_embed_job_and_the_same_command_continues(made, cluster):
     out, words = made
     run = json.loads((out / "embeddings" / "run.json").read_text())

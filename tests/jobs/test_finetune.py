@@ -159,7 +159,7 @@ def registered(output):
     return bool(snapshot["checkpoint_results"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_seeds_share_tokens_and_are_averaged(cluster, given, undisturbed, tmp_path):
     words = flags(given, tmp_path / "out", epochs=2, seeds=2)
     cluster.run("finetune", *words, cwd=tmp_path, expect=3)

@@ -124,6 +124,7 @@ def test_the_best_is_a_preset_that_finetune_runs(searched, cluster):
     assert "rows          120" in printed
 
 
+@pytest.mark.nightly
 def test_the_same_command_does_nothing_twice_and_more_trials_join(searched, cluster):
     folder, words, printed = searched
     assert printed.count("tune: trial ") == 3

@@ -118,6 +118,7 @@ def test_the_same_command_computes_nothing_again_and_another_recipe_is_refused_a
     assert "config.templates" in refused
 
 
+@pytest.mark.nightly
 def test_a_saved_classifier_and_one_part_of_the_data(made, cluster, tmp_path):
     folder, words, _, _ = made
     more = ["--classifier", str(folder / "out"), "--source.obs", "split", "--split", "split=test",
@@ -136,6 +137,7 @@ def test_a_saved_classifier_and_one_part_of_the_data(made, cluster, tmp_path):
     assert saved == (folder / "out" / "classifier.safetensors").read_bytes()
 
 
+@pytest.mark.nightly
 def test_labels_that_are_no_class_are_quarantined_by_row(made, cluster, tmp_path):
     _, words, _, _ = made
     more = ["--classes", "black=coal,blue,green,grey,red,white", "--baselines", "majority"]
