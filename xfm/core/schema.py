@@ -14,6 +14,7 @@ PIXELS = "pixels"  # fixed-size list of uint8: 3 x S x S of a picture that was d
 PART = "part"  # int8: 0 train, 1 validation, 2 test, 3 left out
 N_TOKENS = "n_tokens"  # int32 tokens of a row
 SEQUENCE = "sequence"
+EMBEDDING = "embedding"  # fixed-size list of float32: a vector that some model gave a row before
 CONDITION = "condition"  # int32 batch label of a row, for models conditioned on one
 
 # Columns of data may not bear these names: they would be taken for ours, or do not reach a part.
@@ -30,6 +31,7 @@ RESERVED = frozenset(
         TEXT,
         IMAGE,
         PIXELS,
+        EMBEDDING,
         PART,
         N_TOKENS,
         CONDITION,

@@ -22,6 +22,7 @@ class Tokens:
         is_content: (B, T) bool, True where mean pooling looks: neither padding nor special tokens.
         condition: (B,) int64 batch labels for models conditioned on them, or None.
         pixels: (B, 3, S, S) uint8 for models that see, or None; T is then their patches, and `ids` are zeros.
+        vectors: (B, S, D) float32 for models that read what another model said of a row, or None.
     """
 
     ids: "Tensor"
@@ -30,6 +31,7 @@ class Tokens:
     is_content: "Tensor"
     condition: "Tensor | None" = None
     pixels: "Tensor | None" = None
+    vectors: "Tensor | None" = None
 
     def to(self, device: str) -> "Tokens":
         """The same tokens on another device."""
@@ -40,6 +42,7 @@ class Tokens:
             self.is_content.to(device),
             None if self.condition is None else self.condition.to(device),
             None if self.pixels is None else self.pixels.to(device),
+            None if self.vectors is None else self.vectors.to(device),
         )
 
 

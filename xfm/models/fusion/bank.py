@@ -1,0 +1,60 @@
+"""Vectors of labels: each different text is encoded once, and rows carry the text alone."""
+
+# Shapes: K labels, L text vectors of a label, E width, N rows.
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from xfm.core.errors import Refused
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextBank:
+    """Labels and what an encoder says of them; small enough to travel with a recipe.
+
+    Attributes:
+        labels: K different texts, sorted.
+        vectors: (K, E) float32, one vector a label, or (K, L, E), one a token.
+        is_token: (K, L) bool, False at padding; None for one vector a label.
+        encoder: what made them: kind, checkpoint, revision, pooling, template.
+    """
+
+    labels: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    is_token: NDArray[np.bool_] | None
+    encoder: dict[str, Any]
+
+    @property
+    def dim(self) -> int:
+        """E."""
+        return int(self.vectors.shape[-1])
+
+    def codes(self, texts: pa.ChunkedArray | pa.Array | Sequence[str]) -> NDArray[np.int64]:
+        """(N,) the place of each text among the labels.
+
+        Raises:
+            Refused: UNKNOWN_LABEL, a text that was never encoded.
+        """
+        column = texts if isinstance(texts, pa.ChunkedArray | pa.Array) else pa.array(texts, pa.string())
+        words = column.cast(pa.string())
+        found = pc.index_in(words, pa.array(self.labels, pa.string()))
+        if found.null_count:
+            odd = words.filter(found.is_null())[0].as_py()
+            raise Refused("UNKNOWN_LABEL", f"{odd!r} is none of the {len(self.labels)} labels that were encoded: "
+                          f"{', '.join(self.labels[:5])}{', ...' if len(self.labels) > 5 else ''}")  # fmt: skip
+        return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+
+    def digest(self) -> str:
+        """SHA-256 over labels, vectors and padding."""
+        content = hashlib.sha256("\x1f".join(self.labels).encode())
+        content.update(np.ascontiguousarray(self.vectors).tobytes())
+        if self.is_token is not None:
+            content.update(np.ascontiguousarray(self.is_token).tobytes())
+        return content.hexdigest()
