@@ -13,6 +13,7 @@ from xfm.loops.finetuning.class_prompts_scores import SCORES, Adapted, ShareScor
 from xfm.loops.finetuning.report import classes, confusion
 from xfm.loops.finetuning.rows import Labelled
 from xfm.loops.training.settings import Record, Settings, Trained
+from xfm.loops.training.words import out_of_time
 from xfm.metrics.resampling import estimate
 from xfm.plots.confusion import draw_confusion
 from xfm.plots.layer_curve import Baseline
@@ -176,12 +177,7 @@ def _prompts(prompts: Prompts) -> Table:
 def _cautions(
     trained: Trained, settings: Settings, adapted: Adapted, counts: Any, task: ClassPromptTuning
 ) -> list[str]:
-    found = []
-    if trained.is_out_of_time:
-        found.append(
-            f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of "
-            f"{settings.steps:,} steps: another machine would reach another step, and other weights."
-        )
+    found = out_of_time(trained, settings)
     if task.shots != "all" and (few := int((counts < task.shots).sum())):
         found.append(f"{few} of {len(counts)} classes have fewer than {task.shots} training images.")
     if adapted.validation is None:

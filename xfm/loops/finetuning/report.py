@@ -16,6 +16,7 @@ from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
 from xfm.loops.finetuning.rows import Labelled
 from xfm.loops.finetuning.scores import F32, name_of, predicted
 from xfm.loops.training.settings import Record, Settings, Trained
+from xfm.loops.training.words import best_was_last, out_of_time
 from xfm.metrics.classification import confusion_of, per_class
 from xfm.plots.confusion import draw_confusion
 from xfm.plots.layer_curve import Baseline
@@ -166,12 +167,7 @@ def confusion(outcome: Mapping[str, F32], labelled: Labelled) -> NDArray[np.int6
 
 def cautions(trained: Trained, settings: Settings) -> list[str]:
     """What a reader must know of how training ended."""
-    if trained.is_out_of_time:
-        return [f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of "
-                f"{settings.steps:,} steps: another machine would reach another step, and other weights."]  # fmt: skip
-    if settings.watch and trained.best_step == trained.steps == settings.steps:
-        return ["The last validation was the best one: more --epochs may do better."]
-    return []
+    return out_of_time(trained, settings) or best_was_last(trained, settings)
 
 
 def draw(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F32], folder: Path) -> list[Figure]:

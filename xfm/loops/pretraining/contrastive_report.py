@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.loops.training.settings import Record, Settings, Trained
+from xfm.loops.training.words import out_of_time
 from xfm.metrics.paired import bootstrap_difference
 from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, weighted_sums
 from xfm.plots.layer_curve import Baseline
@@ -65,12 +66,7 @@ def contrastive_report(
             f"images find a caption of their {match}; {start} {before.value:.1%}, guessing {outcome['chance']:.1%} "
             f"(gain {gain.value:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f})."
         )
-    warnings = []
-    if trained.is_out_of_time:
-        warnings.append(
-            f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of "
-            f"{settings.steps:,} steps: another machine would reach another step, and other weights."
-        )
+    warnings = out_of_time(trained, settings)
     recipe = run["recipe"]
     return Report(
         title="Pretraining of CLIP",

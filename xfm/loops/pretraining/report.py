@@ -12,6 +12,7 @@ from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.loops.pretraining.validation import SCORES
 from xfm.loops.training.settings import Record, Settings, Trained
+from xfm.loops.training.words import out_of_time
 from xfm.metrics.regression import bootstrap
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
@@ -100,12 +101,7 @@ def pretrain_report(
             f"After {trained.steps:,} steps on {cells[0]:,} cells, hidden genes of unseen cells are predicted with an "
             f"MSE of {mse:.4g} bins², {verdict} the gene's mean ({mean:.4g})."
         )
-    warnings = []
-    if trained.is_out_of_time:
-        warnings.append(
-            f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of "
-            f"{settings.steps:,} steps: another machine would reach another step, and other weights."
-        )
+    warnings = out_of_time(trained, settings)
     if trained.history and objectives.weights[2] and trained.steps <= objectives.prompt_after:
         warnings.append(f"Generation by cell prompt begins after step {objectives.prompt_after:,}: it was not trained.")
     recipe = run["recipe"]
