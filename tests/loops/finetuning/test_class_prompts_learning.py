@@ -12,7 +12,8 @@ from PIL import Image
 from tests.picture_examples import BUILDING, COLOURS, fresh, pictures, workers
 from xfm.core.ledger import part_name
 from xfm.core.schema import IMAGE, ROW_ID
-from xfm.loops.finetuning.class_prompts import ClassPromptsLearner, ClassPromptsRecipe, Images
+from xfm.loops.finetuning.class_prompts import ClassPromptsRecipe, Images
+from xfm.loops.finetuning.class_prompts_learner import ClassPromptsLearner
 from xfm.loops.finetuning.class_prompts_scores import ADAPTED, adapted_scores, arranged, score_table, with_all_classes
 from xfm.loops.finetuning.rows import SplitWithContent, labelled_rows
 from xfm.loops.finetuning.shots import few_shots

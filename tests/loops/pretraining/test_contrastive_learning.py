@@ -8,7 +8,8 @@ import torch
 
 from tests.picture_examples import BUILDING, Memory, fresh, memory, pictures, workers
 from xfm.loops.group import Group
-from xfm.loops.pretraining.contrastive import Collator, ContrastiveLearner, ContrastiveRecipe
+from xfm.loops.pretraining.contrastive import ContrastiveLearner, ContrastiveRecipe
+from xfm.loops.pretraining.contrastive_pairs import Collator
 from xfm.loops.training.settings import Settings
 from xfm.loops.training.trainer import Trainer
 from xfm.tasks.contrastive import contrastive_losses
