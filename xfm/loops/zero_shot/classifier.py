@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def encode(work: PromptWork, key: str) -> pa.Table:
     check_identity(config, work.identities[network])
     stop = int(start) + _size(prompts)
     texts = prompts.texts[int(start) : stop]
-    tokenizer, backbone = config.prompt_tokenizer(), config.build(work.device)
+    tokenizer, backbone = config.prompt_tokenizer(), _built(config, work.device)
     numbers = range(int(start), int(start) + len(texts))
     weights = ensembled(_vectors(tokenizer, backbone, texts, work.device), [len(own) for own in texts]).numpy()
     if not np.isfinite(weights).all():
@@ -136,6 +137,12 @@ def assemble(tables: Iterable[pa.Table], prompts: Prompts, made_by: Mapping[str,
         raise ValueError(f"{table.num_rows} encoded classes are not the {len(prompts.values)} that were asked for")
     weights = table[TENSOR].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
     return TextClassifier(weights.astype(np.float32), prompts, made_by, sum(table["cut"].to_pylist()))
+
+
+@lru_cache(maxsize=1)
+def _built(config: Any, device: str) -> Any:
+    """Once a process: it encodes many pieces, one network's after the other."""
+    return config.build(device)
 
 
 def _size(prompts: Prompts) -> int:
