@@ -19,19 +19,15 @@ from pydantic import PositiveInt, field_validator, model_validator
 from xfm.core.config import Config
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.source import Shard
+from xfm.sources.cell_split import SPLIT, CellSplit
+from xfm.sources.cell_split_parts import RowParts, refuse_no_split, split_rows, with_split, without_split
 from xfm.sources.cells import cell_batch, cell_schema
-from xfm.sources.census_arrays import (
-    check_embedding,
-    context,
-    experiment_of,
-    hosted_embedding,
-    open_store,
-    read_counts,
-    read_embedding,
-)
-from xfm.sources.census_tables import PRIMARY, about, obs_types, read_genes, read_obs, selected
+from xfm.sources.census_arrays import experiment_of, open_store, read_counts, read_embedding
+from xfm.sources.census_embedding import Origin, embedding_array, vectors_of
+from xfm.sources.census_tables import PRIMARY, about, columns_of, obs_types, read_genes, read_obs, selected
 from xfm.sources.census_tiles import Tally
-from xfm.sources.gene_table import encode_genes, missing
+from xfm.sources.embedding_rows import embedding_batch, embedding_schema
+from xfm.sources.gene_table import encode_genes
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +68,12 @@ class Census(Config):
     obsm: tuple[str, ...] = ()
     """Embeddings to carry along as columns obsm_NAME: a layer of obsm, else `embedding_uri`, else one hosted by Census
     for the release."""
+    embedding: str | None = None
+    """An embedding to give instead of counts, found as those of `obsm` are: X is then never opened."""
     embedding_uri: str | None = None
-    """Address of the SOMA array that holds the one embedding of `obsm` the store does not."""
+    """Address of the SOMA array that holds the one embedding of `obsm` or `embedding` the store does not."""
+    split: CellSplit | None = None
+    """Draws a column `split` from obs: stratified_cell, random_cell or held_out_types."""
     shard_rows: PositiveInt = 2048
     """Most cells in a shard. Shards keep to storage tiles of 2,048 joinids, and hold fewer where cells are deep."""
     gene_column: str | None = None
@@ -108,7 +108,12 @@ class Census(Config):
     def schema(self) -> pa.Schema:
         """Columns of every batch."""
         with self._experiment() as experiment:
-            return cell_schema(obs_types(experiment.obs, self.obs, self.primary_only) | self._obsm_types(experiment))
+            given = self._obs_types(experiment) | self._obsm_types(experiment)
+            given |= dict.fromkeys(with_split((), self.split), pa.string())
+            if self.embedding is None:
+                return cell_schema(given)
+            with self._embedding(experiment, self.embedding) as array:
+                return embedding_schema(int(array.shape[1]), given)
 
     def filter(self) -> str | None:
         """The filter as it is sent to the store."""
@@ -148,14 +153,18 @@ class Census(Config):
         yield batch
 
     def genes(self) -> pa.Table | None:
-        """The gene table, in the order of var."""
+        """The gene table, in the order of var; None where an embedding is given instead of counts."""
+        if self.embedding is not None:
+            return None
         return _cached_genes(self._without_shape()) if self.release else _genes(self)
 
     def identity(self) -> dict[str, Any]:
-        """Release or address, the complete filter, and a digest of (joinid, nnz) over the selected cells."""
+        """Release or address, the complete filter, a digest of (joinid, nnz) over the cells, and that of the split."""
         survey = self._survey()
         origin = {"release": self.release} if self.release else {"uri": self.uri}
         cells = {"cells": survey.cells, "cells_digest": survey.digest}
+        if self.split is not None:
+            cells["split"] = self._parts().digest
         return {**origin, "organism": self.organism, "filter": self.filter(), **cells, "census": survey.about}
 
     def _survey(self) -> Survey:
@@ -164,12 +173,26 @@ class Census(Config):
 
     def _without_shape(self) -> "Census":
         """This recipe without what the gene table does not depend on."""
-        return self.model_copy(update={"value_filter": None, "obs": (), "obsm": (), "shard_rows": 1})
+        return self.model_copy(
+            update={"value_filter": None, "obs": (), "obsm": (), "shard_rows": 1, "split": None, "embedding_uri": None}
+        )
+
+    def _parts(self) -> RowParts:
+        """Where each selected cell stands; once in a process for all that ask alike."""
+        return _cached_parts(self.model_copy(update={"obs": (), "obsm": (), "shard_rows": 1}))
 
     @contextmanager
     def _experiment(self) -> Iterator[Any]:
         with open_store(self.release, self.uri) as store:
-            yield experiment_of(store, self.organism, self.measurement, self.x_name)
+            yield experiment_of(store, self.organism, self.measurement, self._layer())
+
+    def _layer(self) -> str | None:
+        """The layer of X that is read, None where none is."""
+        return self.x_name if self.embedding is None else None
+
+    def _obs_types(self, experiment: Any) -> dict[str, pa.DataType]:
+        refuse_no_split(self.obs, self.split, experiment.obs.schema.names)
+        return obs_types(experiment.obs, without_split(self.obs, self.split), self.primary_only)
 
     def _obsm_types(self, experiment: Any) -> dict[str, pa.DataType]:
         types = {}
@@ -181,44 +204,27 @@ class Census(Config):
     @contextmanager
     def _embedding(self, experiment: Any, name: str) -> Iterator[Any]:
         """The array of one embedding: in the store, at `embedding_uri`, or hosted."""
-        import tiledbsoma
-
-        measurement = experiment.ms[self.measurement]
-        layers = measurement.obsm if "obsm" in measurement else {}
-        if name in layers:
-            yield layers[name]
-            return
-        elsewhere = [other for other in self.obsm if other not in layers]
-        if self.embedding_uri is not None and len(elsewhere) == 1:
-            address = self.embedding_uri
-        elif self.release is not None and self.embedding_uri is None:
-            address = hosted_embedding(name, self.organism, self.release)
-        else:
-            raise Refused(
-                "NO_EMBEDDING",
-                f"{missing('obsm layer', name, sorted(layers))}. embedding_uri names the array of one embedding; "
-                f"{len(elsewhere)} are not in the store: {', '.join(elsewhere)}",
-            )
-        try:
-            array = tiledbsoma.open(address, context=context(address))
-        except tiledbsoma.DoesNotExistError as error:
-            raise Refused("NO_EMBEDDING", f"there is no SOMA array at {address} for embedding {name!r}") from error
-        with array:
-            check_embedding(array, self.release, self.organism)
+        asked = tuple(dict.fromkeys((*self.obsm, *([] if self.embedding is None else [self.embedding]))))
+        origin = Origin(self.release, self.organism, self.embedding_uri)
+        with embedding_array(experiment.ms[self.measurement], name, asked, origin) as array:
             yield array
 
     def _read(self, shard: Shard) -> pa.RecordBatch:
         with self._experiment() as experiment:
-            types = obs_types(experiment.obs, self.obs, self.primary_only)
-            joinids, obs = read_obs(experiment.obs, shard, types, self.filter())
-            genes = self.genes()
-            assert genes is not None
-            layer = experiment.ms[self.measurement].X[self.x_name]
-            rows = read_counts(layer, joinids, genes.num_rows)
+            joinids, obs = read_obs(experiment.obs, shard, self._obs_types(experiment), self.filter())
+            row_ids = [str(joinid) for joinid in joinids.tolist()]
             for name in self.obsm:
                 with self._embedding(experiment, name) as array:
                     obs[f"obsm_{name}"] = read_embedding(array, joinids)
-        row_ids = [str(joinid) for joinid in joinids.tolist()]
+            if self.split is not None:
+                obs[SPLIT] = self._parts().column(row_ids)
+            if self.embedding is not None:
+                with self._embedding(experiment, self.embedding) as array:
+                    vectors, absent = vectors_of(array, joinids, self.embedding)
+                return embedding_batch(vectors, row_ids=row_ids, shard=shard.key, obs=obs, absent=absent)
+            genes = self.genes()
+            assert genes is not None
+            rows = read_counts(experiment.ms[self.measurement].X[self.x_name], joinids, genes.num_rows)
         counts = self.x_name != "normalized"
         return cell_batch(rows, row_ids=row_ids, shard=shard.key, obs=obs, genes=encode_genes(genes), counts=counts)
 
@@ -227,9 +233,12 @@ def _survey(census: Census) -> Survey:
     tally = Tally(census.shard_rows)
     census.genes()
     with open_store(census.release, census.uri) as store:
-        experiment = experiment_of(store, census.organism, census.measurement, census.x_name)
-        obs_types(experiment.obs, census.obs, census.primary_only)
+        experiment = experiment_of(store, census.organism, census.measurement, census._layer())
+        census._obs_types(experiment)
         census._obsm_types(experiment)
+        if census.embedding is not None:
+            with census._embedding(experiment, census.embedding):
+                pass  # it is there, and of these cells
         for table in selected(experiment.obs, census.filter()):
             nnz = table["nnz"].to_numpy() if "nnz" in table.column_names else None
             tally.add(table["soma_joinid"].to_numpy(), nnz)
@@ -249,5 +258,14 @@ def _genes(census: Census) -> pa.Table:
         return read_genes(experiment.ms[census.measurement].var, census.gene_column)
 
 
+def _parts(census: Census) -> RowParts:
+    """Reads the columns of the strata of all selected cells; no other."""
+    assert census.split is not None
+    with census._experiment() as experiment:
+        joinids, columns = columns_of(experiment.obs, census.split.columns, census.filter())
+    return split_rows(census.split, [str(joinid) for joinid in joinids.tolist()], columns)
+
+
 _cached_survey = lru_cache(maxsize=4)(_survey)
 _cached_genes = lru_cache(maxsize=4)(_genes)
+_cached_parts = lru_cache(maxsize=4)(_parts)

@@ -69,8 +69,8 @@ def open_store(release: str | None, uri: str | None) -> Iterator[Any]:
         yield store
 
 
-def experiment_of(store: Any, organism: str, measurement: str, x_name: str) -> Any:
-    """The Experiment of an organism, with its measurement and layer checked.
+def experiment_of(store: Any, organism: str, measurement: str, x_name: str | None) -> Any:
+    """The Experiment of an organism, with its measurement and layer checked; with None nothing of X is opened.
 
     Raises:
         Refused: NOT_CENSUS, naming what is missing and what there is.
@@ -84,8 +84,8 @@ def experiment_of(store: Any, organism: str, measurement: str, x_name: str) -> A
     experiment = store["census_data"][organism]
     if measurement not in experiment.ms:
         raise Refused("NOT_CENSUS", f"{store.uri}: {missing('measurement', measurement, sorted(experiment.ms))}")
-    layers = experiment.ms[measurement].X
-    if x_name not in layers:
+    layers = experiment.ms[measurement].X if x_name is not None else {}
+    if x_name is not None and x_name not in layers:
         raise Refused("NOT_CENSUS", f"{store.uri}: {missing('layer of X', x_name, sorted(layers))}")
     return experiment
 

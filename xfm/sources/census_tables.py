@@ -74,6 +74,19 @@ def selected(obs: Any, value_filter: str | None) -> Iterator[pa.Table]:
         ) from error
 
 
+def columns_of(obs: Any, names: tuple[str, ...], value_filter: str | None) -> tuple[NDArray[np.int64], pa.Table]:
+    """(N,) joinids of all selected cells, in any order, and some obs columns as text.
+
+    Raises:
+        Refused: NO_OBS_COLUMN.
+    """
+    types = obs_types(obs, names, primary_only=False)
+    wanted = list(dict.fromkeys(["soma_joinid", *types]))
+    found = obs.read(column_names=wanted, value_filter=value_filter).concat()
+    columns = {name: found[name].cast(kind).cast(pa.string()) for name, kind in types.items()}
+    return found["soma_joinid"].to_numpy(), pa.table(columns)
+
+
 def about(store: Any) -> dict[str, str]:
     """What census_info/summary says about the build, where there is one."""
     if "census_info" not in store or "summary" not in store["census_info"]:

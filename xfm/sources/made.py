@@ -1,7 +1,7 @@
 """What sources that make their rows have in common: a table of all rows, filtered, cut into shards of one key each."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,18 +19,17 @@ BATCH_ROWS = 256
 Split = Literal["train", "validation", "test"]
 
 
-class Made(Config):
+class MadeRows(Config):
     """Rows that are a function of the config alone. A source says which rows there are and makes some of them."""
 
-    content: ClassVar[pa.Field]
-    """Column of the text or the picture."""
-
-    split: Split | None = None
-    """Only the rows of this split."""
     seed: int = 0
     """Of everything that is drawn; which split a row belongs to does not depend on it."""
     shard_rows: PositiveInt = 1024
     """Rows in one shard."""
+
+    @abstractmethod
+    def _content(self) -> pa.Field:
+        """Column of the text, the picture or the vector."""
 
     @abstractmethod
     def _columns(self) -> Sequence[str]:
@@ -41,14 +40,14 @@ class Made(Config):
         """(N,) numbers of the rows that the fields select, ascending."""
 
     @abstractmethod
-    def _make(self, rows: NDArray[np.int64]) -> dict[str, list[str] | list[bytes]]:
+    def _make(self, rows: NDArray[np.int64]) -> Mapping[str, list[str] | list[bytes] | pa.Array]:
         """Values of row id, content and obs columns of some rows."""
 
     @property
     def schema(self) -> pa.Schema:
         """Columns of every batch."""
         fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]
-        return pa.schema([*fixed, self.content, *(pa.field(name, pa.string()) for name in self._columns())])
+        return pa.schema([*fixed, self._content(), *(pa.field(name, pa.string()) for name in self._columns())])
 
     def shards(self) -> Sequence[Shard]:
         """Ranges of the selected rows.
@@ -74,9 +73,22 @@ class Made(Config):
             raise ShardRefused("ROWS_CHANGED", f"{shard.key}: {shard.rows} rows promised, {len(chosen)} there")
         for low in range(0, len(chosen), BATCH_ROWS):
             rows = chosen[low : low + BATCH_ROWS]
-            values = self._make(rows) | {SHARD: [shard.key] * len(rows), REFUSED: [None] * len(rows)}
+            values = {**self._make(rows), SHARD: [shard.key] * len(rows), REFUSED: [None] * len(rows)}
             yield pa.record_batch([pa.array(values[f.name], f.type) for f in self.schema], schema=self.schema)
 
     def genes(self) -> pa.Table | None:
         """None: no cells."""
         return None
+
+
+class Made(MadeRows):
+    """Made rows of which each belongs to a split by nature."""
+
+    content: ClassVar[pa.Field]
+    """Column of the text or the picture."""
+
+    split: Split | None = None
+    """Only the rows of this split."""
+
+    def _content(self) -> pa.Field:
+        return self.content

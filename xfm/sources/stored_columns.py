@@ -116,28 +116,31 @@ class StoredEmbeddings(ABC):
                 found.setdefault(column.pool, []).append(column.layer)
         return {pool: tuple(sorted(layers)) for pool, layers in found.items()}
 
-    def read(self, column: str, rows: I64 | None = None) -> F32:
+    def read(self, column: str, rows: I64 | None = None, *, finite: bool = True) -> F32:
         """One column as (n, D); memory is the result and one piece of what is stored.
 
         Args:
             column: its name.
             rows: positions to keep, strictly rising; None for all.
+            finite: refuse numbers that are not finite; else they are given as they are.
 
         Raises:
             Refused: NO_COLUMN, NOT_FINITE, or what is stored is damaged.
         """
         n = self.rows if rows is None else len(rows)
         out = np.empty((n, self.column(column).dim), np.float32)
-        for positions, block in self.blocks([column], rows):
+        for positions, block in self.blocks([column], rows, finite=finite):
             out[positions] = block[column]
         return out
 
-    def blocks(self, columns: Sequence[str], rows: I64 | None = None) -> Iterator[tuple[I64, dict[str, F32]]]:
+    def blocks(
+        self, columns: Sequence[str], rows: I64 | None = None, *, finite: bool = True
+    ) -> Iterator[tuple[I64, dict[str, F32]]]:
         """Several columns, piece after piece.
 
         Args:
             columns: their names.
-            rows: as in `read`.
+            rows, finite: as in `read`.
 
         Yields:
             Positions in what `read(column, rows)` returns, and {column: (n, D)} of these rows.
@@ -156,7 +159,7 @@ class StoredEmbeddings(ABC):
             for name, column in zip(columns, found, strict=True):
                 values = loaded[column.key]
                 block[name] = values if high - low == stop - start else values[wanted[low:high] - start]
-                if not np.isfinite(block[name]).all():
+                if finite and not np.isfinite(block[name]).all():
                     self._refuse_not_finite(column, wanted)
             yield np.arange(low, high), block
 
