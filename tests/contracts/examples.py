@@ -11,16 +11,21 @@ import pandas as pd
 import scipy.sparse
 
 from tests.clip_examples import Pictures, write_clip
+from tests.fusion_examples import Vectors, write_tiny_fusion
 from tests.image_examples import write_pictures
 from tests.text_examples import write_encoder, write_sentences
 from xfm.core.backbone import BackboneConfig
 from xfm.core.source import Source
 from xfm.models.clip.config import CLIP
+from xfm.models.fusion.config import Fusion
 from xfm.models.hf_text.config import HFText
 from xfm.models.scgpt.config import ScGPT
+from xfm.sources.atlas import Atlas
+from xfm.sources.cell_split import CellSplit
 from xfm.sources.census import Census
 from xfm.sources.census_store import write_census_store
 from xfm.sources.digits import Digits
+from xfm.sources.embeddings import Embeddings
 from xfm.sources.grammar import Grammar
 from xfm.sources.h5ad import H5ad
 from xfm.sources.hub_images import HubImages
@@ -62,6 +67,14 @@ def scgpt(folder: Path) -> BackboneExample:
     return BackboneExample(ScGPT(checkpoint=str(TINY_SCGPT / "checkpoint")), H5ad(path=str(TINY_SCGPT / "cells.h5ad")))
 
 
+def embeddings(folder: Path) -> Source:
+    stored = cells()
+    stored.obsm["X_scgpt_cls_l07"] = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    stored.write_h5ad(folder / "cells.h5ad")
+    split = CellSplit(by=("cell_type",))
+    return Embeddings(path=str(folder / "cells.h5ad"), column="cls_l07", obs=("cell_type",), shard_rows=20, split=split)
+
+
 def hub_images(folder: Path) -> Source:
     return HubImages(path=str(write_pictures(folder)), shard_rows=5, obs=("label", "split"))
 
@@ -79,15 +92,26 @@ def clip(folder: Path) -> BackboneExample:
     return BackboneExample(CLIP(checkpoint=str(write_clip(folder / "clip"))), Pictures())
 
 
+def fusion(folder: Path) -> BackboneExample:
+    return BackboneExample(Fusion(checkpoint=str(write_tiny_fusion(folder / "fusion"))), Vectors())
+
+
 SOURCES: dict[str, Callable[[Path], Source]] = {
+    "atlas": lambda folder: Atlas(n_cells=90, n_types=4, n_donors=4, dim=5, shard_rows=40),
     "census": census,
     "digits": lambda folder: Digits(split="validation", pairs="held_out", shard_rows=60),
+    "embeddings": embeddings,
     "grammar": lambda folder: Grammar(n=90, shard_rows=40),
     "h5ad": h5ad,
     "hub_images": hub_images,
     "hub_text": hub_text,
 }
-BACKBONES: dict[str, Callable[[Path], BackboneExample]] = {"clip": clip, "hf_text": hf_text, "scgpt": scgpt}
+BACKBONES: dict[str, Callable[[Path], BackboneExample]] = {
+    "clip": clip,
+    "fusion": fusion,
+    "hf_text": hf_text,
+    "scgpt": scgpt,
+}
 
 
 def example(table: dict[str, Callable[[Path], Any]], name: str, folder: Path) -> Any:

@@ -11,7 +11,7 @@ from examples import BACKBONES, example
 
 from xfm.core import registry
 from xfm.core.config import differing_fields
-from xfm.core.schema import INPUT_IDS, PIXELS, ROW_ID
+from xfm.core.schema import EMBEDDING, INPUT_IDS, PIXELS, ROW_ID
 from xfm.loops.read import read_tokens
 
 ROWS = 6
@@ -37,7 +37,7 @@ def backbone(given):
 
 @pytest.fixture(scope="module")
 def rows(given):
-    """Tokenised rows, of unlike lengths where a row has ids."""
+    """Tokenised rows, of unlike lengths where a row is a sequence of ids."""
     tokenizer = given.config.tokenizer(0)
     tokens = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
     order = tokenizer.lengths(tokens).argsort()
@@ -49,9 +49,12 @@ def tokens(given, rows):
     return given.config.tokenizer(0).collate(rows)
 
 
-def is_picture(tokens):
-    """Whether pixels, all of one size, stand in for ids."""
-    return tokens.pixels is not None
+def stands_for_ids(tokens):
+    """(B, T): where pixels or a vector, all of one size, stand in for an id. No row is longer than another then."""
+    if tokens.vectors is not None:
+        # Each vector of a row is a token, and what follows has ids of its own.
+        return torch.arange(tokens.ids.shape[1]).expand(tokens.ids.shape) < tokens.vectors.shape[1]
+    return torch.full(tokens.ids.shape, tokens.pixels is not None)
 
 
 def states_of(backbone, tokens):
@@ -79,7 +82,7 @@ def test_a_state_is_not_changed_by_the_blocks_after_it(backbone, tokens):
 
 def test_a_row_does_not_depend_on_its_batch(given, backbone, rows, tokens):
     together, lengths = states_of(backbone, tokens), given.config.tokenizer(0).lengths(rows)
-    assert (len(set(lengths)) > 1) != is_picture(tokens)
+    assert (len(set(lengths)) > 1) != bool(stands_for_ids(tokens).any())
     for i, length in enumerate(lengths):
         alone = states_of(backbone, given.config.tokenizer(0).collate(rows.slice(i, 1)))
         for layer, state in enumerate(alone):
@@ -87,15 +90,31 @@ def test_a_row_does_not_depend_on_its_batch(given, backbone, rows, tokens):
             torch.testing.assert_close(state[0], together[layer][i, :length], rtol=1e-5, atol=1e-5)
 
 
-def test_what_stands_at_padding_or_in_the_ids_of_a_picture_does_not_matter(backbone, tokens):
-    padding = torch.ones_like(tokens.is_token) if is_picture(tokens) else ~tokens.is_token
+def test_what_stands_at_padding_or_in_ids_that_something_stands_in_for_does_not_matter(backbone, tokens):
+    stood_for = stands_for_ids(tokens)
+    padding = stood_for | ~tokens.is_token
     assert padding.any()
-    ids = tokens.ids.masked_fill(padding, 3 if is_picture(tokens) else int(tokens.ids[0, 1]))
+    ids = tokens.ids.masked_fill(padding, 3 if stood_for.any() else int(tokens.ids[0, 1]))
     assert not torch.equal(ids, tokens.ids)
     values = None if tokens.values is None else tokens.values.masked_fill(padding, 37.0)
     changed = states_of(backbone, replace(tokens, ids=ids, values=values))
     for state, other in zip(states_of(backbone, tokens), changed, strict=True):
         torch.testing.assert_close(state[tokens.is_token], other[tokens.is_token], rtol=1e-5, atol=1e-5)
+
+
+def test_what_stands_in_for_ids_matters_and_so_does_every_id_that_nothing_stands_in_for(backbone, tokens):
+    *_, last = states_of(backbone, tokens)
+    changed = []
+    if tokens.vectors is not None:
+        changed.append(replace(tokens, vectors=tokens.vectors.flip(0)))
+    if tokens.pixels is not None:
+        changed.append(replace(tokens, pixels=tokens.pixels.flip(0)))
+    read = tokens.is_content & ~stands_for_ids(tokens)
+    if read.any():
+        changed.append(replace(tokens, ids=tokens.ids.masked_scatter(read, tokens.ids[read].roll(1))))
+    for other in changed:
+        assert not torch.allclose(states_of(backbone, other)[-1][tokens.is_token], last[tokens.is_token])
+    assert changed
 
 
 def test_a_built_backbone_is_in_evaluation_mode(backbone):
@@ -122,7 +141,8 @@ def test_random_weights_have_the_same_tokens_and_shapes_and_nothing_of_what_was_
     assert not any(module.training for module in random.modules())
     collated = config.tokenizer(0).collate(rows)
     assert torch.equal(collated.ids, tokens.ids)
-    assert not is_picture(tokens) or torch.equal(collated.pixels, tokens.pixels)
+    assert tokens.pixels is None or torch.equal(collated.pixels, tokens.pixels)
+    assert tokens.vectors is None or torch.equal(collated.vectors, tokens.vectors)
     learned = states_of(backbone, tokens)
     for state, same, other in zip(states_of(random, tokens), states_of(again, tokens), learned, strict=True):
         assert state.isfinite().all()
@@ -138,7 +158,7 @@ def test_random_weights_have_the_same_tokens_and_shapes_and_nothing_of_what_was_
 def test_a_tokenizer_travels_and_gives_the_same_tokens(given, rows):
     tokenizer = pickle.loads(pickle.dumps(given.config.tokenizer(0)))  # noqa: S301 - our own bytes
     again = read_tokens(given.source, tokenizer, given.source.shards()[0]).tokens
-    assert {INPUT_IDS, PIXELS} & set(again.column_names)
+    assert {INPUT_IDS, PIXELS, EMBEDDING} & set(again.column_names)
     chosen = {row[ROW_ID]: row for row in again.to_pylist()}
     for row in rows.to_pylist():
         assert chosen[row[ROW_ID]] == row
@@ -161,6 +181,6 @@ def test_rows_that_are_kept_for_training_collate_to_the_same_tokens(given, rows,
     chosen = kept.take([place[row] for row in rows[ROW_ID].to_pylist()])
     assert tokenizer.lengths(chosen).tolist() == given.config.tokenizer(0).lengths(rows).tolist()
     again = tokenizer.collate(chosen)
-    for name in ("ids", "values", "is_token", "is_content", "pixels"):
+    for name in ("ids", "values", "is_token", "is_content", "pixels", "vectors"):
         one, other = getattr(tokens, name), getattr(again, name)
         assert (one is None and other is None) or torch.equal(one, other)

@@ -6,8 +6,10 @@ from importlib.metadata import entry_points
 from typing import Any
 
 SOURCES = {
+    "atlas": "xfm.sources.atlas:Atlas",
     "census": "xfm.sources.census:Census",
     "digits": "xfm.sources.digits:Digits",
+    "embeddings": "xfm.sources.embeddings:Embeddings",
     "grammar": "xfm.sources.grammar:Grammar",
     "h5ad": "xfm.sources.h5ad:H5ad",
     "hub_images": "xfm.sources.hub_images:HubImages",
@@ -15,14 +17,17 @@ SOURCES = {
 }
 BACKBONES = {
     "clip": "xfm.models.clip.config:CLIP",
+    "fusion": "xfm.models.fusion.config:Fusion",
     "hf_text": "xfm.models.hf_text.config:HFText",
     "scgpt": "xfm.models.scgpt.config:ScGPT",
 }
 PRETRAINING = {
+    "alignment": "xfm.tasks.alignment:Alignment",
     "contrastive": "xfm.tasks.contrastive:Contrastive",
     "masked_expression": "xfm.tasks.masked_expression:MaskedExpression",
 }
 TASKS = {
+    "adversarial": "xfm.tasks.adversarial:AdversarialClassification",
     "class_prompts": "xfm.tasks.class_prompt_tuning:ClassPromptTuning",
     "classification": "xfm.tasks.classification:Classification",
 }

@@ -16,10 +16,21 @@ from numpy.typing import NDArray
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.errors import EnvironmentProblem, ShardRefused
 from xfm.core.reduction import Reduction
-from xfm.core.schema import CONDITION, DEPTH, IMAGE, INPUT_IDS, PIXELS, ROW_ID, SHARD, VALUES, layer_column
+from xfm.core.schema import (
+    CONDITION,
+    DEPTH,
+    EMBEDDING,
+    IMAGE,
+    INPUT_IDS,
+    PIXELS,
+    ROW_ID,
+    SHARD,
+    VALUES,
+    layer_column,
+)
 from xfm.core.tokenizer import Tokenizer
 
-INTERNAL = (INPUT_IDS, VALUES, CONDITION, DEPTH, PIXELS, IMAGE, SHARD)
+INTERNAL = (INPUT_IDS, VALUES, CONDITION, DEPTH, PIXELS, IMAGE, EMBEDDING, SHARD)
 
 
 class Embedder:

@@ -31,8 +31,9 @@ class CrossModalAttention(nn.Module):
         super().__init__()
         self.text_attends = nn.MultiheadAttention(hidden, heads, batch_first=True)
         self.gene_attends = self.text_attends if is_shared else nn.MultiheadAttention(hidden, heads, batch_first=True)
-        self.norm_text = nn.LayerNorm(hidden)
-        # Where the attended part is pooled nothing reads the gene side's sum, and its norm would never learn.
+        # Where the attended part is pooled nothing reads a side's sum, and its norm would never learn; but for the text
+        # side's, if the gene side attends to it.
+        self.norm_text = nn.LayerNorm(hidden) if pool == "residual" or not is_parallel else None
         self.norm_gene = nn.LayerNorm(hidden) if pool == "residual" else None
         self.dropout = nn.Dropout(dropout)
         self.is_parallel, self.pool = is_parallel, pool
@@ -43,7 +44,7 @@ class CrossModalAttention(nn.Module):
         """(B, N, h) of either side to the (B, h) vectors of text and gene, and the (B, N, N) weights of text to gene
         and of gene to text, averaged over heads, where wanted."""
         text_attended, text_weights = self.text_attends(text, gene, gene, need_weights=need_weights)
-        text_after = self.norm_text(text + self.dropout(text_attended))
+        text_after = text if self.norm_text is None else self.norm_text(text + self.dropout(text_attended))
         asked = text if self.is_parallel else text_after
         gene_attended, gene_weights = self.gene_attends(gene, asked, asked, need_weights=need_weights)
         if self.norm_gene is None:

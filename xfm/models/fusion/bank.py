@@ -3,7 +3,7 @@
 # Shapes: K labels, L text vectors of a label, E width, N rows.
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelVectors:
+    """What an encoder says of one label.
+
+    Attributes:
+        vectors: (1, E) float32 for one vector a label, or (L, E), one a token.
+        n_tokens: how many tokens or words were read, special ones left out; None where nobody knows any more.
+    """
+
+    vectors: NDArray[np.float32]
+    n_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +43,28 @@ class TextBank:
     vectors: NDArray[np.float32]
     is_token: NDArray[np.bool_] | None
     encoder: dict[str, Any]
+
+    @classmethod
+    def of(cls, found: Mapping[str, LabelVectors], encoder: dict[str, Any]) -> "TextBank":
+        """Labels sorted; where the encoder's level is tokens, rows are padded with zeros to the longest label."""
+        labels = tuple(sorted(found))
+        rows = [found[label].vectors for label in labels]
+        if encoder.get("level") != "tokens":
+            return cls(labels, np.concatenate(rows), None, encoder)
+        longest = max(len(row) for row in rows)
+        vectors = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
+        for place, row in enumerate(rows):
+            vectors[place, : len(row)] = row
+        return cls(labels, vectors, np.arange(longest) < np.array([[len(row)] for row in rows]), encoder)
+
+    def parts(self) -> dict[str, LabelVectors]:
+        """The vectors of each label, without padding."""
+        if self.is_token is None:
+            return {label: LabelVectors(self.vectors[i : i + 1], None) for i, label in enumerate(self.labels)}
+        return {
+            label: LabelVectors(self.vectors[i, held], int(held.sum()))
+            for i, (label, held) in enumerate(zip(self.labels, self.is_token, strict=True))
+        }
 
     @property
     def dim(self) -> int:

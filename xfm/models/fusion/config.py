@@ -1,23 +1,39 @@
 """The fusion of embeddings with words as a recipe: from scratch by its sizes, or from an aligned checkpoint."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import NonNegativeInt, field_validator
+from pydantic_core import from_json
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import Refused
+from xfm.core.hub import Fetched, fetch_folder
 from xfm.core.schema import EMBEDDING
+from xfm.core.storage import Storage
 from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.checkpoint import (
+    PATTERNS,
+    FusionCheckpoint,
+    FusionHeader,
+    file_digests,
+    read_bank,
+    read_fusion,
+    read_header,
+)
+from xfm.models.fusion.labels import encode_labels
 from xfm.models.fusion.sizes import FusionSizes
-from xfm.models.fusion.text import BertText, HashedText
+from xfm.models.fusion.text import AnyText, HashedText
 from xfm.tokenizers.embedding import EmbeddingTokenizer
 
 if TYPE_CHECKING:
+    from xfm.models.fusion.backbone import FusionBackbone
     from xfm.models.fusion.network import Concatenation, FusionModel
 
-AnyText = Annotated[HashedText | BertText, Field(discriminator="kind")]
+logger = logging.getLogger(__name__)
 
 
 class Fusion(FusionSizes):
@@ -26,13 +42,242 @@ class Fusion(FusionSizes):
     kind: Literal["fusion"] = "fusion"
 
     checkpoint: str | None = None
-    """What `pretrain --task.kind alignment` wrote; its sizes and text encoder then count. Without: from scratch."""
+    """Folder that `pretrain --task.kind alignment` wrote, or hf://OWNER/NAME[@REVISION]: its sizes and its text encoder
+    then count, and others are refused. Without: from scratch."""
 
     text_column: str = "cell_type"
     """obs column of the words."""
 
     text: AnyText = HashedText()
-    """What turns words into vectors; each different label is encoded once."""
+    """What turns words into vectors, each different label once: hashed, an encoder of the BERT family (its folder or
+    hf://OWNER/NAME), or all settings of either as JSON."""
 
     weights_seed: NonNegativeInt | None = None
-    """Of weights drawn from scratch; by default the seed of the job."""
+    """Of weights drawn from scratch, also in place of the checkpoint's; by default the seed of the job."""
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """Workers run in folders of their own."""
+        return path if path is None or path.startswith("hf://") else str(Path(path).expanduser().absolute())
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _in_a_word(cls, text: Any) -> Any:
+        """A flag is one word."""
+        if not isinstance(text, str) or not text:
+            return text
+        if text.startswith("{"):
+            return from_json(text)
+        return {"kind": "hashed"} if text == "hashed" else {"kind": "bert", "checkpoint": text}
+
+    @classmethod
+    def neutral_fields(cls) -> set[str]:
+        """Where the files lie; `identity` says what they are."""
+        return {"checkpoint"}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that a source must give."""
+        return (EMBEDDING,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """obs columns that are read beside them; a job carries them along by itself."""
+        return (self.text_column,)
+
+    def settled(self) -> Self:
+        """With the sizes and the text encoder of the checkpoint, where there is one.
+
+        Raises:
+            Refused: OTHER_SIZES, fields are set to something else; NO_CHECKPOINT, or as `read_header`.
+        """
+        if self.checkpoint is None:
+            return self
+        header = self._header()
+        asked, default, found = self.sizes.recipe(), FusionSizes().recipe(), header.sizes.recipe()
+        odd = [f"{name} {asked[name]} (the checkpoint's: {found[name]})" for name in asked
+               if asked[name] not in (default[name], found[name])]  # fmt: skip
+        text, own = self.text, header.text
+        if text.recipe() not in (HashedText().recipe(), own.recipe()):
+            odd.append(f"text {text.recipe()} (the checkpoint's: {own.recipe()})")
+        if odd:
+            raise Refused("OTHER_SIZES", f"sizes and text encoder are those of {self.checkpoint}; --backbone asks for "
+                          f"{'; '.join(odd)}. Leave these out, or leave out --backbone.checkpoint to start from "
+                          "scratch")  # fmt: skip
+        # The same encoder under another address: its files were moved.
+        text = text if text.recipe() == own.recipe() else own
+        return self.model_copy(update={**dict(header.sizes), "text": text})
+
+    def tokenizer(self, seed: int) -> EmbeddingTokenizer:  # noqa: ARG002 - nothing is drawn
+        """Light: of a checkpoint, the labels that it knows."""
+        labels = () if self.checkpoint is None else self._header().labels
+        return EmbeddingTokenizer(self.text_column, labels)
+
+    def bank_of(self, labels: Sequence[str], cache: Storage | None) -> TextBank:
+        """The vectors of labels, in any order and number: of a checkpoint's own, its; of others, its encoder's.
+
+        Args:
+            labels: the texts of all rows, or the different ones among them.
+            cache: an OUTPUT, whose label_embeddings.parquet is read first and gets what was encoded; None for nowhere.
+
+        Returns:
+            All different labels, and those of the checkpoint.
+
+        Raises:
+            Refused: NO_TEXT, a label is empty; OTHER_ENCODER, the checkpoint's encoder was another; or as its `encode`.
+        """
+        settled = self.settled()
+        if self.checkpoint is None:
+            return TextBank.of(encode_labels(settled.text, labels, cache), settled.text.about())
+        bank = self._bank()
+        more = sorted(set(labels) - set(bank.labels))
+        if not more:
+            return bank
+        if settled.text.key() != bank.encoder["key"]:
+            found = getattr(settled.text, "checkpoint", settled.text.kind)
+            raise Refused("OTHER_ENCODER", f"{self.checkpoint} does not know {len(more)} of the labels, e.g. "
+                          f"{more[0]!r}, and {found} is not the text encoder that it learned with. Name a copy of that "
+                          "one as --backbone.text.checkpoint")  # fmt: skip
+        return TextBank.of(bank.parts() | encode_labels(settled.text, more, cache), bank.encoder)
+
+    def start(self, gene_dim: int, bank: TextBank, seed: int) -> "FusionModel | Concatenation":
+        """The network at step 0, on the CPU, in training mode.
+
+        Args:
+            gene_dim: numbers of a cell's embedding.
+            bank: of `bank_of`.
+            seed: of weights that are drawn, where `weights_seed` is not set.
+
+        Raises:
+            Refused: OTHER_WIDTH, the checkpoint is of other embeddings or texts, or they do not divide into chunks.
+        """
+        from xfm.models.fusion.network import build_network
+
+        settled = self.settled()
+        if self.checkpoint is not None:
+            header = self._header()
+            for what, given, own in (("embeddings", gene_dim, header.gene_dim), ("texts", bank.dim, header.text_dim)):
+                if given != own:
+                    raise Refused("OTHER_WIDTH", f"{self.checkpoint} reads {what} of {own} numbers, these have "
+                                  f"{given}: are they of the model that it was aligned on?")  # fmt: skip
+            if self.weights_seed is None:
+                return self._read().network.train()
+        if settled.design == "fusion" and gene_dim % settled.gene_chunks:
+            raise Refused("OTHER_WIDTH", f"embeddings of {gene_dim} numbers cannot be cut into --backbone.gene_chunks "
+                          f"{settled.gene_chunks} equal pieces")  # fmt: skip
+        return build_network(
+            settled.sizes, gene_dim, bank.dim, seed if self.weights_seed is None else self.weights_seed
+        )
+
+    def build(self, device: str) -> "FusionBackbone":
+        """Reads the weights, or draws them where `weights_seed` says so; float32, in evaluation mode.
+
+        Raises:
+            Refused: NO_CHECKPOINT, NO_BLOCKS (a concatenation), or as `read_fusion`.
+        """
+        from xfm.models.fusion.backbone import FusionBackbone
+        from xfm.models.fusion.network import FusionModel
+
+        if self.checkpoint is None:
+            raise Refused("NO_CHECKPOINT", "--backbone.kind fusion has learned nothing yet. Align it first, "
+                          "`jobs/pretrain.py --task.kind alignment --output DIR`, and name --backbone.checkpoint "
+                          "DIR/checkpoint; or train it from scratch, `jobs/finetune.py --task.kind "
+                          "adversarial`")  # fmt: skip
+        self._check_blocks()
+        bank = self._bank()
+        network = self.start(self._header().gene_dim, bank, 0)
+        assert isinstance(network, FusionModel)
+        return FusionBackbone(network, bank).to(device).eval()
+
+    def identity(self) -> dict[str, Any]:
+        """File digests, and the commit of a Hub checkpoint; of drawn weights what they follow from."""
+        if self.checkpoint is None:
+            content = {"sizes": self.sizes.recipe(), "text": self.text.key(), "seed": self.weights_seed}
+            return {"weights": "random", "initial": fingerprint(content)}
+        self.settled()
+        fetched = self._fetched()
+        identity: dict[str, Any] = file_digests(fetched.folder, weights=self.weights_seed is None)
+        if self.weights_seed is not None:
+            identity |= {"weights": "random", "seed": self.weights_seed}
+        return identity | ({"revision": fetched.revision} if fetched.revision else {})
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes, text encoder and labels; of a checkpoint also how many numbers were learned.
+
+        Raises:
+            Refused: as `settled` and `read_fusion`.
+        """
+        settled = self.settled()
+        sizes, said = settled.sizes.recipe(), {"text_column": self.text_column}
+        if self.checkpoint is None:
+            return {"architecture": {"family": "fusion", **sizes}, "text": settled.text.about(), **said}
+        found, header = self._read(), self._header()
+        parameters = sum(parameter.numel() for parameter in found.network.parameters())
+        widths = {"gene_dim": header.gene_dim, "text_dim": header.text_dim, "parameters": parameters}
+        if self.text_column != header.text_column:
+            logger.warning("words come from %s, the checkpoint learned from %s", self.text_column, header.text_column)
+        if self.weights_seed is not None:
+            said["weights"] = f"random, seed {self.weights_seed}"
+            logger.warning(
+                "fresh weights from seed %d: nothing that %s learned is used", self.weights_seed, self.checkpoint
+            )
+        return {
+            "architecture": {"family": "fusion", **sizes, **widths}, "text": header.encoder,
+            "labels": list(header.labels), "about": header.about, **said,
+        }  # fmt: skip
+
+    def n_layers(self) -> int:
+        """Blocks of a resampler, and the meeting of both sides.
+
+        Raises:
+            Refused: NO_BLOCKS, a concatenation has none.
+        """
+        self._check_blocks()
+        return self.settled().layers + 1
+
+    def dim(self) -> int:
+        """Width of a latent.
+
+        Raises:
+            Refused: as `n_layers`.
+        """
+        self._check_blocks()
+        return self.settled().hidden
+
+    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
+        """Refuses every gene table: what is read was made of genes before.
+
+        Raises:
+            Refused: OTHER_INPUT.
+        """
+        raise Refused(
+            "OTHER_INPUT",
+            f"the source gives cells with {genes.num_rows} genes; --backbone.kind {self.kind} reads embeddings, e.g. "
+            "those of --source.kind embeddings",
+        )
+
+    def check_decoder(self) -> None:
+        """Raises Refused: NO_DECODER, since no expression can be decoded from a fusion."""
+        raise Refused("NO_DECODER", f"--backbone.kind {self.kind} has no expression decoder; use embed and evaluate")
+
+    def randomised(self, seed: int) -> Self:
+        """This recipe with fresh weights."""
+        return self.model_copy(update={"weights_seed": seed})
+
+    def _check_blocks(self) -> None:
+        if self.settled().design == "concat":
+            raise Refused("NO_BLOCKS", "--backbone.design concat has no layers to read: judge the embedding itself")
+
+    def _fetched(self) -> Fetched:
+        assert self.checkpoint is not None
+        return fetch_folder(self.checkpoint, PATTERNS)
+
+    def _header(self) -> FusionHeader:
+        return read_header(self._fetched().folder)
+
+    def _bank(self) -> TextBank:
+        return read_bank(self._fetched().folder, self._header())
+
+    def _read(self) -> FusionCheckpoint:
+        return read_fusion(self._fetched().folder)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfm.core.random import key64
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.nn.cross_attention import CrossModalAttention
 from xfm.nn.perceiver import PerceiverResampler
@@ -144,6 +145,7 @@ def build_network(sizes: FusionSizes, gene_dim: int, text_dim: int, seed: int) -
     """With weights drawn from a seed: the same on every worker and machine."""
     if sizes.design == "concat":
         return Concatenation(sizes.inputs, gene_dim, text_dim)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    # Initialisers take no generator. The CPU's is put back; torch.manual_seed would also reseed those of GPUs.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(key64(seed, "weights"))
         return FusionModel(sizes, gene_dim, text_dim)
