@@ -28,7 +28,10 @@ def reference(truth, predicted):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # predicted classes that the truth lacks, and a single class
         balanced = balanced_accuracy_score(truth, predicted)
-    found = dict(zip(("precision", "recall", "f1"), macro, strict=True))
+    weighted = precision_recall_fscore_support(
+        truth, predicted, average="weighted", labels=np.unique(truth), zero_division=0
+    )
+    found = dict(zip(("precision", "recall", "f1"), macro, strict=True)) | {"weighted_f1": weighted[2]}
     return found | {"accuracy": accuracy_score(truth, predicted), "balanced_accuracy": balanced}
 
 

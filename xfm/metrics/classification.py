@@ -8,8 +8,10 @@ Macro recall and balanced accuracy are one number under these rules (scikit-lear
 so it is kept once, as `balanced_accuracy`; SYNONYMS knows it as `recall`, the string of cz-benchmarks. That package
 averages two classes as "binary"; here two classes are averaged like any other number.
 
+`weighted_f1` averages the F1 of classes by their cells in the truth: it hardly sees a rare class.
+
 Reference implementation: sklearn.metrics accuracy_score, balanced_accuracy_score and
-precision_recall_fscore_support(average="macro", labels=np.unique(truth), zero_division=0).
+precision_recall_fscore_support(average="macro" or "weighted", labels=np.unique(truth), zero_division=0).
 """
 
 from typing import Any
@@ -22,7 +24,7 @@ from xfm.metrics.regression import ratios
 from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, weighted_sums
 
 # Shapes: N cells, G groups, K classes. "..." are resamples, or nothing.
-SCORES = ("accuracy", "balanced_accuracy", "f1", "precision")
+SCORES = ("accuracy", "balanced_accuracy", "f1", "precision", "weighted_f1")
 SYNONYMS = {"recall": "balanced_accuracy"}
 
 
@@ -80,8 +82,10 @@ def scores_of_counts(hits: NDArray[Any], support: NDArray[Any], predicted: NDArr
         "f1": _or_zero(2 * hits, support + predicted),
         "precision": _or_zero(hits, predicted),
     }
-    accuracy = ratios(hits.sum(axis=-1), support.sum(axis=-1))
-    return {"accuracy": accuracy} | {name: ratios(each.sum(axis=-1), held) for name, each in macro.items()}
+    cells = support.sum(axis=-1)
+    found = {"accuracy": ratios(hits.sum(axis=-1), cells)}
+    found |= {name: ratios(each.sum(axis=-1), held) for name, each in macro.items()}
+    return found | {"weighted_f1": ratios((macro["f1"] * support).sum(axis=-1), cells)}
 
 
 def per_class(confusion: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,268 @@
+"""Maps of attention, and when there is nothing to see in one.
+
+A softmax over a single key is 1 whatever the data are, so a map over a sequence of one is a picture of constants: it is
+refused. Latents are learned vectors that every cell starts from: a map of latents against latents shows neither genes
+nor words, and the axes and captions say so.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.core.report import Figure
+from xfm.metrics.attention import distributions
+from xfm.plots.axes import GREY, INK, new_canvas, plot_files, shorten, write_csv, write_png
+
+Weights = NDArray[np.floating[Any]]
+SAME = 1e-3  # mean total-variation distance below which a map is called the same for every cell
+TEXT, GENE = "text latent", "gene latent"
+LATENTS = (
+    "Rows and columns are latents, learned vectors that stand for neither single genes nor single words: the map shows "
+    "how the two sets of latents use each other."
+)
+SIDE, GAP, LEFT, BOTTOM, TOP = 2.35, 0.62, 0.7, 0.52, 0.5  # inches
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSample:
+    """The cross attention of one cell.
+
+    Attributes:
+        name: of the cell, e.g. its cell type.
+        text_to_gene: (N, N) a row for each text latent, what it takes from each gene latent.
+        gene_to_text: (N, N) the other way.
+    """
+
+    name: str
+    text_to_gene: Weights
+    gene_to_text: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    title: str
+    weights: Weights
+    rows: str
+    columns: str
+    names: Sequence[str] = ()  # of the columns
+
+
+def is_single_key(weights: Weights) -> bool:
+    """Whether all attention goes to the only key there is: nothing to draw."""
+    return bool(weights.shape[-1] == 1)
+
+
+def refuse_single_key(weights: Weights) -> None:
+    """Raises ValueError where the attended sequence has one element: each weight is 1 whatever the data are."""
+    if is_single_key(weights):
+        raise ValueError(
+            f"attention of shape {weights.shape} goes to a sequence of length 1: a softmax over one key is 1 whatever "
+            "the data are, so the map would show constants. Attend to at least two (gene chunks, tokens, latents)"
+        )
+
+
+def draw_cross_attention(
+    output: Path,
+    samples: Sequence[AttentionSample],
+    *,
+    name: str = "cross_attention",
+    caption: str = "",
+    alt: str = "",
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv: a column a cell, text to gene above gene to text, one colour scale.
+
+    Args:
+        output: folder of the job.
+        samples: one to six cells.
+        name: file-name safe.
+        caption: a sentence in front of what is said of latents anyway.
+        alt: for those who do not see it; made from the samples where empty.
+
+    Raises:
+        ValueError: no sample, more than six, maps over one latent, or rows that do not sum to 1.
+    """
+    if not 1 <= len(samples) <= 6:
+        raise ValueError(f"{len(samples)} cells to draw attention of; give one to six")
+    above = [_Map(one.name, one.text_to_gene, f"{TEXT} (asks)", f"{GENE} (is asked)") for one in samples]
+    below = [_Map(one.name, one.gene_to_text, f"{GENE} (asks)", f"{TEXT} (is asked)") for one in samples]
+    highest = _draw(output, name, [above, below], "cell", ("text to gene", "gene to text"))
+    said = f"{caption or f'Cross attention of {len(samples)} cells, mean over heads.'} {LATENTS}"
+    names = "; ".join(one.name for one in samples)
+    alt = alt or f"Cross attention between latents of {names}: text to gene above, gene to text below; {highest}"
+    return _figure(name, said, alt, wide=len(samples) > 2)
+
+
+def draw_mean_attention(
+    output: Path,
+    mean: Weights,
+    *,
+    entropy: float,
+    variation: float | None,
+    cells: int,
+    name: str = "mean_attention",
+    direction: str = "text to gene",
+    noun: str = "cells",
+    caption: str = "",
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv: one map, the mean over cells, with what a mean hides in the caption.
+
+    Args:
+        output: folder of the job.
+        mean: (N, N) as `MeanAttention.mean` of metrics/attention.py.
+        entropy: of a row, mean over rows and cells, in nats.
+        variation: mean total-variation distance between two cells' maps; None where there is one cell.
+        cells: how many the mean is of.
+        name: file-name safe.
+        direction: "text to gene" or "gene to text".
+        noun: what the cells are called, e.g. "test cells".
+        caption: a sentence in front.
+
+    Raises:
+        ValueError: a map over one latent, rows that do not sum to 1, an unknown direction.
+    """
+    if direction not in ("text to gene", "gene to text"):
+        raise ValueError(f"direction {direction!r} of attention; give 'text to gene' or 'gene to text'")
+    asks, asked = (TEXT, GENE) if direction == "text to gene" else (GENE, TEXT)
+    title = f"{direction}, mean of {cells:,}"
+    highest = _draw(output, name, [[_Map(title, mean, f"{asks} (asks)", f"{asked} (is asked)")]], "map", (direction,))
+    keys = mean.shape[-1]
+    facts = (
+        f"Entropy of a row {entropy:.3f} nats, mean over rows and {noun}; even attention to {keys} latents would have "
+        f"log {keys} = {math.log(keys):.3f}."
+    )
+    said = caption or f"Attention from {asks}s to {asked}s, mean over {cells:,} {noun} and heads."
+    spread = _spread(variation, noun)
+    return _figure(name, f"{said} {facts} {spread} {LATENTS}", f"{said} {facts} {spread} {highest}")
+
+
+def draw_resampled_attention(
+    output: Path,
+    weights: Weights,
+    names: Sequence[str],
+    *,
+    name: str = "resampled_attention",
+    side: str = "gene",
+    keys: str = "gene chunk",
+    key_names: Sequence[Sequence[str]] = (),
+    caption: str = "",
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv: what each latent of a resampler takes from its sequence.
+
+    Args:
+        output: folder of the job.
+        weights: (K, N, S) a map for each of one to six cells or labels.
+        names: K.
+        name: file-name safe.
+        side: whose latents: "gene" or "text".
+        keys: what the sequence is of, e.g. "gene chunk", "token".
+        key_names: of each map the S names on the sequence (or fewer: what follows is padding and left out).
+        caption: one sentence that says what is seen.
+
+    Raises:
+        ValueError: S is 1, or names and maps do not fit.
+    """
+    fits = weights.ndim == 3 and len(weights) == len(names) and (not key_names or len(key_names) == len(names))
+    if not fits or not 1 <= len(names) <= 6:
+        shape = f"shape {weights.shape}, {len(names)} names, keys named for {len(key_names)}"
+        raise ValueError(f"maps of a resampler: {shape}; give (K, N, S) for one to six names")
+    maps = []
+    for number, (one, shown) in enumerate(zip(weights, names, strict=True)):
+        words = list(key_names[number]) if key_names else []
+        held = one[:, : len(words)] if words else one
+        maps.append(_Map(shown, held, f"{side} latent (asks)", f"{keys} (is asked)", words))
+    # One label of a single word among others has nothing to show; the others have.
+    refuse_single_key(weights)
+    maps = [one for one in maps if not is_single_key(one.weights)]
+    if not maps:
+        refuse_single_key(weights[:, :, :1])
+    highest = _draw(output, name, [maps], "map", (f"{side} resampler",))
+    said = caption or f"What the {side} resampler's latents take from each {keys}, mean over heads, last block."
+    shown = "; ".join(one.title for one in maps)
+    return _figure(name, said, f"{said} Shown: {shown}; {highest}", wide=len(maps) > 2)
+
+
+def _spread(variation: float | None, noun: str) -> str:
+    if variation is None:
+        return "There is one cell, so that nothing is said of differences."
+    distance = f"total-variation distance between two {noun} {variation:.2g} on average, 1 at most"
+    if variation < SAME:
+        return f"The map is the same for every cell ({distance}): it shows learned parameters, not biology."
+    return f"Mean {distance}."
+
+
+def _figure(name: str, caption: str, alt: str, *, wide: bool = False) -> Figure:
+    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv", wide=wide)
+
+
+def _draw(output: Path, name: str, grid: Sequence[Sequence[_Map]], what: str, directions: Sequence[str]) -> str:
+    """Draws and writes a grid of maps; returns a phrase on the scale."""
+    for one in (one for row in grid for one in row):
+        refuse_single_key(one.weights)
+        if one.weights.ndim != 2:
+            raise ValueError(f"attention of {one.title!r} has shape {one.weights.shape}; give (N, S)")
+        distributions(one.weights)
+    png, table = plot_files(output, name)
+    write_csv(table, [what, "direction", "asks", "is asked", "weight"], _rows(grid, directions))
+    highest = max(float(one.weights.max()) for row in grid for one in row)
+    _paint(png, grid, directions, highest)
+    return f"colours from 0 to {highest:.3g}."
+
+
+def _rows(grid: Sequence[Sequence[_Map]], directions: Sequence[str]) -> Iterable[list[object]]:
+    for row, direction in zip(grid, directions, strict=True):
+        for one in row:
+            for asks, asked in np.ndindex(*one.weights.shape):
+                key = one.names[asked] if one.names else asked
+                yield [one.title, direction, asks, key, float(one.weights[asks, asked])]
+
+
+def _paint(path: Path, grid: Sequence[Sequence[_Map]], directions: Sequence[str], highest: float) -> None:
+    across, down = max(map(len, grid)), len(grid)
+    has_names = any(one.names for row in grid for one in row)
+    bottom = BOTTOM + (0.75 if has_names else 0.0)
+    tall = SIDE + bottom + TOP
+    width, height = LEFT + across * (SIDE + GAP) + 0.75, down * tall
+    canvas = new_canvas(width, height)
+    picture = None
+    for number, row in enumerate(grid):
+        low = height - number * tall - TOP - SIDE
+        for place, one in enumerate(row):
+            left = LEFT + place * (SIDE + GAP)
+            axes = canvas.add_axes((left / width, low / height, SIDE / width, SIDE / height))
+            picture = axes.imshow(one.weights, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
+            _dress(axes, one, f"{directions[number]}\n" if down > 1 else "")
+    scale_left = LEFT + across * (SIDE + GAP) - GAP + 0.18
+    box = (scale_left / width, (height - TOP - SIDE) / height, 0.12 / width, SIDE / height)
+    scale = canvas.colorbar(picture, cax=canvas.add_axes(box))
+    scale.ax.tick_params(labelsize=8, colors=GREY, length=0)
+    scale.set_label("weight (a row sums to 1)", color=GREY, fontsize=8)
+    scale.outline.set_visible(False)
+    write_png(canvas, path)
+
+
+def _dress(axes: Any, one: _Map, above: str) -> None:
+    rows, columns = one.weights.shape
+    axes.set_yticks(_ticks(rows))
+    if one.names:
+        words = [shorten(word, 16) for word in one.names]
+        axes.set_xticks(range(columns), words, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    else:
+        axes.set_xticks(_ticks(columns))
+    axes.tick_params(colors=GREY, labelsize=7.5, length=0, pad=3)
+    axes.set_xlabel(one.columns, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
+    axes.set_ylabel(one.rows, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
+    style = {"color": INK, "fontsize": 9.5, "fontweight": "bold", "parse_math": False}
+    axes.set_title(f"{above}{shorten(one.title, 27)}", loc="left", pad=6, **style)
+    for spine in axes.spines.values():
+        spine.set_color("#c3c9d0")
+
+
+def _ticks(number: int) -> list[int]:
+    """At most eight, from 0."""
+    step = max(1, math.ceil(number / 8))
+    return list(range(0, number, step))
