@@ -2,6 +2,8 @@
 
 python jobs/evaluate.py --embeddings runs/cells --labels cell_type --group donor_id --batch assay --output runs/judged
 python jobs/evaluate.py --config jobs/presets/rotten_tomatoes_svm.yaml --output runs/reviews
+python jobs/evaluate.py --source.kind atlas --split split --labels donor_id --within dataset_id --leakage sex \
+    --output runs/atlas
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -26,7 +28,7 @@ class EvaluateJob(JobConfig):
     """In place of --embeddings: rows to embed first, into OUTPUT/embeddings; columns named below are carried along."""
 
     backbone: AnyBackbone | None = None
-    """In place of --embeddings: the pretrained model."""
+    """In place of --embeddings: the pretrained model. A source of vectors needs none: they are judged as they are."""
 
     labels: tuple[str, ...] = Field(min_length=1)
     """obs columns to read from the embeddings, e.g. cell_type,disease; the first one decides the headline."""
@@ -40,6 +42,14 @@ class EvaluateJob(JobConfig):
 
     batch: str | None = None
     """obs column of technical origin, for batch mixing (task integration)."""
+
+    within: str | None = None
+    """obs column of the set that a row lies in (dataset_id): classifiers of the first label are also judged on the
+    choice among the classes of each row's own set, beside the largest class of each set."""
+
+    leakage: str | None = None
+    """obs column that rows should not tell (sex): read by a fresh classifier that is cross-validated over whole classes
+    of the first label (donors)."""
 
     time: str | None = None
     """obs column with a number that grows along development (task trajectory)."""
@@ -112,10 +122,12 @@ class EvaluateJob(JobConfig):
     @model_validator(mode="after")
     def _embeddings_come_from_one_place(self) -> "EvaluateJob":
         given = [name for name in ("embeddings", "source", "backbone") if getattr(self, name) is not None]
-        if given not in (["embeddings"], ["source", "backbone"]):
+        if given not in (["embeddings"], ["source", "backbone"], ["source"]):
             found = " and ".join(f"--{name}" for name in given) or "neither"
-            raise ValueError(f"give --embeddings, or --source and --backbone to embed first; found {found}")
-        if self.source is not None and self.pools != "all" and not set(self.pools) <= set(get_args(Pooling)):
+            raise ValueError(
+                f"give --embeddings, or --source and --backbone to embed first, or a --source of vectors; found {found}"
+            )
+        if self.backbone is not None and self.pools != "all" and not set(self.pools) <= set(get_args(Pooling)):
             raise ValueError(f"--pools {','.join(self.pools)}: known are {', '.join(get_args(Pooling))}")
         return self
 
@@ -126,7 +138,7 @@ class EvaluateJob(JobConfig):
 
     def recipe(self) -> dict[str, Any]:
         """Fields at rest that came later are left out: a run's fingerprint is what it was before there were any."""
-        at_rest = {"split": None, "choose_by": "probe"}
+        at_rest = {"split": None, "choose_by": "probe", "within": None, "leakage": None}
         return {name: value for name, value in super().recipe().items() if at_rest.get(name, ...) != value}
 
 

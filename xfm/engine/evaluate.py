@@ -5,7 +5,7 @@ Each stage has an OUTPUT of its own under the job's and resumes there: expressio
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,6 @@ from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
@@ -21,6 +20,7 @@ from xfm.core.ledger import REPORT, Refusal
 from xfm.core.schema import DEPTH
 from xfm.core.storage import below
 from xfm.core.tracker import Tracker
+from xfm.engine.columns import columns_of, with_columns
 from xfm.engine.evaluate_plan import Evaluation
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob
@@ -94,7 +94,7 @@ def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refus
         from xfm.loops.evaluation.report import nothing_judged
 
         return job.finish(nothing_judged(plan.run, refused), rows=0)
-    _publish_scores(job, parts)
+    job.publish_table(SCORES, pa.concat_tables(parts).drop_columns(["predicted"]))
     job.publish(CLASSES, classes_csv(scores, work.judged))
     track_scores(scores, [verdict.label for verdict in verdicts], job.tracker)
     report = evaluate_report(plan.run, work.judged, scores, verdicts, warnings, refused)
@@ -191,13 +191,8 @@ def _random(plan: Evaluation, job: OpenJob, twins: Mapping[str, Sequence[int]]) 
     )
     with _stage(plan, job, RANDOM) as output:
         run_stage(
-            source, backbone, settings.get("seed", 0), shards, lambda device: partial(build, device=device), output,
-            stage="random weights", workers=plan.config.workers, gpus=plan.config.gpus, attempt=job.attempt,
+            with_columns(source, columns_of(backbone)), backbone, settings.get("seed", 0), shards,
+            lambda device: partial(build, device=device), output, stage="random weights",
+            workers=plan.config.workers, gpus=plan.config.gpus, attempt=job.attempt,
         )  # fmt: skip
     return place_of(open_embeddings(output.uri, verify=False), judged.row_ids)
-
-
-def _publish_scores(job: OpenJob, parts: Iterable[pa.Table]) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables(parts).drop_columns(["predicted"]), sink, compression="zstd")
-    job.publish(SCORES, sink.getvalue().to_pybytes())

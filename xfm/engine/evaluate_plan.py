@@ -11,11 +11,18 @@ from xfm.core.schema import COUNTS
 from xfm.core.source import Source
 from xfm.engine.evaluate_rows import Pools, judged_rows
 from xfm.engine.job import versions
-from xfm.engine.origin import backbone_of, columns_read, source_of
+from xfm.engine.origin import backbone_of, columns_read, is_as_given, source_of
 from xfm.loops.evaluation.baselines import EXPRESSION
 from xfm.loops.evaluation.judged import Judged
 from xfm.loops.evaluation.nouns import noun_of
-from xfm.loops.evaluation.representations import RANDOM, UNSEEING, Representation, combinations_of, layers_of
+from xfm.loops.evaluation.representations import (
+    RANDOM,
+    UNSEEING,
+    WITHIN_MAJORITY,
+    Representation,
+    combinations_of,
+    layers_of,
+)
 from xfm.loops.evaluation.scvi_baseline import check_available as check_scvi
 from xfm.loops.evaluation.split import PARTS
 from xfm.loops.evaluation.words import file_name
@@ -76,6 +83,7 @@ def plan_evaluation(config: Any) -> Evaluation:
         *_unlayered(stored, pools),
         *combinations_of(pools, config.combinations, config.last_n, [label.name for label in judged.labels]),
         *(Representation(name, "baseline", "none", "", ()) for name in UNSEEING if name in config.baselines),
+        *([Representation(WITHIN_MAJORITY, "baseline", "none", "", ())] if config.within else []),
     )
     recipe = {
         "job": "evaluate",
@@ -159,7 +167,9 @@ def _unlayered(stored: StoredEmbeddings, pools: Pools) -> list[Representation]:
     kind: Any = "baseline" if pools else "layer"
     names = [column.name for column in stored.columns if column.layer is None]
     # Not to be taken for a baseline of ours, nor to break a file name.
-    safe = {name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING} else name) for name in names}
+    safe = {
+        name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING, WITHIN_MAJORITY} else name) for name in names
+    }
     return [Representation(safe[name], kind, "column", "embeddings", (name,)) for name in names]
 
 
@@ -167,6 +177,8 @@ def _origin(stored: StoredEmbeddings, config: Any) -> tuple[Source | None, Backb
     """Source and network of the embed job, for the baselines that need them; what is not at hand is said."""
     warnings: list[str] = []
     origin = stored.origin()
+    if origin is not None and is_as_given(origin):
+        return _source_of_vectors(origin, config)
     source: Source | None = None
     backbone: BackboneConfig | None = None
     if {"hvg", "pca", "scvi", "random"} & set(config.baselines):
@@ -182,6 +194,21 @@ def _origin(stored: StoredEmbeddings, config: Any) -> tuple[Source | None, Backb
         except Refused as problem:
             warnings.append(f"No baseline with random weights: {problem.message}")
     return source, backbone, warnings
+
+
+def _source_of_vectors(origin: dict[str, Any], config: Any) -> tuple[Source | None, None, list[str]]:
+    """A source whose vectors are judged as it gives them has nothing that other baselines could be made of."""
+    lacking = [name for name in (*EXPRESSION, RANDOM) if name in config.baselines]
+    if not lacking:
+        return None, None, []
+    said = (
+        f"The vectors are judged as the source gives them, without the baselines {', '.join(lacking)}: there are "
+        "neither genes nor a network."
+    )
+    try:
+        return source_of(origin), None, [said]
+    except Refused as problem:
+        return None, None, [said, f"The source of the vectors is not at hand: {problem.message}"]
 
 
 def _own_expression(path: str) -> Source:

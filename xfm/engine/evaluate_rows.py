@@ -31,6 +31,7 @@ I64 = NDArray[np.int64]
 def columns_wanted(config: Any) -> list[str]:
     """obs columns that a config names, each once."""
     wanted = [*config.labels, config.group, config.batch, config.time, root_column(config), config.split]
+    wanted += [config.within, config.leakage]
     return list(dict.fromkeys(name for name in wanted if name))
 
 
@@ -87,6 +88,8 @@ def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, config: Any) 
     judged = Judged(
         rows=rows, row_ids=row_ids, labels=labels, split=split,
         batch=labels_of(obs[config.batch], config.batch, 1, "--batch") if config.batch else None,
+        within=labels_of(obs[config.within], config.within, 1, "--within") if config.within else None,
+        attribute=labels_of(obs[config.leakage], config.leakage, 1, "--leakage") if config.leakage else None,
         time=times_of(obs[config.time], config.time) if config.time else None, time_name=config.time or "",
         roots=_roots(obs, config), seed=config.seed, resamples=config.bootstrap, k=config.k, noun=noun,
     )  # fmt: skip

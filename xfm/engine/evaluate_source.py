@@ -1,15 +1,27 @@
-"""Embeddings for an evaluation that begins with a source and a backbone: the embed job, into OUTPUT/embeddings."""
+"""Embeddings for an evaluation that begins with a source: the embed job, into OUTPUT/embeddings.
+
+A source of vectors needs no backbone: they are stored there as they are, and judged like any others.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
-from xfm.core.errors import OK, QUARANTINED
+from xfm.core.backbone import BackboneConfig
+from xfm.core.config import Config
+from xfm.core.errors import OK, QUARANTINED, REFUSED_INPUT, Refused
 from xfm.core.ledger import REPORT
+from xfm.core.schema import EMBEDDING
 from xfm.core.source import Source
 from xfm.core.storage import below, open_storage
+from xfm.engine.columns import with_columns
 from xfm.engine.embed import EmbedJob, embed
 from xfm.engine.evaluate_rows import columns_wanted
-from xfm.engine.job import say
+from xfm.engine.job import say, versions
+from xfm.engine.output import Output
+from xfm.engine.stage import run_stage
+from xfm.loops.given_vectors import AsGiven, VectorPart, stored_name
+from xfm.track.redact import redact
 
 EMBEDDINGS = "embeddings"
 
@@ -36,30 +48,60 @@ def embedded(config: Any) -> Embedded:
         config: `EvaluateJob`.
 
     Raises:
+        Refused: NO_BACKBONE, a source that gives no vectors needs one.
         Refused, EnvironmentProblem: as embed.
     """
     if config.source is None:
         return Embedded(config)
     place = below(config.output, EMBEDDINGS)
+    source = with_columns(config.source, columns_wanted(config))
+    filled = config.model_copy(update={"embeddings": place})
+    is_there = open_storage(place).size(REPORT) is not None
+    if config.dry_run and is_there:
+        return Embedded(filled)
+    code = _stored(config, source, place) if config.backbone is None else _embedded(config, source, place)
+    if config.dry_run:
+        say("what is judged on them is planned once they are there")
+    return Embedded(filled, code, ends=config.dry_run or code not in (OK, QUARANTINED))
+
+
+def _embedded(config: Any, source: Source, place: str) -> int:
+    """Exit code of the embed job."""
     job = EmbedJob(
-        source=with_columns(config.source, columns_wanted(config)), backbone=config.backbone, output=place,
+        source=source, backbone=config.backbone, output=place,
         pools=("cls", "mean") if config.pools == "all" else config.pools, workers=config.workers, gpus=config.gpus,
         seed=config.seed, experiment=config.experiment, dry_run=config.dry_run,
     )  # fmt: skip
-    filled = config.model_copy(update={"embeddings": place})
-    is_there = open_storage(place).size(REPORT) is not None
+    return embed(job)
+
+
+def _stored(config: Any, source: Source, place: str) -> int:
+    """The source's vectors as an OUTPUT of embed; the exit code that embed would have.
+
+    Raises:
+        Refused: NO_BACKBONE.
+    """
+    kind, given = getattr(source, "kind", "?"), source.schema.names
+    if EMBEDDING not in given:
+        raise Refused("NO_BACKBONE", f"--source.kind {kind} gives {', '.join(given)} and no vectors: name a --backbone "
+                      "to embed with")  # fmt: skip
+    shards, column = source.shards(), stored_name(source)
     if config.dry_run:
-        code = OK if is_there else embed(job)
-        if not is_there:
-            say("what is judged on them is planned once they are there")
-        return Embedded(filled, code, ends=not is_there)
-    code = embed(job)
-    return Embedded(filled, code, ends=code not in (OK, QUARANTINED))
-
-
-def with_columns(source: Any, names: list[str]) -> Source:
-    """The source with the obs columns that a job needs beside those it carries already."""
-    carried = tuple(source.obs)
-    lacking = tuple(name for name in names if name not in carried)
-    made: Source = type(source).model_validate(source.model_dump() | {"obs": (*carried, *lacking)})
-    return made
+        say(f"vectors         {column}, {len(shards):,} shards of --source.kind {kind}, judged as they are")
+        return OK
+    plain = cast(Config, source)
+    run = {
+        "job": "embed",
+        "recipe": {"job": "embed", "config": {"source": plain.recipe()}, "weights": {}, "data": source.identity()},
+        "settings": redact({"source": plain.model_dump(mode="json"), "backbone": None}),
+        "versions": versions(),
+    }
+    with Output(place, run) as output:
+        result = run_stage(
+            source, cast(BackboneConfig, AsGiven()), config.seed, shards, lambda _device: partial(VectorPart, column),
+            output, stage="vectors", workers=config.workers, gpus=0.0, attempt=output.attempt,
+        )  # fmt: skip
+        if not result.rows:
+            return REFUSED_INPUT
+        output.write_json(REPORT, {"job": "embed vectors", "parts": len(output.committed)})
+        return QUARANTINED if result.refused else OK

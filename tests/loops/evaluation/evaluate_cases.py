@@ -4,7 +4,7 @@ import numpy as np
 
 from xfm.loops.evaluation.judge import judge, table_of
 from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.representations import CHANCE, UNSEEING, Representation, layers_of
+from xfm.loops.evaluation.representations import UNSEEING, Representation, layers_of
 from xfm.loops.evaluation.split import split_cells
 from xfm.loops.evaluation.verdict import Scores, judge_label
 
@@ -52,4 +52,4 @@ def judge_layers(layers, judged, tasks=("probe",), baselines=(), by="probe"):
 
 
 def _judged(each, vectors, judged, tasks):
-    return judge(vectors.get(each.name), judged, tasks, judged.labels, guess=each.name == CHANCE)
+    return judge(vectors.get(each.name), judged, tasks, judged.labels, unseeing=each.name)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xfm.core.random import rng_for
 from xfm.loops.evaluation.judged import MISSING, Judged, Labels
 from xfm.loops.evaluation.probe import CLASSIFIERS, READERS, Prediction, guessed, largest_class
-from xfm.loops.evaluation.representations import Representation
+from xfm.loops.evaluation.representations import CHANCE, MAJORITY, WITHIN_MAJORITY, Representation
 from xfm.loops.evaluation.split import TEST, VALIDATION
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.resampling import GroupDraws, Resampled, estimate
@@ -75,7 +75,7 @@ class Score:
 
 
 def judge(
-    vectors: F32 | None, judged: Judged, tasks: Sequence[str], labels: Sequence[Labels], *, guess: bool = False
+    vectors: F32 | None, judged: Judged, tasks: Sequence[str], labels: Sequence[Labels], *, unseeing: str = MAJORITY
 ) -> Iterator[Score]:
     """All scores of one representation.
 
@@ -84,15 +84,20 @@ def judge(
         judged: cells, labels, split.
         tasks: which of TASKS; what needs a batch or a time that was not named is left out.
         labels: which labels to read.
-        guess: without vectors, draw classes as often as training cells have them instead of the largest one always.
+        unseeing: what to say without vectors: always the largest class (majority), classes drawn as often as training
+            cells have them (chance), or the largest class of the cell's own set (within_majority).
     """
     for label in labels:
         for task in CLASSIFIERS:
             # Beside a classifier that may choose the layer stands what knows nothing of the vectors.
             if task in tasks and (vectors is not None or task in READERS):
-                yield from _classified(task, vectors, judged, label, guess)
+                yield from _classified(task, vectors, judged, label, unseeing)
     if vectors is None:
         return
+    if judged.attribute is not None:
+        from xfm.loops.evaluation.judge_leakage import judge_leakage
+
+        yield from judge_leakage(vectors, judged, judged.attribute)
     if {"clustering", "integration", "trajectory"} & set(tasks):
         from xfm.loops.evaluation.judge_graph import judge_graph
 
@@ -153,16 +158,25 @@ def classifier_scores(task: str, prediction: Prediction, judged: Judged, label: 
             )  # fmt: skip
 
 
-def _classified(task: str, vectors: F32 | None, judged: Judged, label: Labels, guess: bool) -> Iterator[Score]:
+def _classified(task: str, vectors: F32 | None, judged: Judged, label: Labels, unseeing: str) -> Iterator[Score]:
     held = np.flatnonzero(label.codes != MISSING)
     codes, parts = label.codes[held], judged.split.parts[held]
-    if vectors is None:
+    if vectors is None and unseeing == WITHIN_MAJORITY:
+        from xfm.loops.evaluation.judge_within import largest_within
+
+        prediction = largest_within(judged, label)
+    elif vectors is None:
         rng = rng_for(judged.seed, f"chance\x1f{label.name}")
-        prediction = guessed(codes, parts, rng) if guess else largest_class(codes, parts)
+        prediction = guessed(codes, parts, rng) if unseeing == CHANCE else largest_class(codes, parts)
     else:
         classify = CLASSIFIERS[task]
         prediction = classify(vectors[held], codes, parts, len(label.classes), judged.k)
     yield from classifier_scores(task, prediction, judged, label)
+    # The largest class of all is no choice within a set; the largest one of the set is a baseline of its own.
+    if label.name == judged.labels[0].name and (vectors is not None or unseeing != MAJORITY):
+        from xfm.loops.evaluation.judge_within import judge_within
+
+        yield from judge_within(task, prediction, judged, label)
 
 
 def _defined(resampled: Resampled) -> tuple[float | None, NDArray[np.float64]]:

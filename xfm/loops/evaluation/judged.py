@@ -65,6 +65,9 @@ class Judged:
         resamples: bootstrap resamples of groups.
         k: neighbours of the kNN classifier; the graph that is clustered has 15, as everywhere.
         noun: what rows are called: cells, sentences, images.
+        within: the set that a row belongs to (its data set): a choice among the classes of one set is judged too.
+        attribute: what a representation should not tell; how well it does is measured on unseen classes of the first
+            label. Both are None where no column was named.
     """
 
     rows: NDArray[np.int64]
@@ -80,6 +83,8 @@ class Judged:
     resamples: int = 2000
     k: int = 15
     noun: str = ROWS
+    within: Labels | None = None
+    attribute: Labels | None = None
 
     def test_cells(self, label: Labels) -> NDArray[np.int64]:
         """Positions of the test cells that have a class; in their order stand the predictions of a probe."""
@@ -90,12 +95,17 @@ class Judged:
         columns = [label.codes.tolist() for label in self.labels]
         columns += [self.batch.codes.tolist()] if self.batch is not None else []
         columns += [self.time.tolist()] if self.time is not None else []
-        named = [(label.name, label.classes) for label in (*self.labels, *([self.batch] if self.batch else []))]
+        beside = [label for label in (self.within, self.attribute) if label is not None]
+        columns += [label.codes.tolist() for label in beside]
+        named = [
+            (label.name, label.classes) for label in (*self.labels, *([self.batch] if self.batch else []), *beside)
+        ]
         return _digest(named, self.row_ids, columns)
 
     def label_digests(self) -> dict[str, str]:
         """{label: SHA-256 over the rows that have a part and a class, and it}: what two models must share."""
-        return {label.name: self._label_digest(label) for label in self.labels}
+        measured = (*self.labels, *([self.attribute] if self.attribute is not None else []))
+        return {label.name: self._label_digest(label) for label in measured}
 
     def _label_digest(self, label: Labels) -> str:
         held = np.flatnonzero((label.codes != MISSING) & (self.split.parts != LEFT_OUT))

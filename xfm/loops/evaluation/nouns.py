@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from xfm.core.schema import COUNTS, IMAGE, TEXT
+from xfm.core.schema import COUNTS, EMBEDDING, IMAGE, TEXT
 
 ROWS = "rows"
-NOUNS = {COUNTS: "cells", TEXT: "sentences", IMAGE: "images"}
+NOUNS = {COUNTS: "cells", EMBEDDING: "cells", TEXT: "sentences", IMAGE: "images"}
 
 
 def noun_of(columns: Iterable[str]) -> str:

@@ -35,11 +35,15 @@ class Prediction:
     Attributes:
         validation, test: predicted classes, in the order of the cells.
         note: what a reader should know; empty where all is well.
+        validation_scores, test_scores: (n, K) of every class, higher is likelier; -inf for one that training lacks.
+            None where a classifier knows no order of classes.
     """
 
     validation: I32
     test: I32
     note: str = ""
+    validation_scores: F32 | None = None
+    test_scores: F32 | None = None
 
 
 def standardised(vectors: F32, parts: Parts) -> F32:
@@ -145,9 +149,11 @@ CLASSIFIER_WORDS = {"probe": "linear probe", "svm": "linear SVM", "knn": "neares
 def largest_class(codes: I32, parts: Parts, note: str = "") -> Prediction:
     """The most frequent class of the training cells, for every cell."""
     largest = majority(codes[parts == TRAIN])
+    often = np.bincount(codes[parts == TRAIN], minlength=int(codes.max()) + 1).astype(np.float32)
     counts = [int(np.count_nonzero(parts == part)) for part in (VALIDATION, TEST)]
     validation, test = (np.full(count, largest, np.int32) for count in counts)
-    return Prediction(validation, test, note)
+    scores = [np.broadcast_to(often, (count, len(often))) for count in counts]
+    return Prediction(validation, test, note, *scores)
 
 
 def guessed(codes: I32, parts: Parts, rng: np.random.Generator) -> Prediction:
@@ -191,12 +197,25 @@ def _best(fits: Iterable[Fit], codes: I32, parts: Parts, n_classes: int) -> Pred
     """What the fit with the best macro F1 on validation rows predicts; the earlier one where two are equal."""
     best: tuple[float, Prediction] | None = None
     for model, features, note in fits:
-        predicted = model.predict(features[parts == VALIDATION]).astype(np.int32)
+        predicted, read = _read(model, features[parts == VALIDATION], n_classes)
         f1 = _f1(codes[parts == VALIDATION], predicted, n_classes)
         if best is None or f1 > best[0]:
-            best = f1, Prediction(predicted, model.predict(features[parts == TEST]).astype(np.int32), note)
+            test, test_read = _read(model, features[parts == TEST], n_classes)
+            best = f1, Prediction(predicted, test, note, read, test_read)
     assert best is not None
     return best[1]
+
+
+def _read(model: Any, features: F32, n_classes: int) -> tuple[I32, F32]:
+    """(n,) classes as the model's own `predict` gives them, and (n, K) what it took the largest of."""
+    if hasattr(model, "decision_function"):
+        found = model.decision_function(features)
+        found = np.stack([-found, found], axis=1) if found.ndim == 1 else found  # two classes share one number
+    else:
+        found = model.predict_proba(features)
+    scores = np.full((len(features), n_classes), -np.inf, np.float32)
+    scores[:, model.classes_] = found
+    return model.classes_[found.argmax(axis=1)].astype(np.int32), scores
 
 
 def _f1(truth: I32, predicted: I32, n_classes: int) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from xfm.core.report import Estimate, Report, Table
+from xfm.loops.evaluation.judge_leakage import LEAKAGE
+from xfm.loops.evaluation.judge_within import WITHIN
 from xfm.loops.evaluation.judged import Judged
 from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
 from xfm.loops.evaluation.representations import Representation
@@ -60,6 +62,7 @@ def evaluate_report(
                 for verdict in verdicts
                 if verdict.last is not None and verdict.is_last
             },
+            **_beside(scores, judged, first),
         },
         tables=tables,
         warnings=[*warnings, *_cautions(judged, scores)],
@@ -97,6 +100,19 @@ def _value(scores: Scores, representation: Representation, verdict: Verdict) -> 
     assert row is not None
     assert row.estimate is not None
     return row.estimate
+
+
+def _beside(scores: Scores, judged: Judged, verdict: Verdict) -> dict[str, Estimate | float]:
+    """Of the chosen layer: accuracy among the classes of the own set, and what it leaks; where they were asked for."""
+    wanted = {}
+    if judged.within is not None:
+        words = f"{verdict.label} accuracy within {judged.within.name}, chosen layer"
+        wanted[words] = (verdict.by, verdict.label, WITHIN)
+    if judged.attribute is not None:
+        wanted[f"AUROC of {judged.attribute.name}, chosen layer"] = (LEAKAGE, judged.attribute.name, "auroc")
+    rows = {words: scores.get(verdict.chosen.name, *key, "test") for words, key in wanted.items()}
+    found = {words: row.estimate for words, row in rows.items() if row is not None}
+    return {words: estimate for words, estimate in found.items() if estimate is not None}
 
 
 def _split(judged: Judged) -> Table:

@@ -18,6 +18,7 @@ Read = Callable[[str, str], F32]  # (place, column) -> (N, D)
 Kind = Literal["layer", "combination", "baseline"]
 
 MAJORITY, CHANCE = UNSEEING = ("majority", "chance")  # baselines that look at no cell
+WITHIN_MAJORITY = "within_majority"  # the largest training class of each one's own set: what knowing the set alone says
 RANDOM = "random"
 
 

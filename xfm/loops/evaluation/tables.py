@@ -5,6 +5,7 @@ from typing import Any
 
 from xfm.core.report import Table
 from xfm.loops.evaluation.class_tables import class_table
+from xfm.loops.evaluation.judge_leakage import LEAKAGE
 from xfm.loops.evaluation.judged import Judged, Labels
 from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
 from xfm.loops.evaluation.representations import RANDOM, Representation
@@ -14,14 +15,20 @@ from xfm.metrics.classification import SYNONYMS
 
 ORDER = {"baseline": 0, "layer": 1, "combination": 2}
 SHORT = {"probe": "probe", "svm": "SVM", "knn": "kNN"}
-CLASSIFIED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall")
+CLASSIFIED = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "precision", "recall", "within_accuracy")
 SUMMARY = (
     *((f"{words} F1", task, "f1", "test") for task, words in SHORT.items()),
     ("NMI", "clustering", "normalized_mutual_info", "all"),
     ("ARI", "clustering", "adjusted_rand_index", "all"),
 )
+WITHIN_WORDS = " Within accuracy chooses among the classes that training has of each one's own {}."
 CLUSTERING = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score", "asw_label", "graph_connectivity")
 TASKS = {
+    LEAKAGE: (
+        "How well a fresh classifier reads {} from each representation, test {}",
+        "Logistic regression on frozen vectors, cross-validated over whole classes of the first label: half is chance "
+        "for auroc, and what is away from it on either side leaks. Intervals draw these classes.",
+    ),
     "integration": (
         "How well batches of {} are mixed, all {}",
         "As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, the "
@@ -41,7 +48,7 @@ def label_tables(scores: Scores, judged: Judged, label: Labels, verdict: Verdict
     yield _duels(scores, label, verdict)
     yield _layer_duels(label, verdict)
     yield class_table(scores, judged, label, verdict)
-    yield from _classifier_tables(scores, label, judged.noun)
+    yield from _classifier_tables(scores, judged, label)
     clustering = _metrics_table(
         scores, f"{file_name(label.name)}_clustering", "clustering", label.name, CLUSTERING,
         f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} {judged.noun}",
@@ -131,13 +138,15 @@ def _layer_duels(label: Labels, verdict: Verdict) -> Table:
     )
 
 
-def _classifier_tables(scores: Scores, label: Labels, noun: str) -> Iterator[Table]:
+def _classifier_tables(scores: Scores, judged: Judged, label: Labels) -> Iterator[Table]:
     """Every score of every representation, a table a classifier."""
     for task, words in CLASSIFIER_WORDS.items():
         table = _metrics_table(
             scores, f"{file_name(label.name)}_{task}", task, label.name, CLASSIFIED,
-            f"{label.name}: every score of the {words} on test {noun}",
-            "F1, precision and recall are macro averages; macro recall and balanced accuracy are one number.",
+            f"{label.name}: every score of the {words} on test {judged.noun}",
+            "F1, precision and recall are macro averages; macro recall and balanced accuracy are one number. Weighted "
+            "F1 counts classes by their size."
+            + (WITHIN_WORDS.format(judged.within.name) if judged.within is not None else ""),
             split="test",
         )  # fmt: skip
         if table is not None:
@@ -155,6 +164,7 @@ def _metrics_table(
     split: str = "all",
 ) -> Table | None:
     rows: list[list[Any]] = []
+    metrics = [one for one in metrics if _is_scored(scores, task, label, SYNONYMS.get(one, one), split)]
     for each in _ordered(scores):
         found = [scores.get(each.name, task, label, SYNONYMS.get(metric, metric), split) for metric in metrics]
         if any(found):
@@ -172,13 +182,18 @@ def _metrics_table(
     )
 
 
+def _is_scored(scores: Scores, task: str, label: str, metric: str, split: str) -> bool:
+    return any(scores.get(each.name, task, label, metric, split) for each in scores.representations)
+
+
 def task_tables(scores: Scores, noun: str) -> Iterator[Table]:
-    """Mixing of batches and pseudotime, as far as they were scored; they belong to no label."""
+    """What leaks, mixing of batches and pseudotime, as far as they were scored; they belong to no label."""
     for task, (caption, note) in TASKS.items():
         found = [(label, metric) for _, each, label, metric, _ in scores.rows if each == task]
         if found:
             label, metrics = found[0][0], list(dict.fromkeys(metric for _, metric in found))
-            table = _metrics_table(scores, task, task, label, metrics, caption.format(label, noun), note)
+            split = "test" if task == LEAKAGE else "all"
+            table = _metrics_table(scores, task, task, label, metrics, caption.format(label, noun), note, split)
             assert table is not None
             yield table
 

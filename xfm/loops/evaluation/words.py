@@ -5,13 +5,14 @@ import re
 from collections.abc import Sequence
 
 from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
-from xfm.loops.evaluation.representations import CHANCE, MAJORITY, RANDOM, Representation
+from xfm.loops.evaluation.representations import CHANCE, MAJORITY, RANDOM, WITHIN_MAJORITY, Representation
 from xfm.loops.evaluation.verdict import ALPHA, COMBINATION, LAST, Duel, Scores, Verdict
 
 RIVALS = {
     LAST: "the last layer",
     MAJORITY: "the largest class",
     CHANCE: "guessing by frequency",
+    WITHIN_MAJORITY: "the largest class of each one's own set",
     "hvg": "variable genes",
     "pca": "PCA",
     "scvi": "scVI",

@@ -11,7 +11,7 @@ from xfm.core.errors import Refused
 from xfm.core.schema import ROW_ID
 from xfm.loops.evaluation.judge import Score, judge, table_of
 from xfm.loops.evaluation.judged import Judged
-from xfm.loops.evaluation.representations import CHANCE, F32, Read, Representation, load
+from xfm.loops.evaluation.representations import F32, Read, Representation, load
 from xfm.loops.evaluation.scalar_mix import Mix, mix_layers
 from xfm.sources.stored_columns import StoredEmbeddings
 
@@ -88,7 +88,7 @@ def judge_named(work: Work, name: str) -> pa.Table:
     vectors, mix = vectors_of(work, representation)
 
     def scores() -> Iterator[Score]:
-        yield from judge(vectors, work.judged, work.tasks, labels, guess=name == CHANCE)
+        yield from judge(vectors, work.judged, work.tasks, labels, unseeing=name)
         if mix is not None:
             for column, weight in zip(representation.columns, mix.weights, strict=True):
                 note = f"best after {mix.steps} steps"
