@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from xfm.core.errors import Refused
-from xfm.core.source import Source
 from xfm.core.storage import below
+from xfm.engine.columns import with_columns as with_columns
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.planning import ShardPlan, plan_shards
 from xfm.engine.same_run import check_output
@@ -34,6 +34,7 @@ JOB = "finetune"
 SETTLED = ("cells", "split", "noun")  # of the recipe: known when the tokens are there
 # What a kind of task adds to fine-tuning: a module with `KIND`.
 KINDS = {
+    "adversarial": "xfm.engine.finetune_adversarial",
     "class_prompts": "xfm.engine.finetune_class_prompts",
     "classification": "xfm.engine.finetune_classification",
 }
@@ -89,15 +90,6 @@ def plan_finetuning(config: FinetuneConfig) -> ShardPlan:
     return plan
 
 
-def with_columns(source: Source, columns: tuple[str, ...]) -> Source:
-    """The source with more columns carried along, where it carries any."""
-    carried = getattr(source, "obs", None)
-    if carried is None or set(columns) <= set(carried):
-        return source
-    wider: Source = source.model_copy(update={"obs": tuple(dict.fromkeys((*carried, *columns)))})  # type: ignore[attr-defined]
-    return wider
-
-
 def prepare(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
     """Stage one: tokens in URI/tokens, then who is trained on, chosen on and scored.
 
@@ -113,7 +105,7 @@ def prepare(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
     parts, result = split_tokens(config, plan, uri, JOB, SplitWithContent)
     labelled = labelled_rows(
         TokenStore(parts), config.task.label, config.group, seed=config.split_seed, resamples=config.bootstrap,
-        noun=noun_of(config.source.schema.names),
+        noun=noun_of(config.source.schema.names), beside=getattr(config.task, "columns", ()),
     )  # fmt: skip
     judged = labelled.judged
     found = {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}
@@ -137,9 +129,11 @@ def split_tokens(
         Refused: as `store_tokens`.
     """
     recipe, name = plan.run["recipe"], f"{job} {TOKENS}"
-    own = {"job": name, "config": config.token_recipe(), "weights": recipe["weights"], "data": recipe["data"]}
+    reader = config.reader
+    weights = recipe["weights"] if reader is config.backbone else reader.identity()
+    own = {"job": name, "config": config.token_recipe(), "weights": weights, "data": recipe["data"]}
     return store_tokens(
-        with_columns(config.source, config.columns), config.backbone, config.split_seed, plan.shards,
+        with_columns(config.source, config.columns), reader, config.split_seed, plan.shards,
         partial(
             split, config.split_seed, config.validation, config.test, config.group, split=config.split,
             carve=config.carve,

@@ -142,11 +142,24 @@ class FinetuneConfig(JobConfig):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that rows must bring beside what the network reads."""
-        return tuple(dict.fromkeys(name for name in (self.task.label, self.split, self.group) if name))
+        """Columns that rows must bring: those of the task and of the split, and obs columns that the network reads."""
+        read = (*getattr(self.task, "columns", ()), *getattr(self.backbone, "columns", ()))
+        return tuple(dict.fromkeys(name for name in (self.task.label, self.split, self.group, *read) if name))
+
+    @property
+    def reader(self) -> Any:
+        """As much of the backbone as tokenising takes: its `token_fields`, where it names any, and all of it else.
+
+        Runs that differ in the rest, e.g. in sizes, may then share stored tokens.
+        """
+        fields = getattr(self.backbone, "token_fields", None)
+        return self.backbone if fields is None else type(self.backbone)(
+            **{name: getattr(self.backbone, name) for name in fields}
+        )  # fmt: skip
 
     def token_recipe(self) -> dict[str, Any]:
         """What stored tokens depend on."""
-        same = ("source", "backbone", "split", "validation", "test", "carve", "group", "split_seed")
+        same = ("source", "split", "validation", "test", "carve", "group", "split_seed")
         recipe = self.recipe()
-        return {name: recipe[name] for name in same} | {"columns": list(self.columns)}
+        reader = recipe["backbone"] if self.reader is self.backbone else self.reader.recipe()
+        return {name: recipe[name] for name in same} | {"backbone": reader, "columns": list(self.columns)}

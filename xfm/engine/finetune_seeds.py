@@ -45,9 +45,8 @@ def finetune_seeds(config: FinetuneConfig, prepared: Prepared, job: OpenJob, see
         else:
             logger.info("seed %d is done already", seed)
         scores[seed] = _scores(uri)
-    mode = getattr(config.task, "mode", "lora")
     report = seeds_report(
-        scores, name_of(mode), config.task.label, [*config.notes, *prepared.labelled.warnings], job.run,
+        scores, name_of(config.task.mode), config.task.label, [*config.notes, *prepared.labelled.warnings], job.run,
         prepared.tokens.refused,
     )  # fmt: skip
     return job.finish(report, rows=len(prepared.labelled.judged.rows), refusals=prepared.tokens.quarantined)

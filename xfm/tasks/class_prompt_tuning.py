@@ -57,6 +57,11 @@ class ClassPromptTuning(ClassPrompts):
     forgetting_templates: tuple[str, ...] | None = None
     """Templates for those images; by default the same."""
 
+    @property
+    def mode(self) -> str:
+        """What the trained network is called among others."""
+        return "lora"
+
     @field_validator("shares")
     @classmethod
     def _sorted(cls, shares: tuple[float, ...]) -> tuple[float, ...]:

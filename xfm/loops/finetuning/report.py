@@ -14,7 +14,7 @@ from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.loops.evaluation.representations import CHANCE, MAJORITY
 from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
 from xfm.loops.finetuning.rows import Labelled
-from xfm.loops.finetuning.scores import F32, name_of, predicted
+from xfm.loops.finetuning.scores import F32, TASK, name_of, predicted
 from xfm.loops.training.settings import Record, Settings, Trained
 from xfm.loops.training.words import best_was_last, out_of_time
 from xfm.metrics.classification import confusion_of, per_class
@@ -28,6 +28,7 @@ METRICS = {
     "balanced_accuracy": "balanced accuracy",
     "f1": "macro F1",
     "precision": "macro precision",
+    "weighted_f1": "weighted F1",
 }
 WORDS = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 TRAINED = {
@@ -107,9 +108,9 @@ def headline(scores: pa.Table, labelled: Labelled, task: Classification, epochs:
     )
 
 
-def score(scores: pa.Table, representation: str, metric: str, split: str) -> Estimate | float:
+def score(scores: pa.Table, representation: str, metric: str, split: str, task: str = TASK) -> Estimate | float:
     """One score with its interval, NaN where it is not defined."""
-    wanted = {"representation": representation, "metric": metric, "split": split}
+    wanted = {"representation": representation, "metric": metric, "split": split, "task": task}
     for name, value in wanted.items():
         scores = scores.filter(pc.equal(scores[name], value))
     (row,) = scores.select(["value", "low", "high"]).to_pylist()

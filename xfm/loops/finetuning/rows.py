@@ -1,7 +1,7 @@
 """The rows that are trained on and judged: their labels, their parts, and copies among them.
 
-A row whose content (tokens and values, or the encoded picture) is that of another is a copy of it. A test row with a
-copy in training is answered by heart; where every test row is one, the two are the same data.
+A row whose content (tokens and values, the encoded picture, or the embedding) is that of another is a copy of it. A
+test row with a copy in training is answered by heart; where every test row is one, the two are the same data.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
-from xfm.core.schema import IMAGE, INPUT_IDS, PART, ROW_ID, VALUES
-from xfm.loops.evaluation.judged import MISSING, Judged, Labels, group_keys, labels_of
+from xfm.core.schema import EMBEDDING, IMAGE, INPUT_IDS, PART, ROW_ID, VALUES
+from xfm.loops.evaluation.judged import MISSING, Judged, Labels, group_keys, is_unknown, labels_of
 from xfm.loops.evaluation.nouns import ROWS
 from xfm.loops.evaluation.split import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Split, straddling
 from xfm.loops.training import tokens
 from xfm.loops.training.tokens import SplitRows, TokenStore
+from xfm.tokenizers.embedding import vectors_of
 from xfm.tokenizers.ragged import ragged
 
 CONTENT = "content"  # int64 digest of what the network sees of a row
-SEEN = (INPUT_IDS, VALUES, IMAGE)
+SEEN = (INPUT_IDS, VALUES, IMAGE, EMBEDDING)
 FEW = 100  # test rows: the interval of an accuracy is then some ten points wide to either side
 
 
@@ -48,6 +49,8 @@ def content_of(rows: pa.Table) -> NDArray[np.int64]:
 
 
 def _bytes_of(column: pa.Array) -> list[bytes]:
+    if pa.types.is_fixed_size_list(column.type):
+        return [vector.tobytes() for vector in vectors_of(column)]
     if not pa.types.is_large_list(column.type):
         return [bytes(value) for value in column.to_pylist()]
     offsets, flat = ragged(column)
@@ -71,13 +74,24 @@ class Labelled:
         """The label that is learned."""
         return self.judged.labels[0]
 
+    def beside(self, name: str | None) -> Labels | None:
+        """Another column that the task reads; None where none is named."""
+        return next((each for each in self.judged.labels if each.name == name), None)
+
     def held(self, part: int) -> NDArray[np.int64]:
         """Positions of the rows of a part that have a class."""
         return np.flatnonzero((self.judged.split.parts == part) & (self.label.codes != MISSING))
 
 
 def labelled_rows(
-    store: TokenStore, label: str, group: str | None, *, seed: int, resamples: int, noun: str = ROWS
+    store: TokenStore,
+    label: str,
+    group: str | None,
+    *,
+    seed: int,
+    resamples: int,
+    noun: str = ROWS,
+    beside: Sequence[str] = (),
 ) -> Labelled:
     """Reads ids, labels and parts; no tokens.
 
@@ -87,22 +101,37 @@ def labelled_rows(
         group: column whose values are drawn together in resamples, or None for single rows.
         seed, resamples: of the bootstrap.
         noun: what rows are called.
+        beside: other columns that the task reads as classes; one with a single class is no error.
 
     Raises:
         Refused: NUMERIC_LABEL, ONE_CLASS, TRAIN_IS_TEST, or NO_ROWS for a part without any.
     """
-    row_ids = _together(store, ROW_ID).to_pylist()
-    found = _labels(_together(store, label), label)
-    parts = _together(store, PART).to_numpy().astype(np.int8)
-    parts[parts == tokens.LEFT_OUT] = LEFT_OUT
+    judged = judged_rows(store, label, group, beside, seed=seed, resamples=resamples, noun=noun)
     _, copies = np.unique(_together(store, CONTENT).to_numpy(), return_inverse=True)
-    names = row_ids if group is None else group_keys(_together(store, group).to_pylist(), row_ids)
-    _, groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
-    split = Split(parts, groups.astype(np.int64))
-    judged = Judged(np.arange(len(row_ids)), tuple(row_ids), (found,), split, seed=seed, resamples=resamples, noun=noun)
     labelled = Labelled(judged, tuple(_warnings(judged, copies.astype(np.int64), group)))
     _check(labelled, copies)
     return labelled
+
+
+def judged_rows(
+    store: TokenStore, label: str, group: str | None, beside: Sequence[str], *, seed: int, resamples: int, noun: str
+) -> Judged:
+    """Ids, labels, parts and groups of the stored rows. Arguments as for `labelled_rows`.
+
+    Raises:
+        Refused: NUMERIC_LABEL or ONE_CLASS.
+    """
+    row_ids = _together(store, ROW_ID).to_pylist()
+    found = _labels(_together(store, label), label)
+    others = [_classes_of(_together(store, name), name) for name in beside if name != label]
+    parts = _together(store, PART).to_numpy().astype(np.int8)
+    parts[parts == tokens.LEFT_OUT] = LEFT_OUT
+    names = row_ids if group is None else group_keys(_together(store, group).to_pylist(), row_ids)
+    _, groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
+    split = Split(parts, groups.astype(np.int64))
+    return Judged(
+        np.arange(len(row_ids)), tuple(row_ids), (found, *others), split, seed=seed, resamples=resamples, noun=noun
+    )
 
 
 def _labels(column: pa.ChunkedArray, name: str) -> Labels:
@@ -114,6 +143,19 @@ def _labels(column: pa.ChunkedArray, name: str) -> Labels:
         found = ", ".join(str(value) for value in pc.unique(column).to_pylist()[:6])
         message = f"--task.label {name}: two classes are needed, found {found}; name another column"
         raise Refused("ONE_CLASS", message) from None
+
+
+def _classes_of(column: pa.ChunkedArray, name: str) -> Labels:
+    """As `labels_of`, for a column that may say the same of every row."""
+    try:
+        return labels_of(column, name, 1)
+    except Refused as problem:
+        if problem.code != "ONE_CLASS":
+            raise
+    words = [None if is_unknown(word) else str(word) for word in column.to_pylist()]
+    classes = tuple(sorted({word for word in words if word is not None}))
+    codes = np.array([MISSING if word is None else classes.index(word) for word in words], np.int32)
+    return Labels(name, codes, classes, {}, words.count(None))
 
 
 def codes_of(column: pa.ChunkedArray | pa.Array, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -148,7 +190,7 @@ def _check(labelled: Labelled, copies: NDArray[np.integer]) -> None:
 
 
 def _warnings(judged: Judged, copies: NDArray[np.int64], group: str | None) -> list[str]:
-    (label,), parts, noun = judged.labels, judged.split.parts, judged.noun
+    label, parts, noun = judged.labels[0], judged.split.parts, judged.noun
     found: list[str] = []
     if leaked := straddling(parts, copies):
         found.append(f"{leaked:,} test {noun} have an exact copy in training: the test scores are flattered by them.")

@@ -1,0 +1,208 @@
+"""What a donor classifier leaves behind: scores beside what a data set alone tells, leakage, report, checkpoint."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from sklearn import metrics
+
+from tests.loops.finetuning.donors import TINY, Effects, atlas, learner, memory, truth
+from tests.loops.finetuning.test_finetuning_results import RUN, SETTINGS, trained
+from xfm.core.report import Estimate
+from xfm.core.storage import open_storage
+from xfm.loops.evaluation.judge import SCHEMA
+from xfm.loops.finetuning.adversarial_checkpoint import read_adversarial, write_adversarial
+from xfm.loops.finetuning.adversarial_report import adversarial_report, draw, found_score, sample_names
+from xfm.loops.finetuning.adversarial_scores import score_table
+from xfm.loops.finetuning.adversarial_words import attention_words, cautions
+from xfm.loops.finetuning.rows import labelled_rows
+from xfm.loops.finetuning.seeds import seeds_report
+from xfm.loops.training.tokens import TEST
+from xfm.models.fusion.config import Fusion
+from xfm.tasks.adversarial import AdversarialClassification
+
+TASK = AdversarialClassification()
+OWN = "finetuned_adversarial"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return atlas(Effects(donor=1.0, sex=1.0), cells=500, donors=8)
+
+
+@pytest.fixture(scope="module")
+def rows(cells):
+    return memory(cells)
+
+
+def labelled_of(rows, task=TASK):
+    return labelled_rows(rows, task.label, None, seed=0, resamples=100, noun="cells", beside=task.columns)
+
+
+@pytest.fixture(scope="module")
+def labelled(rows):
+    return labelled_of(rows)
+
+
+@pytest.fixture(scope="module")
+def outcome(cells, rows):
+    return learner(cells, TASK, rows=rows).outcome(0)
+
+
+@pytest.fixture(scope="module")
+def scores(outcome, labelled):
+    return score_table(outcome, labelled, TASK, "epoch 1")
+
+
+def test_scores_have_a_row_for_each_question(scores):
+    assert scores.schema == SCHEMA
+    found = {(row["representation"], row["task"], row["label"], row["metric"], row["split"])
+             for row in scores.to_pylist()}  # fmt: skip
+    assert len(found) == len(scores), "no question is answered twice"
+    usual = ("accuracy", "balanced_accuracy", "f1", "precision", "weighted_f1")
+    for name in (OWN, "majority", "chance", "within_majority"):
+        assert {(name, "finetune", "donor_id", metric, "test") for metric in usual} <= found
+    for name in (OWN, "chance", "within_majority"):
+        assert (name, "finetune", "donor_id", "within_accuracy", "test") in found
+    for split in ("validation", "test"):
+        assert (OWN, "leakage", "sex", "auroc", split) in found
+    assert {(OWN, "fresh_probe", label, "accuracy", "test") for label in ("donor_id", "dataset_id")} <= found
+
+
+def test_accuracies_are_counted_by_hand(rows, outcome, scores):
+    """Within: the best logit among donors of the own data set, all of which training has seen."""
+    donor, sets = truth(rows, TEST, "donor_id"), truth(rows, TEST, "dataset_id")
+    names = np.unique(donor)
+    logits = outcome["test"]
+    assert scores_of(scores, OWN, "accuracy").value == pytest.approx(np.mean(names[logits.argmax(1)] == donor))
+    assert scores_of(scores, OWN, "weighted_f1").value == pytest.approx(
+        metrics.f1_score(donor, names[logits.argmax(1)], average="weighted")
+    )
+    home = {name: sets[donor == name][0] for name in names}
+    masked = np.where([[home[name] == own for name in names] for own in sets], logits, -np.inf)
+    within = np.mean(names[masked.argmax(1)] == donor)
+    assert scores_of(scores, OWN, "within_accuracy").value == pytest.approx(within)
+    assert scores_of(scores, "chance", "within_accuracy") == pytest.approx(0.25)
+    training = truth(rows, 0, "donor_id")
+    largest = {own: max(names, key=lambda name: ((training == name) & (home[name] == own)).sum()) for own in set(sets)}
+    expected = np.mean([largest[own] for own in sets] == donor)
+    assert scores_of(scores, "within_majority", "within_accuracy").value == pytest.approx(expected)
+    assert scores_of(scores, "within_majority", "accuracy").value == pytest.approx(expected)
+
+
+def scores_of(scores, representation, metric):
+    return found_score(scores, representation, metric, "test", "finetune")
+
+
+def test_leakage_is_read_from_features_and_not_from_the_adversary(labelled, outcome, rows, cells):
+    """Features that are the sex leak it; noise does not, whatever the logits say."""
+    planted = dict(outcome)
+    rng = np.random.default_rng(0)
+    for part, name in ((1, "validation"), (2, "test")):
+        sex = (truth(rows, part, "sex") == "male").astype(np.float32)
+        planted[f"{name}_features"] = np.stack([sex, rng.normal(size=len(sex))], axis=1).astype(np.float32)
+    found = score_table(planted, labelled, TASK)
+    assert found_score(found, OWN, "auroc", "test", "leakage").value == 1.0
+    assert found_score(found, OWN, "balanced_accuracy", "validation", "leakage").value == 1.0
+    assert found_score(found, OWN, "accuracy", "test", "finetune") == found_score(
+        score_table(outcome, labelled, TASK), OWN, "accuracy", "test", "finetune"
+    )
+
+
+def test_leakage_that_is_not_defined_has_no_value_but_a_note(cells):
+    """All donors but one of a sex unknown: it cannot be held out."""
+    only = np.where(np.array(cells["donor_id"].to_pylist()) == "donor 00", "female", "male")
+    table = cells.set_column(cells.schema.get_field_index("sex"), "sex", pa.array(only))
+    rows = memory(table)
+    found = score_table(learner(table, TASK, rows=rows).outcome(0), labelled_of(rows), TASK)
+    (row,) = found.filter(pc.and_(pc.equal(found["metric"], "auroc"), pc.equal(found["split"], "test"))).to_pylist()
+    assert row["value"] is None
+    assert "1 group" in row["note"]
+
+
+def test_an_attribute_of_one_class_is_no_error_without_an_adversary(cells):
+    table = cells.set_column(cells.schema.get_field_index("sex"), "sex", pa.array(["female"] * len(cells)))
+    rows, task = memory(table), TASK.model_copy(update={"adversary": False})
+    labelled = labelled_of(rows, task)
+    assert labelled.beside("sex").classes == ("female",)
+    found = score_table(learner(table, task, rows=rows).outcome(0), labelled, task)
+    assert found_score(found, "finetuned_plain", "auroc", "test", "leakage") is None
+    assert any("nothing to unlearn" in each for each in cautions(trained({}), SETTINGS, task, labelled, None))
+
+
+def test_the_report_says_what_must_be_known(labelled, outcome, scores):
+    warnings = cautions(trained(outcome), SETTINGS, TASK, labelled, "random_cell")
+    report = adversarial_report(
+        trained(outcome), SETTINGS, 4, TASK, labelled, scores, RUN, notes=["a note"], warnings=warnings, refused={}
+    )
+    said = " ".join(report.warnings)
+    assert "re-identification" in said
+    assert "sex is a function of donor_id" in said
+    assert "in-distribution" in said
+    assert "a note" in said
+    assert "it never saw with an AUROC of" in report.headline
+    assert "chance: 0.250" in report.headline
+    assert isinstance(report.numbers["test sex leakage AUROC"], Estimate)
+    table = next(each for each in report.tables if each.name == "summary")
+    assert {row[0] for row in table.rows} == {
+        "fine-tuned", "largest class of the data set", "largest class", "guessing by frequency"
+    }  # fmt: skip
+    assert len(next(each for each in report.tables if each.name == "fresh_probes").rows) == 8
+    assert not any("turned twice" in each for each in warnings)
+    doubled = TASK.model_copy(update={"reversal": "reference"})
+    assert "turned twice" in cautions(trained(outcome), SETTINGS, doubled, labelled, None)[0]
+
+
+def test_seeds_are_told_apart_by_the_classifiers_own_rows(scores):
+    """Leakage has a balanced accuracy too; the spread is that of the donors'."""
+    report = seeds_report({0: scores, 1: scores}, OWN, "donor_id", [], RUN, {})
+    (row,) = [row for row in report.tables[0].rows if row[:2] == ["balanced accuracy", "test"]]
+    assert row[2] == pytest.approx(scores_of(scores, OWN, "balanced_accuracy").value)
+
+
+def test_a_constant_map_of_attention_is_called_one():
+    assert attention_words({"variation": 0.0}, "cells")
+    assert not attention_words({"variation": 0.2}, "cells")
+    assert not attention_words(None, "cells")
+
+
+def test_figures_have_their_numbers_beside_them(tmp_path, labelled, outcome):
+    history = [{"step": 4, "epoch": 1.0, "lr": 0.1, "loss": 0.7, "main": 0.5, "adversary": 0.2, "validation_loss": 0.6,
+                "validation_f1": 0.5, "validation_accuracy": 0.5}] * 2  # fmt: skip
+    names = sample_names(labelled, outcome)
+    assert len(names) == 3
+    figures = draw(history, labelled, outcome, names, tmp_path)
+    assert [each.name for each in figures] == [
+        "confusion", "training_metrics", "cross_attention", "avg_text_to_gene_attention"
+    ]  # fmt: skip
+    for each in figures:
+        assert (tmp_path / each.png).stat().st_size > 0
+        assert (tmp_path / each.csv).stat().st_size > 0
+
+
+def test_a_checkpoint_gives_the_same_logits_and_is_a_fusion_to_start_from(tmp_path, cells, rows):
+    config = Fusion(**TINY.model_dump())
+    bank = config.bank_of(sorted(set(cells["cell_type"].to_pylist())), open_storage(str(tmp_path / "cache")))
+    of = learner(cells, TASK, rows=rows, bank=bank)
+    write_adversarial(tmp_path / "checkpoint", of.network, config, bank, 16, TASK, of.columns, {"lr": 1})
+    again, words, columns = read_adversarial(tmp_path / "checkpoint")
+    some = of.columns.cells(rows.tables[0].slice(0, 9), bank)
+    assert columns == of.columns
+    torch.testing.assert_close(again(columns.cells(rows.tables[0].slice(0, 9), words))[0], of.network.eval()(some)[0])
+    torch.testing.assert_close(again(some)[1], of.network(some)[1])
+    started = Fusion(checkpoint=str(tmp_path / "checkpoint")).start(16, bank, 5)
+    torch.testing.assert_close(dict(started.named_parameters()), dict(of.network.network.named_parameters()))
+    about = json.loads((tmp_path / "checkpoint" / "classifier.json").read_text())
+    assert about["classes"] == list(of.columns.classes)
+    assert about["training"] == {"lr": 1}
