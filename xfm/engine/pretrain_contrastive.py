@@ -72,6 +72,10 @@ class ContrastivePretraining(Pretraining):
             config.validation_cells, config.seed, identity,
         )  # fmt: skip
 
+    def settle(self, recipe: ContrastiveRecipe) -> None:
+        """See `Pretraining`."""
+        self._start = recipe.start
+
     def write(self, weights: Mapping[str, Any], folder: Path) -> str:
         """A plain CLIP folder."""
         backbone = self._start.build("cpu")

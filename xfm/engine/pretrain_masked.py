@@ -62,6 +62,10 @@ class MaskedPretraining(Pretraining):
             config.validation_cells, config.seed, identity,
         )  # fmt: skip
 
+    def settle(self, recipe: MaskedExpressionRecipe) -> None:
+        """See `Pretraining`."""
+        del recipe  # the network at step 0 follows from task and source
+
     def write(self, weights: Mapping[str, Any], folder: Path) -> str:
         """model.safetensors, args.json and vocab.json, which `ScGPT` reads."""
         seed = self.config.seed

@@ -1,8 +1,8 @@
 """Settings that every training job shares: how long, how fast, and what is held out."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from xfm.engine.config import JobConfig
 
@@ -59,8 +59,21 @@ class TrainingConfig(JobConfig):
     log_every: PositiveInt = 20
     """Steps that one point of the loss curve averages."""
 
+    watch: str | None = None
+    """Validation score that says which weights are kept, e.g. validation_retrieval; with a minus in front the lowest is
+    best (--watch=-validation_loss). Without: the last weights."""
+
+    patience: PositiveInt | None = None
+    """Validations without a better one that end training; goes with --watch."""
+
     threads: PositiveInt = 1
     """CPUs and threads of a worker. Without GPUs, small models gain more from --workers."""
+
+    @model_validator(mode="after")
+    def _patience_watches(self) -> Self:
+        if self.patience is not None and self.watch is None:
+            raise ValueError("--patience needs --watch: what must get better, e.g. --watch validation_retrieval")
+        return self
 
     @classmethod
     def neutral_fields(cls) -> set[str]:

@@ -1,0 +1,233 @@
+"""Embeddings and words drawn together, without Ray."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tests.picture_examples import BUILDING, Memory, workers
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.schema import EMBEDDING, PART, ROW_ID
+from xfm.loops.group import Group
+from xfm.loops.pretraining.alignment import AlignmentLearner, AlignmentRecipe, learner_of
+from xfm.loops.training.settings import Settings
+from xfm.loops.training.trainer import Trainer
+from xfm.models.fusion.config import Fusion
+from xfm.models.fusion.text import HashedText
+from xfm.sources.embedding_rows import vector_array
+from xfm.tasks.alignment import Alignment, margin_losses, supcon_infonce
+
+TYPES = ("astrocyte", "ependymal cell", "microglial cell", "neuron")
+DIM, BATCH = 6, 12
+FAR = 20.0  # a margin beyond the distances of random weights: wrong pairs count from the first step
+SIZES = {"hidden": 16, "heads": 2, "latents": 3, "projection": 8, "text": HashedText(dim=12)}
+SETTINGS = Settings(
+    steps=150, batch_size=BATCH, lr=5e-3, warmup=3, schedule="cosine", weight_decay=0.0, clip=1.0, log_every=20,
+    checkpoint_every=150, max_seconds=None, seed=0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def cells(types: list[int], parts: list[int], seed: int) -> pa.Table:
+    """Type t lies at its own corner, with a noise of half the distance; three quarters are of the first two types."""
+    rng = np.random.default_rng(seed)
+    vectors = (2 * np.eye(len(TYPES), DIM)[types] + rng.normal(size=(len(types), DIM)) / 2).astype(np.float32)
+    return pa.table(
+        {
+            ROW_ID: [f"cell-{seed}-{i}" for i in range(len(types))],
+            EMBEDDING: vector_array(vectors),
+            "cell_type": [TYPES[t] for t in types],
+            "donor_id": [f"donor-{i % 3}" for i in range(len(types))],
+            PART: pa.array(parts, pa.int8()),
+        }
+    )
+
+
+def memory(types: tuple[int, ...] = (0, 0, 0, 1, 1, 1, 2, 3)) -> Memory:
+    """Two parts of 80 and 50 cells: 100 to train on, 15 for validation, 15 to test."""
+    sizes = ((60, 10, 10), (40, 5, 5))
+    return Memory(
+        [
+            cells([types[i % len(types)] for i in range(sum(each))], np.repeat([0, 1, 2], each).tolist(), seed)
+            for seed, each in enumerate(sizes)
+        ]
+    )
+
+
+def recipe_of(rows: Memory, *, labels: tuple[str, ...] = TYPES, group: str | None = None, **task) -> AlignmentRecipe:
+    asked = Alignment(**({"dropout": 0.0, "margin": FAR} | SIZES | task))
+    start = Fusion(text=asked.text, **dict(asked.sizes))
+    bank = start.bank_of(labels, None)
+    return AlignmentRecipe(start, bank, DIM, rows.parts(), asked, BATCH, 100, 0, start.identity(), group)
+
+
+def learner(group: Group | None = None, *, rows: Memory | None = None, **task) -> AlignmentLearner:
+    rows = rows or memory()
+    with BUILDING:
+        return learner_of(recipe_of(rows, **task), rows, group or Group(), "cpu")
+
+
+def gradient(of: AlignmentLearner, step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a step: this worker's part of the gradient, and its summed losses over what they are a mean of."""
+    of.network.train()
+    of.network.zero_grad()
+    examples = of.examples(step)
+    counts = of.group.sum(torch.tensor(of.counts(examples, step), dtype=torch.float64))
+    losses = of.backward(examples, counts, step) / counts
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in of.network.parameters() if p.requires_grad]
+    return torch.cat([grad.flatten() for grad in grads]), losses
+
+
+def test_the_gradient_is_that_of_the_loss_of_the_whole_batch():
+    of = learner()
+    found, losses = gradient(of)
+    network, batch = of.network, of.examples(0)
+    network.zero_grad()
+    present, places = torch.unique(batch.types, return_inverse=True)
+    halves = supcon_infonce(network.genes(batch.genes), network.labels(present), places, network.log_temperature.exp())
+    loss = sum(halves) / 2
+    loss.backward()
+    whole = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None and p.requires_grad])
+    torch.testing.assert_close(found, whole)
+    assert losses.tolist() == pytest.approx([loss.item(), *(half.item() for half in halves)], rel=1e-6)
+    assert network.log_temperature.grad.item() != 0.0
+
+
+@pytest.mark.parametrize("loss", ["supcon_infonce", "margin"])
+@pytest.mark.parametrize("world", [2, 5])
+def test_gradients_of_workers_add_up_to_that_of_one(world: int, loss: str):
+    """Twelve cells are 6 + 6, or 3 + 3 + 2 + 2 + 2; of five workers one has no type to encode."""
+    whole, total = gradient(learner(loss=loss), 1)
+    parts = workers(world, lambda group: gradient(learner(group, loss=loss), 1))
+    torch.testing.assert_close(sum(part for part, _ in parts), whole, rtol=1e-4, atol=5e-6)
+    torch.testing.assert_close(sum(part for _, part in parts), total, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["supcon_infonce", "margin"])
+def test_two_workers_take_the_steps_of_one(loss: str):
+    """By their losses: Adam makes whole steps of gradients that are 0 but for rounding, as those of a key's bias."""
+    few = replace(SETTINGS, steps=3, checkpoint_every=3, warmup=0, log_every=1)
+
+    def losses(group: Group) -> list[float]:
+        trained = Trainer(learner(group, loss=loss), few, group=group).run(lambda: None)
+        return [record["loss"] for record in trained.history]
+
+    alone = losses(Group())
+    assert alone[1] != pytest.approx(alone[0], abs=1e-3)
+    for together in workers(2, losses):
+        assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_every_cell_of_the_margin_loss_meets_its_own_words_and_another_types():
+    of = learner(loss="margin")
+    batch = of.examples(0)
+    assert batch.others is not None
+    assert (batch.others != batch.types).all()
+    own, wrong = (of.network.distances(batch.genes, codes) for codes in (batch.types, batch.others))
+    right, not_right = margin_losses(own, torch.ones(BATCH), FAR), margin_losses(wrong, torch.zeros(BATCH), FAR)
+    assert not_right.min() > 0
+    expected = [(right.mean() + not_right.mean()).item() / 2, right.mean().item(), not_right.mean().item()]
+    assert gradient(of)[1].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_a_loss_does_not_reach_is_left_as_it_was():
+    """Weight decay would wear it away."""
+    for loss, frozen in (("supcon_infonce", "fusion.cross."), ("margin", "fusion.project_")):
+        names = {name for name, p in learner(loss=loss).network.named_parameters() if not p.requires_grad}
+        assert any(name.startswith(frozen) for name in names)
+        assert ("log_temperature" in names) == (loss == "margin")
+
+
+def test_validation_does_not_depend_on_the_number_of_workers():
+    for loss in ("supcon_infonce", "margin"):
+        alone = learner(loss=loss).validate(0)
+        for validated in workers(2, lambda group: learner(group, loss=loss).validate(0)):  # noqa: B023
+            assert validated == pytest.approx(alone, rel=1e-5)
+
+
+def test_dropout_is_on_again_after_a_validation():
+    """The public code leaves its network in evaluation mode from the first validation on."""
+    of = learner(dropout=0.5)
+    of.network.train()
+    of.validate(0)
+    assert of.network.training
+    assert of.network.fusion.dropout.training
+    genes = of.examples(0).genes
+    assert not torch.equal(of.network.genes(genes), of.network.genes(genes))
+
+
+def test_cells_learn_to_find_the_words_for_their_type():
+    of = learner()
+    started = of.network.log_temperature.item()
+    trained = Trainer(of, SETTINGS).run(lambda: None)
+    outcome = trained.outcome
+    assert (outcome["part"], outcome["cells"]) == ("test", 15)
+    assert outcome["hits"].mean() >= 0.9
+    assert outcome["hits_before"].mean() < 0.7
+    assert outcome["scores"]["loss"] < outcome["scores_before"]["loss"] / 2
+    assert outcome["scores"]["alignment"] < outcome["scores_before"]["alignment"]
+    assert trained.weights["log_temperature"].item() != pytest.approx(started, abs=1e-4)
+    assert outcome["training_types"].sum() == 100
+    # Drawn before and after: the same cells, at most twenty of a type.
+    assert np.bincount(outcome["shared"]["types"]).max() <= 20
+    assert len(outcome["drawn"]["columns"]["donor_id"]) == 15
+
+
+def test_pairs_by_the_margin_come_apart_in_the_fused_vectors():
+    of = learner(loss="margin", sampler="uniform", margin=1.0)
+    outcome = Trainer(of, replace(SETTINGS, lr=2e-3, steps=150, checkpoint_every=150)).run(lambda: None).outcome
+    assert outcome["scores"]["loss"] < outcome["scores_before"]["loss"] / 2
+    assert outcome["scores"]["fused_margin_accuracy"] >= 0.9
+
+
+def test_before_training_the_outcome_is_that_of_the_untrained_network():
+    of = learner()
+    outcome = of.outcome(0)
+    assert np.array_equal(outcome["hits"], outcome["hits_before"])
+    assert outcome["scores"] == outcome["scores_before"]
+
+
+def test_without_test_cells_those_of_validation_are_judged_and_without_either_none():
+    rows = Memory([cells([0, 1] * 8, [0] * 10 + [1] * 6, 0)])
+    of = learner(rows=rows)
+    outcome = of.outcome(0)
+    assert (outcome["part"], outcome["cells"]) == ("validation", 6)
+    validated = of.validate(0)
+    assert outcome["scores"] == {name.removeprefix("validation_"): value for name, value in validated.items()}
+    of = learner(rows=Memory([cells([0, 1] * 8, [0] * 16, 0)]))
+    assert of.validate(0) == {}
+    assert of.outcome(0)["cells"] == 0
+
+
+def test_one_type_alone_has_nothing_to_be_told_from():
+    of = learner(rows=memory((2,)), labels=TYPES[2:3])
+    found, losses = gradient(of)
+    assert losses.tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+    assert found.abs().max() < 1e-6
+    assert "validation_margin_accuracy" not in of.validate(0)
+
+
+def test_groups_are_known_where_a_column_is_named():
+    groups = learner(group=None).outcome(0)["groups"]
+    assert len(np.unique(groups)) == 15
+    rows = memory()
+    with BUILDING:
+        of = learner_of(recipe_of(rows, group="donor_id"), rows, Group(), "cpu")
+    assert len(np.unique(of.outcome(0)["groups"])) == 3
+
+
+def test_the_recipe_refuses_another_start_and_inputs_side_by_side():
+    recipe = recipe_of(memory())
+    with pytest.raises(EnvironmentProblem):
+        replace(recipe, identity={"initial": "another"}).build(Group(), "cpu")
+    with pytest.raises(Refused, match="side by side"):
+        replace(recipe, start=Fusion(design="concat", text=SIZES["text"])).network("cpu")
