@@ -1,23 +1,23 @@
-"""Searches settings of a fine-tuning job on Ray Tune, on validation rows alone; writes the best as a preset.
+"""Searches settings of fine-tuning or pretraining on Ray Tune, on validation rows alone; writes the best as a preset.
 
     python jobs/tune.py --config jobs/presets/rotten_tomatoes_search.yaml --output runs/search
     python jobs/finetune.py --config runs/search/best.yaml --output runs/best
 
-    finetune: {preset: jobs/presets/rotten_tomatoes_distilbert.yaml, epochs: 8}    # the job that is searched
+    finetune: {preset: jobs/presets/rotten_tomatoes_distilbert.yaml, epochs: 8}    # the job; or pretrain: {...}
     space:                                                                         # its fields, and how each is drawn
       lr: {loguniform: [1.0e-5, 1.0e-3]}
       task.dropout: {uniform: [0.0, 0.5]}
       task.mode: {choice: [full, lora]}
     trials: 8
+    also: validation_leakage_auroc~0.5                                             # a second score: see the front
 
 Trial 0 is the job as it was given. The same command continues a search that was stopped, and raising `trials` makes it
 longer. The rows of the test split are not even stored: OUTPUT/tokens holds none.
 """
 
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from xfm.core.config import Config
 from xfm.engine.config import JobConfig
@@ -35,10 +35,13 @@ class Asha(Config):
 
 
 class TuneJob(JobConfig):
-    """Tries settings of a fine-tuning job, several trials side by side, and reports what that gained."""
+    """Tries settings of a training job, several trials side by side, and reports what that gained."""
 
-    finetune: str | dict[str, Any]
+    finetune: str | dict[str, Any] | None = None
     """The job that is searched: path of a preset, or its settings, perhaps over a `preset:`."""
+
+    pretrain: str | dict[str, Any] | None = None
+    """The same, where a pretraining job is searched."""
 
     space: dict[str, dict[str, list[Any]]]
     """Fields of that job and how their values are drawn: uniform, loguniform, quniform, qloguniform, randint, choice
@@ -51,11 +54,16 @@ class TuneJob(JobConfig):
     """Validation score that decides, e.g. validation_f1, or -validation_loss where lower is better; by default what the
     job itself watches."""
 
+    also: str | None = None
+    """A second score to search for at once, written alike, or as NAME~VALUE where nearer to VALUE is better:
+    validation_leakage_auroc~0.5. OUTPUT/front then holds a preset for each trial that none beats in both."""
+
     searcher: Literal["tpe", "random"] = "tpe"
     """What chooses values: a tree-structured Parzen estimator (Optuna), or chance."""
 
     asha: Asha | None = Asha()
-    """When trials that are behind are given up; null lets all run to their end."""
+    """When trials that are behind are given up; null lets all run to their end, as --also does: a trial that is behind
+    in one score may be ahead in the other."""
 
     concurrent: PositiveInt | None = None
     """Trials side by side at most; by default as many as fit into the cluster."""
@@ -66,6 +74,23 @@ class TuneJob(JobConfig):
     seed: NonNegativeInt = 0
     """Keys what is drawn. The training of every trial has the seed of the job that is searched."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _two_scores_have_no_rank(cls, values: Any) -> Any:
+        """--also turns halving off where nobody asked for it."""
+        if isinstance(values, dict) and values.get("also") is not None:
+            return {"asha": None} | values
+        return values
+
+    @model_validator(mode="after")
+    def _searches_one_job(self) -> Self:
+        if (self.finetune is None) == (self.pretrain is None):
+            found = "neither" if self.finetune is None else "both"
+            raise ValueError(f"give the job that is searched, as finetune: or as pretrain: in --config, found {found}")
+        if self.also is not None and self.asha is not None:
+            raise ValueError("--asha gives up trials by one score, and --also asks for two; leave out either")
+        return self
+
     @classmethod
     def neutral_fields(cls) -> set[str]:
         """More trials may join those that are done."""
@@ -74,40 +99,43 @@ class TuneJob(JobConfig):
 
 def run(config: TuneJob) -> int:
     """Tokenises, searches, writes best.yaml, trials.parquet and report; returns the exit code."""
+    from functools import partial
+
     from xfm.engine import session
-    from xfm.engine.finetune import plan_finetuning
-    from xfm.engine.finetune_config import FinetuneConfig
-    from xfm.engine.search_space import base_settings, check_space, parse_space, with_values
-    from xfm.engine.tune import Halve, describe_search, longest, publish_best, publish_trials, run_of, run_search
+    from xfm.engine.search_space import parse_space
+    from xfm.engine.tune import Halve, describe_search, publish, run_of, run_search
     from xfm.engine.tune_book import Book
-    from xfm.engine.tune_finetune import config_of, given_job, prepare_search, trained_of, value_of
+    from xfm.engine.tune_searched import searched_job
     from xfm.loops.training.tokens import TRAIN, VALIDATION
     from xfm.loops.tuning.report import drawer, tune_report
 
     space = parse_space(config.space)
     place = {name: value for name, value in (("workers", config.workers), ("gpus", config.gpus)) if value}
-    base = with_values(base_settings(FinetuneConfig, config.finetune), place)
-    given, aim = given_job(base, config.output, config.metric)
-    check_space(space, FinetuneConfig, partial(config_of, base, config.output, aim), config.seed)
-    plan = plan_finetuning(given)
+    sections = {"finetune": config.finetune, "pretrain": config.pretrain}
+    searched = searched_job(sections, config.output, config.metric, config.also, place)
+    searched.check(space, config.seed)
+    given, aim = searched.given, searched.aim
+    plan = searched.kind.plan(given)
     if config.dry_run:
         return session.print_plan(describe_search(plan, space, config.trials, aim))
-    run = run_of(plan, config, given)
+    run = run_of(plan, config, searched)
     with session.open_job(config, run, joint=True) as job:
-        prepared = prepare_search(given, plan, job.output.uri)
-        defaults = {field: value_of(given, field) for field in space.fields}
+        prepared = searched.kind.prepare(given, plan, job.output.uri)
+        defaults = {field: searched.value_of(field) for field in space.fields}
         book = Book(job.output.uri, aim, config.trials, job.tracker, defaults)
         run_search(
-            space, book, partial(trained_of, base, config.output, aim, prepared), searcher=config.searcher,
-            seed=config.seed, halve=Halve(**config.asha.model_dump()) if config.asha else None,
-            epochs=longest(given.epochs, space), concurrent=config.concurrent, workers=given.workers, gpus=given.gpus,
-            threads=given.threads, attempt=job.attempt,
+            space, book, partial(searched.trained_of, prepared), searcher=config.searcher, seed=config.seed,
+            halve=Halve(**config.asha.model_dump()) if config.asha else None,
+            epochs=searched.longest(prepared, space) if config.asha else 0, concurrent=config.concurrent,
+            workers=given.workers, gpus=given.gpus, threads=given.threads, attempt=job.attempt,
         )  # fmt: skip
+        publish(job, book, space.fields, defaults, searched)
         trials, fields = book.trials, {draw.field: draw.is_log for draw in space.draws}
-        publish_trials(job, trials, space.fields, defaults, aim)
-        publish_best(job, trials, base, aim)
         rows = sum(prepared.parts.count(TRAIN)), sum(prepared.parts.count(VALIDATION))
-        report = tune_report(trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused)
+        report = tune_report(
+            trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused, title=searched.kind.title,
+            script=searched.kind.word,
+        )  # fmt: skip
         return job.finish(report, drawer(trials, aim, fields, defaults), rows=sum(rows),
                           refusals=prepared.tokens.quarantined)  # fmt: skip
 

@@ -9,7 +9,7 @@ them, so who can write there cannot run code here.
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +17,24 @@ import yaml
 
 from xfm.core.config import Config
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.core.storage import below
+from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.planning import ShardPlan
-from xfm.engine.search_space import Space, with_values
+from xfm.engine.search_space import Space
+from xfm.engine.search_space_check import with_values
 from xfm.engine.session import OpenJob
 from xfm.engine.train import Place, place
 from xfm.engine.tune_book import Book
 from xfm.engine.tune_search import Clerk, Draws, Halving, Make
+from xfm.engine.tune_searched import KINDS, Searched
 from xfm.engine.tune_trial import run_trial
-from xfm.loops.training.tokens import TEST, TRAIN, VALIDATION, TokenParts
-from xfm.loops.tuning.trials import Aim, Trial, best_of, trials_table
+from xfm.loops.tuning.trials import Aim, Trial, best_of, front_of, trials_table
 from xfm.track.redact import redact
 
 logger = logging.getLogger(__name__)
 
 NAME = "tune"  # the folder below OUTPUT that belongs to Ray Tune
+BEST, FRONT = "best.yaml", "front"  # presets below OUTPUT
 MAX_FAILURES = 2  # of a trial's process; each continues from its last checkpoint
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files of numbers that the book has
@@ -149,36 +151,17 @@ def _resources(where: Place) -> dict[str, float]:
     return {"cpu": where.cpus} | ({"gpu": where.gpus} if where.gpus else {})
 
 
-def without_test(parts: TokenParts) -> TokenParts:
-    """The same tokens as if there were no test rows: parts that hold nothing else are not even named.
-
-    Raises:
-        Refused: NO_VALIDATION_ROWS, there is nothing that trials could be compared on.
-    """
-    kept = [number for number, sizes in enumerate(parts.sizes) if sizes[TRAIN] + sizes[VALIDATION]]
-    seen = TokenParts(
-        parts.uri,
-        tuple(parts.keys[number] for number in kept),
-        tuple((parts.sizes[number][TRAIN], parts.sizes[number][VALIDATION], 0) for number in kept),
-        parts.left_out,
-    )
-    assert not sum(seen.count(TEST))
-    if not sum(seen.count(VALIDATION)):
-        raise Refused("NO_VALIDATION_ROWS", "no row is held out to compare trials on; give finetune.validation a share")
-    return seen
-
-
-def run_of(plan: ShardPlan, config: Config, given: Config) -> dict[str, Any]:
+def run_of(plan: ShardPlan, config: Config, searched: Searched) -> dict[str, Any]:
     """The content of run.json: of the job that is searched, with how it is searched.
 
     Args:
         plan: of the job that is searched.
         config: of the search.
-        given: the job that is searched.
+        searched: the job.
     """
-    search = {name: value for name, value in config.recipe().items() if name not in ("finetune", "workers", "gpus")}
-    recipe = plan.run["recipe"] | {"job": NAME, "config": given.recipe(), "search": search}
-    shown = config.model_dump(mode="json", exclude={"finetune"})
+    own = {name: value for name, value in config.recipe().items() if name not in (*KINDS, "workers", "gpus")}
+    recipe = plan.run["recipe"] | {"job": NAME, "config": searched.given.recipe(), "search": own}
+    shown = config.model_dump(mode="json", exclude=set(KINDS))
     settings = plan.run["settings"] | {"output": shown["output"], "search": shown}
     return plan.run | {"job": NAME, "recipe": recipe, "settings": settings}
 
@@ -187,7 +170,7 @@ def describe_search(plan: ShardPlan, space: Space, trials: int, aim: Aim) -> str
     """What `--dry-run` prints."""
     rows = "unknown until files are inflated" if plan.rows is None else f"{plan.rows:,}"
     lines = [f"rows     {rows}, those of the test split are dropped", f"trials   {trials}, trial 0 is the job as given"]
-    lines += [f"metric   {aim.metric}, {'lower' if aim.is_lower_better else 'higher'} is better"]
+    lines += [f"metric   {each.metric}, {each.direction}" for each in aim.each]
     lines += [f"field    {draw.field}: {draw.kind} {list(draw.arguments)}" for draw in space.draws]
     combinations = len(space.grid())
     if combinations > 1:
@@ -195,36 +178,59 @@ def describe_search(plan: ShardPlan, space: Space, trials: int, aim: Aim) -> str
     return "\n".join(lines)
 
 
-def longest(epochs: float, space: Space) -> float:
-    """Epochs that a trial may have at most."""
-    searched: list[float] = [value for draw in space.draws if draw.field == "epochs" for value in draw.probes()]
-    return max([epochs, *searched])
-
-
-def publish_trials(
-    job: OpenJob, trials: Sequence[Trial], fields: Sequence[str], defaults: dict[str, Any], aim: Aim
-) -> None:
-    """OUTPUT/trials.parquet."""
-    job.publish_table("trials.parquet", trials_table(trials, fields, defaults, aim))
-
-
-def publish_best(job: OpenJob, trials: Sequence[Trial], base: Mapping[str, Any], aim: Aim) -> None:
-    """OUTPUT/best.yaml: a preset of jobs/finetune.py, with the settings of the best trial.
+def publish(job: OpenJob, book: Book, fields: Sequence[str], defaults: dict[str, Any], searched: Searched) -> None:
+    """OUTPUT/trials.parquet and best.yaml; in a search for two scores front/NNN.yaml, and a word to the trials' runs.
 
     Raises:
         Refused: NO_TRIAL, none ran to its end.
     """
+    trials, aim = book.trials, searched.aim
+    job.publish_table("trials.parquet", trials_table(trials, fields, defaults, aim))
     best = best_of(trials, aim)
     if best is None:
         why = next((f"; the first because: {trial.reason}" for trial in trials if trial.reason), "")
         raise Refused("NO_TRIAL", f"none of {len(trials)} trials ran to its end{why}")
-    settings = with_values(base, best.values | {"watch": aim.metric.removeprefix("validation_")})
-    # Credentials in an address are never written down; where the best goes is for its user to say.
+    of = f"The best of {len(trials)} trials: {aim.metric} {aim.best(best.history):.6g} (trial {best.number}), "
+    job.publish(BEST, preset_of(best, searched, of + "a maximum on the rows it was chosen by.", job.output.place, BEST))
+    if aim.also is not None:
+        _publish_front(job, book, front_of(trials, aim), searched)
+
+
+def _publish_front(job: OpenJob, book: Book, front: Sequence[Trial], searched: Searched) -> None:
+    """A preset for each trial of the front; those of an earlier front that are beaten by now go."""
+    names = {f"{trial.number:03d}.yaml": trial for trial in front}
+    storage = open_storage(job.output.uri)
+    for name in set(storage.sizes(FRONT)) - set(names):
+        storage.remove(f"{FRONT}/{name}")
+    for name, trial in names.items():
+        values = searched.aim.values(trial.history)
+        assert values is not None
+        reached = " and ".join(
+            f"{aim.metric} {value:.6g}" for aim, value in zip(searched.aim.each, values, strict=True)
+        )
+        said = (
+            f"On the front of {len(book.trials)} trials: {reached} (trial {trial.number}), chosen on validation rows."
+        )
+        job.publish(f"{FRONT}/{name}", preset_of(trial, searched, said, job.output.place, f"{FRONT}/{name}"))
+    book.mark_front({trial.number for trial in front})
+
+
+def preset_of(trial: Trial, searched: Searched, said: str, place: str, name: str) -> bytes:
+    """A preset of the searched job with the settings of a trial.
+
+    Args:
+        trial: whose values it has.
+        searched: the job.
+        said: what the trial reached.
+        place: of OUTPUT.
+        name: of the file below it.
+    """
+    settings = with_values(searched.base, trial.values | {"watch": searched.kind.watch(searched.aim)})
+    # Credentials in an address are never written down; where the result goes is for its user to say.
     kept = redact({name: value for name, value in settings.items() if name not in ("output", "dry_run", "experiment")})
     text = (
-        f"# The best of {len(trials)} trials: {aim.metric} {aim.best(best.history):.6g} (trial {best.number}), "
-        "a maximum on the rows it was chosen by.\n"
+        f"# {said}\n"
         "# What it is worth, the test rows say, which the search has not read:\n"
-        f"#   python jobs/finetune.py --config {job.output.place}/best.yaml --output OUTPUT\n"
+        f"#   python jobs/{searched.kind.word}.py --config {place}/{name} --output OUTPUT\n"
     )
-    job.publish("best.yaml", (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode())
+    return (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode()

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,6 @@ from xfm.loops.tuning.trials import Aim, Status, Trial, best_of, is_over
 logger = logging.getLogger(__name__)
 
 FOLDER = "trials"
-ALWAYS = ("step", "epoch", "seconds", "lr")
 
 
 class Book:
@@ -113,9 +112,10 @@ class Book:
             return
         trial = replace(trial, status=status, reason=printable(reason)[:500], is_final=is_final)
         run = self._run(number)
-        best = self.aim.best(trial.history)
-        if best is not None:
-            run.metrics({f"best/{self.aim.metric.removeprefix(VALIDATION)}": best})
+        values = self.aim.values(trial.history)
+        if values is not None:
+            kept = zip(self.aim.each, values, strict=True)
+            run.metrics({f"best/{aim.metric.removeprefix(VALIDATION)}": value for aim, value in kept})
         run.tags({"xfm.status": status} | ({"xfm.reason": trial.reason} if reason else {}))
         run.close("FAILED" if status == "failed" else "FINISHED")
         del self._runs[number]
@@ -124,10 +124,24 @@ class Book:
             clear(below(self.uri, f"{FOLDER}/{trial.name}"))
         logger.info("%s", self.line(trial))
 
+    def mark_front(self, numbers: Collection[int]) -> None:
+        """Says with each trial's run whether it is on the front; runs that were told so before are left alone."""
+        for trial in self.trials:
+            on_front = trial.number in numbers
+            if trial.on_front == on_front:
+                continue
+            run = self._run(trial.number)
+            run.tags({"xfm.on_front": str(on_front).lower(), "xfm.status": trial.status})
+            run.close("FAILED" if trial.status == "failed" else "FINISHED")
+            del self._runs[trial.number]
+            self._put(replace(trial, on_front=on_front))
+
     def line(self, trial: Trial) -> str:
         """What a finished trial came to, and how long the rest will take."""
-        value, best = self.aim.best(trial.history), best_of(self.trials, self.aim)
-        reached = f"{self.aim.metric} {value:.4g} after {trial.epochs:.3g} epochs" if value is not None else "no value"
+        values, best = self.aim.values(trial.history), best_of(self.trials, self.aim)
+        scores = zip(self.aim.each, values or (), strict=False)
+        told = ", ".join(f"{aim.metric} {value:.4g}" for aim, value in scores)
+        reached = f"{told} after {trial.epochs:.3g} epochs" if told else "no value"
         words = {"finished": "", "pruned": ", pruned", "failed": f", failed: {trial.reason}", "running": ""}
         record = "" if best is None else f"; best {self.aim.best(best.history):.4g} (trial {best.number})"
         over = sum(is_over(each) or each.status == "failed" for each in self.trials)

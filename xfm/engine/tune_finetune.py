@@ -1,104 +1,77 @@
-"""Fine-tuning as a search sees it: its rows without the test rows, and what each trial trains."""
+"""Fine-tuning as a search sees it (`tune_searched.Kind`)."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from xfm.core.errors import Refused
-from xfm.engine.finetune import Prepared, kind_of, split_tokens
+from xfm.engine.finetune import Prepared, kind_of, plan_finetuning, split_tokens
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.planning import ShardPlan
-from xfm.engine.search_space import build, with_values
-from xfm.engine.settings import UsageError
-from xfm.engine.tune import without_test
 from xfm.loops.evaluation.nouns import noun_of
 from xfm.loops.training.learner import Recipe
 from xfm.loops.training.settings import VALIDATION, Settings
-from xfm.loops.training.tokens import TokenStore
-from xfm.loops.tuning.rows import SplitWithoutTest, searched_rows
+from xfm.loops.training.tokens import TRAIN, TokenStore
+from xfm.loops.tuning.rows import SplitWithoutTest, searched_rows, without_test
 from xfm.loops.tuning.trials import Aim
 
-# Of a preset, and nothing to a trial. What adapting makes a network forget is scored once, not in every trial.
-OTHERS = ("output", "experiment", "dry_run", "seeds", "forgetting")
+# All trials are compared on the same rows and tokens, which are made once.
+ROWS = ("source", "backbone", "forgetting", "split", "validation", "test", "carve", "group", "split_seed")
+ROWS_OF_TASK = ("kind", "label", "attribute", "within", "classes", "shots")
+AFTERWARDS = ("shares", "forgetting_label", "forgetting_classes", "forgetting_templates")  # of a task
+SAME_ROWS = (
+    "cannot be searched: all trials must train on the same tokens and be compared on the same rows. Run a search for "
+    "each value, and put their best settings side by side with jobs/compare.py"
+)
 
 
-def config_of(base: Mapping[str, Any], output: str, aim: Aim | None, values: Mapping[str, Any]) -> FinetuneConfig:
-    """The job with drawn values.
+@dataclass(frozen=True, slots=True)
+class FinetuneSearch:
+    """See `tune_searched.Kind`."""
 
-    Args:
-        base: settings of the job that is searched.
-        output: of the search.
-        aim: what decides which weights are best; None leaves that to the job.
-        values: drawn.
+    word: str = "finetune"
+    title: str = "fine-tuning"
+    # What adapting makes a network forget is scored once, not in every trial.
+    others: tuple[str, ...] = ("output", "experiment", "dry_run", "seeds", "forgetting")
+    job: type[FinetuneConfig] = FinetuneConfig
 
-    Raises:
-        UsageError: there is no such job.
-    """
-    settings = {name: value for name, value in base.items() if name not in OTHERS}
-    if aim is not None:
-        settings["watch"] = aim.metric.removeprefix(VALIDATION)
-    return build(FinetuneConfig, with_values(settings, values), "--output", output)
+    def why_not(self, field: str) -> str | None:
+        """See `tune_searched.Kind`."""
+        first, _, rest = field.partition(".")
+        name = rest.partition(".")[0]
+        if first in ROWS or (first == "task" and name in ROWS_OF_TASK):
+            return SAME_ROWS
+        if first == "task" and name in AFTERWARDS:
+            return "is used after training alone, which a search does not look at"
+        return None
 
+    def watched(self, config: FinetuneConfig) -> str:
+        """See `tune_searched.Kind`."""
+        return f"{'-' if config.watch == 'loss' else ''}{VALIDATION}{config.watch}"
 
-def given_job(base: Mapping[str, Any], output: str, metric: str | None) -> tuple[FinetuneConfig, Aim]:
-    """The job as it was given, and what is searched for.
+    def watch(self, aim: Aim) -> str:
+        """See `tune_searched.Kind`."""
+        return aim.metric.removeprefix(VALIDATION)
 
-    Args:
-        base: its settings.
-        output: of the search.
-        metric: as `Settings.watch`, or None for what the job watches.
+    def plan(self, config: FinetuneConfig) -> ShardPlan:
+        """See `tune_searched.Kind`."""
+        return plan_finetuning(config)
 
-    Raises:
-        Refused: BAD_SETTINGS, or BAD_METRIC.
-    """
-    try:
-        aim = Aim.of(metric or watched(config_of(base, output, None, {})))
-        given = config_of(base, output, aim, {})
-    except UsageError as error:
-        raise Refused("BAD_SETTINGS", f"finetune: {error}") from None
-    if watched(given) != aim.watch:
-        better = "higher" if aim.is_lower_better else "lower"
-        raise Refused("BAD_METRIC", f"--metric {aim.watch}: the {better} is better, or it is measured under another "
-                      f"name; write {watched(given)}")  # fmt: skip
-    return given, aim
+    def prepare(self, config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
+        """See `tune_searched.Kind`."""
+        parts, result = split_tokens(config, plan, uri, "tune", SplitWithoutTest)
+        parts = without_test(parts, "give finetune.validation a share")
+        labelled = searched_rows(
+            TokenStore(parts), config.task.label, config.group, seed=config.split_seed,
+            noun=noun_of(config.source.schema.names), beside=getattr(config.task, "columns", ()),
+        )  # fmt: skip
+        return Prepared(plan, parts, labelled, result)
 
+    def make(self, config: FinetuneConfig, prepared: Prepared) -> tuple[Recipe, Settings]:
+        """See `tune_searched.Kind`."""
+        return kind_of(config).make(config, prepared)
 
-def watched(config: FinetuneConfig) -> str:
-    """What decides by itself, in the form of `Settings.watch`."""
-    return f"{'-' if config.watch == 'loss' else ''}{VALIDATION}{config.watch}"
-
-
-def prepare_search(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
-    """Tokens of training and validation rows in URI/tokens, shared by all trials.
-
-    Raises:
-        Refused: the columns, the split or the classes cannot be used.
-    """
-    parts, result = split_tokens(config, plan, uri, "tune", SplitWithoutTest)
-    parts = without_test(parts)
-    labelled = searched_rows(
-        TokenStore(parts), config.task.label, config.group, seed=config.split_seed,
-        noun=noun_of(config.source.schema.names),
-    )  # fmt: skip
-    return Prepared(plan, parts, labelled, result)
+    def pass_rows(self, recipe: Any, prepared: Prepared) -> int:
+        """All training rows, or as many as a recipe that draws few `shots` takes."""
+        return len(recipe.shots()[0]) if hasattr(recipe, "shots") else sum(prepared.parts.count(TRAIN))
 
 
-def trained_of(
-    base: Mapping[str, Any], output: str, aim: Aim, prepared: Prepared, values: Mapping[str, Any]
-) -> tuple[Recipe, Settings]:
-    """What a trial trains, and how.
-
-    Raises:
-        UsageError: the values fit no job.
-    """
-    config = config_of(base, output, aim, values)
-    recipe, settings = kind_of(config).make(config, prepared)
-    assert settings.watch == aim.watch, settings.watch
-    return recipe, settings
-
-
-def value_of(config: FinetuneConfig, field: str) -> Any:
-    """The value of a dotted field; None where the job's kind of section has no such field."""
-    value: Any = config
-    for name in field.split("."):
-        value = getattr(value, name, None)
-    return value
+KIND = FinetuneSearch()

@@ -1,12 +1,11 @@
 """The three parts that Ray Tune is given: which values come next, which trials are given up, and who is told.
 
-Values: `random` draws each trial's by keys (seed, number). `tpe` is Optuna's tree-structured Parzen estimator (Bergstra
-et al., NIPS 2011) through Ray's `OptunaSearch`; after a kill it is told all results anew. Giving up: asynchronous
-successive halving (Li et al., MLSys 2020) as in Ray's `AsyncHyperBandScheduler`. Trial 0, the job as it was given, is
-never drawn and never given up: what a search gains is measured against it.
+Values: `random` draws each trial's by keys (seed, number), `tpe` is `tune_parzen.py`; what fits no job, e.g. a width
+that its heads do not divide, is drawn again. Giving up: asynchronous successive halving (Li et al., MLSys 2020) as in
+Ray's `AsyncHyperBandScheduler`. Trial 0, the job as it was given, is never drawn and never given up: what a search
+gains is measured against it.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +16,19 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from xfm.core.errors import Refused
-from xfm.core.random import key64
-from xfm.engine.search_space import Draw, Space
+from xfm.engine.search_space import Space
 from xfm.engine.settings import UsageError
 from xfm.engine.tune_book import Book
-from xfm.engine.tune_trial import EPOCH, OBJECTIVE, Drawn
+from xfm.engine.tune_parzen import Parzen
+from xfm.engine.tune_trial import EPOCH, OBJECTIVE, OBJECTIVES, Drawn
 from xfm.loops.training.learner import Recipe
 from xfm.loops.training.settings import Settings
-from xfm.loops.tuning.trials import DEFAULT, Aim, Trial, is_over
+from xfm.loops.tuning.trials import DEFAULT, Aim, Trial
 
-logger = logging.getLogger(__name__)
-
-Make = Callable[[Mapping[str, Any]], tuple[Recipe, Settings]]
-STARTUP = 10  # most trials that TPE draws at random before it models anything; of a short search a third
+Made = tuple[Recipe, Settings]
+Make = Callable[[Mapping[str, Any]], Made]
+DRAWS = 50  # of one trial, until its values fit a job
+UNFIT = "BAD_SETTINGS"  # code of a refusal that says the same as a `UsageError`
 
 
 class _Stays:
@@ -58,28 +57,24 @@ class Draws(_Stays, Searcher):
         self._space, self._book, self._make, self._seed = space, book, make, seed
         self._waiting = [trial.number for trial in book.unfinished] + book.undrawn
         self._live: dict[str, int] = {}
-        self._asked: set[int] = set()
-        self._tpe = _tpe(space, book, seed) if searcher == "tpe" and space.free else None
+        self._parzen = Parzen(space, book, seed) if searcher == "tpe" and space.free else None
 
     def suggest(self, trial_id: str) -> Any:
         """What Tune runs next. A trial that cannot be made has failed, and the next one takes its place."""
         while self._waiting:
             number = self._waiting.pop(0)
-            known = {trial.number for trial in self._book.trials}
-            trial = self._book.get(number) if number in known else self._book.draw(number, self._values(number))
+            trial, made = self._trial(number)
             self._book.start(number)
-            try:
-                recipe, settings = self._make(trial.values)
-            except (Refused, UsageError) as problem:
-                self._book.end(number, "failed", str(problem))
+            if isinstance(made, Exception):
+                self._book.end(number, "failed", str(made))
                 self._tell(number)
                 continue
             self._live[trial_id] = number
-            return {"drawn": Drawn(trial, recipe, settings)}
+            return {"drawn": Drawn(trial, *made)}
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
-        """The trial is in the book; TPE learns from there."""
+        """TPE learns what the trial told last."""
         if (number := self._live.pop(trial_id, None)) is not None:
             self._tell(number, result)
 
@@ -92,70 +87,40 @@ class Draws(_Stays, Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Never: see `save`."""
 
-    def _values(self, number: int) -> dict[str, Any]:
+    def _trial(self, number: int) -> tuple[Trial, Made | Exception]:
+        """A trial, new or of an earlier start, and what it trains, or why it cannot."""
+        if number in {trial.number for trial in self._book.trials}:
+            trial = self._book.get(number)
+            return trial, self._made(trial.values)
+        for again in range(DRAWS):
+            values = self._values(number, again)
+            made = self._made(values)
+            if not _is_unfit(made) or number == DEFAULT or not self._space.free:
+                break
+        return self._book.draw(number, values), made
+
+    def _made(self, values: Mapping[str, Any]) -> Made | Exception:
+        try:
+            return self._make(values)
+        except (Refused, UsageError) as problem:
+            return problem
+
+    def _values(self, number: int, again: int) -> dict[str, Any]:
         if number == DEFAULT:
             return {}
-        if self._tpe is None:
-            free = self._space.random(self._seed, number)
-        else:
-            raw = self._tpe.suggest(str(number))
-            self._asked.add(number)
-            free = {draw.field: _from_raw(draw, raw[draw.field]) for draw in self._space.free}
+        free = self._parzen.suggest(number) if self._parzen else self._space.random(self._seed, number, again)
         return self._space.ordered(free | self._space.fixed(number))
 
     def _tell(self, number: int, result: Mapping[str, Any] | None = None) -> None:
-        if self._tpe is None or number == DEFAULT:
+        if self._parzen is None or number == DEFAULT:
             return
-        merit = (result or {}).get(OBJECTIVE)
-        if number in self._asked:
-            self._asked.discard(number)
-            self._tpe.on_trial_complete(str(number), {OBJECTIVE: merit} if merit is not None else None, merit is None)
-        elif merit is not None:
-            self._tpe.add_evaluated_point(_raw(self._space, self._book.get(number)), merit)
+        told = result if result is not None and result.get("ended") != "failed" else {}
+        merits = tuple(told[name] for name in OBJECTIVES if name in told)
+        self._parzen.tell(number, merits or None)
 
 
-def _tpe(space: Space, book: Book, seed: int) -> Any:
-    """OptunaSearch that knows what the book knows. Its draws are keyed by how many there were: a new start must not
-    draw again what an earlier one drew."""
-    from optuna.samplers import TPESampler
-    from ray.tune.search.optuna import OptunaSearch
-
-    logging.getLogger("optuna").setLevel(logging.WARNING)
-    sampler = TPESampler(
-        seed=key64(seed, f"searcher {len(book.trials)}") % 2**32,
-        n_startup_trials=max(2, min(STARTUP, book.total // 3)),
-    )
-    domains = OptunaSearch.convert_search_space({draw.field: _domain(draw) for draw in space.free})
-    search = OptunaSearch(space=domains, metric=OBJECTIVE, mode="max", sampler=sampler)
-    for trial in book.trials:
-        best = book.aim.best(trial.history)
-        if trial.number != DEFAULT and is_over(trial) and best is not None:
-            search.add_evaluated_point(_raw(space, trial), book.aim.merit(best))
-    return search
-
-
-def _domain(draw: Draw) -> Any:
-    """As Tune says it. Steps are ours, and values of a list are known by their place: they may be of any type."""
-    if not draw.is_number:
-        return tune.choice(list(range(len(draw.arguments))))
-    low, high = draw.arguments[:2]
-    if draw.kind == "randint":
-        return tune.randint(low, high)
-    return tune.loguniform(low, high) if draw.is_log else tune.uniform(low, high)
-
-
-def _from_raw(draw: Draw, value: Any) -> Any:
-    return draw.settled(value) if draw.is_number else draw.arguments[value]
-
-
-def _raw(space: Space, trial: Trial) -> dict[str, Any]:
-    places = {draw.field: [repr(value) for value in draw.arguments] for draw in space.free if not draw.is_number}
-    return {
-        draw.field: trial.values[draw.field]
-        if draw.is_number
-        else places[draw.field].index(repr(trial.values[draw.field]))
-        for draw in space.free
-    }
+def _is_unfit(made: Made | Exception) -> bool:
+    return isinstance(made, UsageError) or (isinstance(made, Refused) and made.code == UNFIT)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from xfm.core.storage import Storage, below, open_storage
 from xfm.engine.train import Place
 from xfm.engine.tune_book import FOLDER
 from xfm.loops.training.learner import Recipe
-from xfm.loops.training.settings import Record, Settings
+from xfm.loops.training.settings import VALIDATION, Record, Settings
+from xfm.loops.tuning.outcome import WithoutOutcome
 from xfm.loops.tuning.trials import Aim, Trial
 
 OBJECTIVE, EPOCH = "objective", "epoch"  # what Tune, its searcher and its scheduler look at
+OBJECTIVES = (OBJECTIVE, "objective_beside")  # one for each score that is wanted
 STATE = "state.tar"
 
 
@@ -78,8 +81,17 @@ class _Teller:
         self.history = {record["step"]: record for record in drawn.trial.history}
 
     def add(self, *records: Record) -> None:
-        """Those with a validation."""
-        self.history |= {record["step"]: record for record in records if self.aim.metric in record}
+        """Those with a validation.
+
+        Raises:
+            Refused: BAD_METRIC, a score that is wanted is not among those that are measured.
+        """
+        validated = [record for record in records if any(name.startswith(VALIDATION) for name in record)]
+        for record, aim in product(validated, self.aim.each):
+            if aim.metric not in record:
+                found = ", ".join(name for name in record if name.startswith(VALIDATION))
+                raise Refused("BAD_METRIC", f"{aim.metric} was not measured, only {found}")
+        self.history |= {record["step"]: record for record in validated}
 
     def tell(self, **more: Any) -> None:
         """All validations so far, and the best value among them."""
@@ -87,9 +99,10 @@ class _Teller:
 
         history = [self.history[step] for step in sorted(self.history)]
         news: dict[str, Any] = {"history": history, **more}
-        if (best := self.aim.best(history)) is not None:
+        if (merits := self.aim.merits(history)) is not None:
             last = history[-1]
-            news |= {OBJECTIVE: self.aim.merit(best), EPOCH: last["epoch"], "is_last": last["step"] >= self.steps}
+            news |= dict(zip(OBJECTIVES, merits, strict=False))
+            news |= {EPOCH: last["epoch"], "is_last": last["step"] >= self.steps}
         tune.report(news)
 
     def end(self, status: str, reason: str = "", *, is_final: bool = True) -> None:
@@ -112,7 +125,9 @@ def _train_alone(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
             teller.add(*json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["history"])
             teller.tell()
 
-        trained = train_here(drawn.recipe, drawn.settings, folder, on_checkpoint=validated, device=place.device)
+        trained = train_here(
+            WithoutOutcome(drawn.recipe), drawn.settings, folder, on_checkpoint=validated, device=place.device
+        )
     teller.add(*trained.history)
 
 
@@ -125,7 +140,7 @@ def _train_together(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> No
             teller.tell()
 
     trained = train(
-        drawn.recipe, drawn.settings, below(uri, f"{FOLDER}/{drawn.trial.name}"), validated,
+        WithoutOutcome(drawn.recipe), drawn.settings, below(uri, f"{FOLDER}/{drawn.trial.name}"), validated,
         workers=place.workers, gpus=place.gpus, threads=place.cpus, job=f"tune: {drawn.trial.name}",
     )  # fmt: skip
     teller.add(*trained.history)

@@ -1,0 +1,85 @@
+"""Pretraining as a search sees it (`tune_searched.Kind`)."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from xfm.core.errors import Refused
+from xfm.core.storage import below
+from xfm.engine.finetune import with_columns
+from xfm.engine.planning import ShardPlan
+from xfm.engine.pretrain import Prepared, plan_pretraining, pretraining_of, settings_of
+from xfm.engine.pretrain_config import PretrainConfig
+from xfm.engine.tokens import TOKENS, store_tokens
+from xfm.engine.tune_finetune import SAME_ROWS
+from xfm.loops.training.learner import Recipe
+from xfm.loops.training.settings import Settings
+from xfm.loops.training.tokens import TRAIN
+from xfm.loops.tuning.rows import SplitWithoutTest, without_test
+from xfm.loops.tuning.trials import Aim
+
+# All trials are compared on the same rows and tokens, which are made once.
+ROWS = ("source", "split", "validation_fraction", "validation_cells", "group")
+# Of a task: what is read, and what tokens are made of.
+ROWS_OF_TASK = (
+    "kind", "init", "vocab", "n_bins", "ties", "max_length", "caption", "match", "vocabulary_size", "image_size",
+    "text_length", "text_column", "text",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainSearch:
+    """See `tune_searched.Kind`."""
+
+    word: str = "pretrain"
+    title: str = "pretraining"
+    others: tuple[str, ...] = ("output", "experiment", "dry_run")
+    job: type[PretrainConfig] = PretrainConfig
+
+    def why_not(self, field: str) -> str | None:
+        """See `tune_searched.Kind`."""
+        first, _, rest = field.partition(".")
+        same = first in ROWS or (first == "task" and rest.partition(".")[0] in ROWS_OF_TASK)
+        return SAME_ROWS if same else None
+
+    def watched(self, config: PretrainConfig) -> str | None:
+        """See `tune_searched.Kind`."""
+        return config.watch
+
+    def watch(self, aim: Aim) -> str:
+        """See `tune_searched.Kind`."""
+        return aim.watch
+
+    def plan(self, config: PretrainConfig) -> ShardPlan:
+        """See `tune_searched.Kind`."""
+        return plan_pretraining(config)
+
+    def prepare(self, config: PretrainConfig, plan: ShardPlan, uri: str) -> Prepared:
+        """See `tune_searched.Kind`."""
+        pretraining = pretraining_of(config)
+        split_rows = partial(
+            SplitWithoutTest, config.seed, config.validation_fraction, group=config.group, split=config.split,
+            labels=pretraining.columns,
+        )  # fmt: skip
+        parts, result = store_tokens(
+            with_columns(config.source, pretraining.carried), pretraining.start, config.seed, plan.shards, split_rows,
+            below(uri, TOKENS), {**plan.run, "job": f"tune {TOKENS}"}, workers=config.workers,
+        )  # fmt: skip
+        parts = without_test(parts, "give pretrain.validation_fraction or pretrain.split")
+        if not sum(parts.count(TRAIN)):
+            raise Refused("NO_TRAINING_ROWS", f"none of the {pretraining.noun} is left to train on: see "
+                          "tokens/quarantine.jsonl")  # fmt: skip
+        return Prepared(plan, parts, result)
+
+    def make(self, config: PretrainConfig, prepared: Prepared) -> tuple[Recipe, Settings]:
+        """The network has the drawn sizes, so it is not the one that the search was planned with."""
+        pretraining = pretraining_of(config)
+        recipe = pretraining.recipe(prepared.parts, pretraining.start.identity())
+        return recipe, settings_of(config, prepared.rows[0])
+
+    def pass_rows(self, recipe: Any, prepared: Prepared) -> int:  # noqa: ARG002
+        """All training rows."""
+        return prepared.rows[0]
+
+
+KIND = PretrainSearch()
