@@ -2,11 +2,24 @@
 
 python jobs/compare.py --runs runs/a,runs/b,s3://bucket/c --output runs/board
 python jobs/compare.py --query "experiment like 'xfm/evaluate/%' and tags.`xfm.job` = 'evaluate'" --output runs/board
+
+Or it runs the jobs first that it compares, each from several seeds, and prints the table of what their settings do:
+
+python jobs/compare.py --config jobs/presets/fusion_ablation.yaml --output runs/ablation
+
+    base: {source: {kind: atlas}, split: split}                            # settings that the members share
+    members:
+      aligned: {job: pretrain, task: {kind: alignment}}
+      fused: {job: finetune, after: aligned, backbone: {kind: fusion}, task: {kind: adversarial}}
+      raw: {job: evaluate, labels: [donor_id], tasks: [probe]}
+    seeds: 5
+
+Each lies in OUTPUT/members/NAME/seed-K. The same command continues; members and seeds may be added.
 """
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
 from xfm.engine.config import JobConfig
 from xfm.engine.job import main
@@ -34,15 +47,67 @@ class CompareJob(JobConfig):
     columns: Literal["one", "data"] = "one"
     """one: all runs were judged on the same cells, else refused; data: each data set has columns of its own."""
 
+    members: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Jobs to run first, by name: `job` (pretrain, finetune, evaluate), its settings, and title, after, seeds, rows,
+    published."""
+
+    base: dict[str, Any] = Field(default_factory=dict)
+    """Settings that all members share whose job has them; under pretrain, finetune, evaluate those of one job."""
+
+    seeds: PositiveInt = 1
+    """Run each member so many times, from --seed on; evaluate once."""
+
+    against: str | None = None
+    """Title of the row of the members' table that all others are tested against."""
+
+    title: str | None = None
+    """Of the members' page."""
+
+    notes: tuple[str, ...] = ()
+    """Sentences to put on the members' page, e.g. what the data are not."""
+
+    @model_validator(mode="after")
+    def _members_are_jobs(self) -> Self:
+        """Before anything runs: a typo in the last member's settings must not be found after hours."""
+        from xfm.engine.settings import UsageError
+
+        try:
+            plan_of(self)
+        except UsageError as problem:
+            raise ValueError(str(problem).rstrip(".")) from None
+        return self
+
     @classmethod
     def neutral_fields(cls) -> set[str]:
-        """How runs were found (which ones they are counts), and the seed: nothing is drawn."""
-        return super().neutral_fields() | {"runs", "query", "seed"}
+        """How runs were found or made (which ones they are counts), the seed (nothing is drawn), and words."""
+        made = {"members", "base", "seeds", "against", "title", "notes"}
+        return super().neutral_fields() | made | {"runs", "query", "seed"}
+
+
+def plan_of(config: CompareJob) -> list[Any]:
+    """The members (`engine.members_plan.Member`).
+
+    Raises:
+        UsageError: a setting that no job has.
+    """
+    if not config.members:
+        return []
+    from evaluate import EvaluateJob
+
+    from xfm.engine.finetune_config import FinetuneConfig
+    from xfm.engine.members_plan import plan_members
+    from xfm.engine.pretrain_config import PretrainConfig
+
+    jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
+    return plan_members(config.members, config.base, jobs, config.output, seed=config.seed, seeds=config.seeds)
 
 
 def run(config: CompareJob) -> int:
-    """Reads, ranks, reports; returns the exit code."""
+    """Runs the members, reads, ranks, reports; returns the exit code."""
     from xfm.engine import session
+
+    if config.members:
+        return _run_members(config)
     from xfm.engine.compare import describe, plan_comparison, write_comparison
 
     plan = plan_comparison(config)
@@ -50,6 +115,18 @@ def run(config: CompareJob) -> int:
         return session.print_plan(describe(plan))
     with session.open_job(config, plan.run, joint=True) as job:
         return write_comparison(plan, job)
+
+
+def _run_members(config: CompareJob) -> int:
+    from xfm.engine import session
+    from xfm.engine.compare_members import compare_members, run_of
+    from xfm.engine.members import describe_members
+
+    members = plan_of(config)
+    if config.dry_run:
+        return session.print_plan(describe_members(members))
+    with session.open_job(config, run_of(config, members), joint=True) as job:
+        return compare_members(config, members, job)
 
 
 if __name__ == "__main__":

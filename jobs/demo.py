@@ -3,6 +3,7 @@
 make demo                                                     # 700 real blood cells and a small scGPT
 python jobs/demo.py --config jobs/presets/demo_text.yaml      # sentences of a small grammar and a tiny DistilBERT
 python jobs/demo.py --config jobs/presets/demo_digits.yaml    # coloured digits and a small CLIP from scratch
+python jobs/demo.py --config jobs/presets/demo_donors.yaml    # made cells, words for their types, an adversary
 """
 
 import time
@@ -20,11 +21,12 @@ from xfm.engine.job import main, say
 class Demo(Config):
     """Runs several jobs one after the other on small data; takes about three minutes on 2 cores."""
 
-    what: Literal["cells", "text", "digits"] = "cells"
-    """Blood cells and scGPT, sentences and DistilBERT, or coloured digits and CLIP."""
+    what: Literal["cells", "text", "digits", "donors"] = "cells"
+    """Blood cells and scGPT, sentences and DistilBERT, coloured digits and CLIP, or donors of a made atlas."""
 
     output: str | None = None
-    """Folder for everything; by default runs/demo, runs/demo_text or runs/demo_digits. Running again continues."""
+    """Folder for everything; by default runs/demo, runs/demo_text, runs/demo_digits or runs/demo_donors. Running again
+    continues."""
 
     train_seconds: PositiveFloat = 50.0
     """Time budget of pretraining (cells only)."""

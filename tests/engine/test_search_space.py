@@ -10,7 +10,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
-from xfm.engine.search_space import base_settings, build, check_space, fields_of, parse_space, with_values
+from xfm.engine.search_space import parse_space
+from xfm.engine.search_space_check import base_settings, build, check_space, fields_of, with_values
+from xfm.engine.tune_finetune import KIND as FINETUNING
 
 
 class Task(Config):
@@ -49,11 +51,11 @@ class Job(Config):
 
 
 def make(values):
-    return build(Job, with_values({"lr": 1e-4}, values), "--output", "out")
+    return build(Job, with_values({"lr": 1e-4}, values), "finetune", "--output", "out")
 
 
 def check(space):
-    check_space(parse_space(space), Job, make, 0)
+    check_space(parse_space(space), Job, make, 0, FINETUNING.why_not)
 
 
 def refusal(space):
@@ -134,11 +136,27 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(space, said):
     assert said in refusal(space)
 
 
-def test_values_that_do_not_go_together_are_found_before_anything_starts():
-    space = {"batch_size": {"choice": [8, 2000]}, "task.mode": {"choice": ["full", "lora"]}}
-    said = refusal(space)
+def test_draws_that_fit_no_job_are_fine_while_others_do():
+    check({"batch_size": {"choice": [8, 2000]}, "task.mode": {"choice": ["full", "lora"]}})
+
+
+def test_values_that_hardly_ever_go_together_are_found_before_anything_starts():
+    # Alone each of them is a job: the mode with the batches of 64 that are given, the batches with all weights.
+    said = refusal({"batch_size": {"choice": [8, *range(2000, 2060)]}, "task.mode": {"choice": ["lora"]}})
+    assert said.startswith("space: drawn together, {'batch_size': 20")
+    assert "lora takes small batches" in said
+    assert "of 16 draws fit" in said
+
+
+def test_the_values_of_a_grid_must_all_go_together():
+    said = refusal({"batch_size": {"grid": [8, 2000]}, "task.mode": {"grid": ["full", "lora"]}})
     assert said.startswith("space: drawn together, {'batch_size': 2000, 'task.mode': 'lora'}")
     assert "lora takes small batches" in said
+    assert "never drawn again" in said
+
+
+def test_a_value_that_fits_with_others_alone_may_be_drawn():
+    check({"task.mode": {"choice": ["lora", "full"]}, "batch_size": {"choice": [8, 2000]}, "lr": {"uniform": [0.1, 1]}})
 
 
 @pytest.mark.parametrize("field", ["source.path", "task.label", "task.kind"])
@@ -161,12 +179,12 @@ def test_the_fields_of_a_job_are_its_flags():
 def test_a_preset_is_overridden_section_by_section(tmp_path):
     (tmp_path / "preset.yaml").write_text("lr: 1.0e-3\ntask: {kind: a, dropout: 0.2, mode: lora}\nbatch-size: 8\n")
     preset = str(tmp_path / "preset.yaml")
-    assert base_settings(Job, preset)["task"] == {"kind": "a", "dropout": 0.2, "mode": "lora"}
-    base = base_settings(Job, {"preset": preset, "task": {"dropout": 0.3}, "lr": 1})
+    assert base_settings(Job, preset, "finetune")["task"] == {"kind": "a", "dropout": 0.2, "mode": "lora"}
+    base = base_settings(Job, {"preset": preset, "task": {"dropout": 0.3}, "lr": 1}, "finetune")
     assert base == {"lr": 1, "task": {"kind": "a", "dropout": 0.3, "mode": "lora"}, "batch_size": 8}
-    assert base_settings(Job, {"preset": preset, "task": {"kind": "b"}})["task"] == {"kind": "b"}
+    assert base_settings(Job, {"preset": preset, "task": {"kind": "b"}}, "finetune")["task"] == {"kind": "b"}
     with pytest.raises(Refused, match=r"BAD_SETTINGS: finetune: .*absent\.yaml: No such file"):
-        base_settings(Job, str(tmp_path / "absent.yaml"))
+        base_settings(Job, str(tmp_path / "absent.yaml"), "finetune")
 
 
 def test_drawn_values_leave_the_settings_they_are_put_into_alone():

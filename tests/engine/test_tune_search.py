@@ -15,15 +15,18 @@ from xfm.core.errors import Refused
 from xfm.core.schema import PART
 from xfm.engine.output import write_part
 from xfm.engine.search_space import parse_space
-from xfm.engine.tune import longest, without_test
+from xfm.engine.settings import UsageError
 from xfm.engine.tune_book import Book
 from xfm.engine.tune_search import Draws, Halving
-from xfm.engine.tune_trial import Drawn
+from xfm.engine.tune_trial import OBJECTIVES, Drawn
+from xfm.loops.finetuning.learner import ClassificationLearner
 from xfm.loops.finetuning.recipe import ClassificationRecipe
 from xfm.loops.training.here import train_here
 from xfm.loops.training.settings import Settings
 from xfm.loops.training.tokens import TEST, TokenParts, TokenStore, token_parts
-from xfm.loops.tuning.trials import Aim, Trial
+from xfm.loops.tuning.outcome import WithoutOutcome
+from xfm.loops.tuning.rows import without_test
+from xfm.loops.tuning.trials import Aim, Trial, front_of
 from xfm.models.hf_text.config import HFText
 from xfm.tasks.classification import Classification
 from xfm.track.memory import MemoryTracker
@@ -138,6 +141,101 @@ def test_tpe_finds_where_it_is_better_than_chance_would(tmp_path):
     assert np.median(late) < 0.5  # a fourth of the decades lie so near: chance has its median at 1
 
 
+@pytest.mark.parametrize("searcher", ["random", "tpe"])
+def test_values_that_fit_no_job_are_drawn_again(tmp_path, searcher):
+    unfit = []
+
+    def heads_divide(values):
+        if values and values["hidden"] % values["heads"]:
+            unfit.append(values)
+            raise UsageError("hidden is no multiple of heads")
+        return Anything(()), SETTINGS
+
+    space = parse_space({"hidden": {"randint": [8, 40]}, "heads": {"choice": [2, 3, 4]}})
+    book = book_of(tmp_path, total=20)
+    draws = Draws(space, book, heads_divide, searcher, 0)
+    assert run_through(draws, book, lambda _: 0.5) == list(range(20))
+    assert len(unfit) > 5
+    assert all(each.values["hidden"] % each.values["heads"] == 0 for each in book.trials[1:])
+    assert {each.status for each in book.trials} == {"finished"}
+
+
+def test_a_space_where_nothing_fits_ends_with_failed_trials(tmp_path):
+    def nothing(values):
+        if values:
+            raise UsageError("no")
+        return Anything(()), SETTINGS
+
+    book = book_of(tmp_path, total=3)
+    assert run_through(Draws(SPACE, book, nothing, "tpe", 0), book, lambda _: 0.5) == [0]
+    assert [(each.status, each.reason) for each in book.trials[1:]] == [("failed", "no")] * 2
+
+
+BOTH = Aim.of("validation_f1", "validation_leakage_auroc~0.5")
+
+
+def two_scores(values):
+    """F1 rises with lr; so does the distance of the leakage from chance. Noise, drawn beside it, helps nothing."""
+    share = (math.log10(values.get("lr", 1e-5)) + 5) / 4
+    return 0.9 * share, 0.5 + 0.4 * share**2 + values.get("noise", 0.0)
+
+
+def run_both(book, draws, most):
+    """`most` trials, as Tune runs them."""
+    for i in range(most):
+        found = draws.suggest(f"{len(book.trials)} {i}")
+        if found == ray_tune.search.Searcher.FINISHED:
+            return
+        number = found["drawn"].trial.number
+        f1, leakage = two_scores(found["drawn"].trial.values)
+        record = {"step": 3, "epoch": 1.0, "seconds": 1.0, "validation_f1": f1, "validation_leakage_auroc": leakage}
+        book.add(number, [record])
+        book.end(number, "finished")
+        merits = dict(zip(OBJECTIVES, BOTH.merits([record]), strict=True))
+        draws.on_trial_complete(f"{len(book.trials)} {i}", merits)
+
+
+def test_a_search_for_two_scores_goes_on_after_a_kill_and_learns_what_helps_neither(tmp_path):
+    space = parse_space({"lr": {"loguniform": [1e-5, 1e-1]}, "noise": {"uniform": [0.0, 0.5]}})
+
+    def start():
+        book = Book(str(tmp_path), BOTH, 40, MemoryTracker())
+        return book, Draws(space, book, lambda _: (Anything(()), SETTINGS), "tpe", 0)
+
+    book, draws = start()
+    run_both(book, draws, 15)
+    caught = draws.suggest("caught")["drawn"].trial  # and here the kill
+    book, draws = start()
+    assert [each.number for each in book.unfinished] == [caught.number]
+    run_both(book, draws, 40)
+    assert book.get(caught.number).values == caught.values
+    assert [each.number for each in book.trials] == list(range(40))
+    assert {each.status for each in book.trials} == {"finished"}
+    # Noise is uniform between 0 and .5, of median .25; the front wants none of it.
+    assert np.median([each.values["noise"] for each in book.trials[21:]]) < 0.15
+    assert len(front_of(book.trials, BOTH)) > 3
+
+
+def test_which_trials_are_on_the_front_is_told_to_their_runs_once(tmp_path):
+    tracker = MemoryTracker("job")
+    book = Book(str(tmp_path), BOTH, 3, tracker)
+    for number in range(3):
+        book.draw(number, {"lr": float(number)})
+        book.start(number)
+        book.end(number, "finished")
+    for _ in range(2):
+        book.mark_front({0, 2})
+    book = Book(str(tmp_path), BOTH, 3, tracker)
+    book.mark_front({2})
+    told = [
+        (run, tags["xfm.on_front"]) for run, kind, tags in tracker.records if kind == "tags" and "xfm.on_front" in tags
+    ]
+    assert told == [("job/trial-000", "true"), ("job/trial-002", "true"), ("job/trial-000", "false")]
+    assert [(each.on_front, each.status) for each in book.trials] == [
+        (False, "finished"), (False, "finished"), (True, "finished"),
+    ]  # fmt: skip
+
+
 def trial(number, is_last=False):
     config = {"drawn": Drawn(Trial(number, {}), Anything(()), SETTINGS)}
     return SimpleNamespace(trial_id=f"tune{number}", config=config)
@@ -177,11 +275,6 @@ def test_trials_of_an_earlier_start_count_once(tmp_path):
     assert said == {1: "CONTINUE", 3: "CONTINUE", 4: "STOP"}
 
 
-def test_the_longest_trial_bounds_the_rungs():
-    assert longest(4.0, parse_space({"epochs": {"randint": [2, 8]}})) == 7
-    assert longest(4.0, SPACE) == 4.0
-
-
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """Three parts on disk: two with rows of all kinds, one with test rows alone."""
@@ -197,7 +290,7 @@ def stored(tmp_path_factory):
 def test_a_trial_that_sees_parts_without_test_rows_asks_for_none(stored, monkeypatch, tmp_path):
     folder, config, parts = stored
     assert sum(parts.count(TEST)) > 0
-    seen = without_test(parts)
+    seen = without_test(parts, "")
     assert seen.keys == ("a", "b")
     assert seen.sizes == tuple((train, validation, 0) for train, validation, _ in parts.sizes[:2])
     # What is missing cannot be read; rows that are there are watched.
@@ -217,6 +310,18 @@ def test_a_trial_that_sees_parts_without_test_rows_asks_for_none(stored, monkeyp
     assert all(row < sum(parts.sizes[number][:2]) for number, row in taken)
 
 
+def test_a_trial_is_asked_for_nothing_after_its_last_step(stored, monkeypatch, tmp_path):
+    _, config, parts = stored
+    monkeypatch.setattr(ClassificationLearner, "outcome", lambda *_: pytest.fail("test rows were asked for"))
+    recipe = ClassificationRecipe(
+        config, Classification(), NAMES, without_test(parts, ""), 16, 400, 0, 0, config.identity()
+    )
+    settings = dataclasses.replace(SETTINGS, steps=3)
+    trained = train_here(WithoutOutcome(recipe), settings, tmp_path)
+    assert trained.outcome == {}
+    assert "validation_f1" in trained.history[-1]
+
+
 def test_a_search_without_validation_rows_is_refused():
-    with pytest.raises(Refused, match="NO_VALIDATION_ROWS"):
-        without_test(TokenParts("somewhere", ("a",), ((9, 0, 3),)))
+    with pytest.raises(Refused, match=r"NO_VALIDATION_ROWS: .*; give a share"):
+        without_test(TokenParts("somewhere", ("a",), ((9, 0, 3),)), "give a share")

@@ -193,7 +193,7 @@ def test_what_a_stated_split_leaks_is_said_and_kept(cells, tmp_path):
 def test_embeddings_come_from_one_place(cells):
     job = load_job("evaluate")
     source, backbone = {"kind": "h5ad", "path": str(cells)}, {"kind": "scgpt", "checkpoint": "x"}
-    for given in ({}, {"source": source}, {"embeddings": "x", "source": source, "backbone": backbone}):
+    for given in ({}, {"backbone": backbone}, {"embeddings": "x", "source": source, "backbone": backbone}):
         with pytest.raises(ValidationError, match="give --embeddings, or --source and --backbone"):
             job.EvaluateJob(labels=("cell_type",), output="unused", **given)
     with pytest.raises(ValidationError, match="--pools clss: known are cls, mean, max"):

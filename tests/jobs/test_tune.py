@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -10,10 +9,10 @@ import pytest
 import yaml
 
 from tests.conftest import load_job
+from tests.search_outputs import await_half_way, book, children, stored_rows
 from tests.text_examples import write_encoder, write_sentences
 from xfm.core.errors import Refused
-from xfm.core.schema import PART, ROW_ID
-from xfm.engine.settings import parse
+from xfm.engine.settings import UsageError, parse
 
 pytestmark = pytest.mark.ray
 
@@ -40,23 +39,6 @@ def search(data, folder, **more):
     path = folder / "search.yaml"
     path.write_text(yaml.safe_dump({"finetune": finetune, "space": SPACE, "trials": 3} | more))
     return str(path)
-
-
-def children(folder):
-    """Those of the one search that MLflow knows."""
-    import mlflow
-
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(below) == len(runs) - 1
-    return client, parent, sorted(below, key=lambda run: int(run.data.tags["xfm.trial"]))
-
-
-def stored_rows(output):
-    parts = [pq.read_table(path, columns=[ROW_ID, PART]) for path in sorted((output / "tokens" / "parts").iterdir())]
-    return [(row, part) for each in parts for row, part in zip(*each.to_pydict().values(), strict=True)]
 
 
 def check_no_test_rows(output):
@@ -166,16 +148,34 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(data, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"pretrain": {}}, "found both"),
+        ({"finetune": None}, "found neither"),
+        ({"also": "-validation_loss", "asha": {"grace_epochs": 1}}, "--also asks for two"),
+    ],
+)
+def test_one_job_is_searched_and_two_scores_have_no_halving(data, tmp_path, more, said):
+    words = ["--config", search(data, tmp_path, **more), "--output", str(tmp_path / "out")]
+    with pytest.raises(UsageError, match=said):
+        parse(load_job("tune").TuneJob, words, {}, "tune")
+
+
+def test_two_scores_turn_halving_off(data, tmp_path):
+    words = ["--config", search(data, tmp_path, also="-validation_loss"), "--output", str(tmp_path / "out")]
+    assert parse(load_job("tune").TuneJob, words, {}, "tune").asha is None
+    assert (
+        parse(load_job("tune").TuneJob, ["--config", search(data, tmp_path), *words[2:]], {}, "tune").asha is not None
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_driver_ends_with_eight_children_none_of_them_twice(cluster, data, tmp_path):
     words = ["--config", search(data, tmp_path, trials=8), "--output", str(tmp_path / "out")]
     job = cluster.start("tune", *words, cwd=tmp_path)
-    deadline = time.monotonic() + 240
-    while not is_half_way(tmp_path / "out"):
-        assert time.monotonic() < deadline, "the search did not come far enough"
-        assert job.poll() is None, f"ended early:\n{job.communicate()[0]}"
-        time.sleep(0.05)
+    await_half_way(job, tmp_path / "out")
     job.send_signal(signal.SIGKILL)
     job.communicate()
     killed = book(tmp_path / "out")
@@ -202,15 +202,3 @@ def test_a_killed_driver_ends_with_eight_children_none_of_them_twice(cluster, da
     assert not [path for path in (tmp_path / "out" / "trials").iterdir() if path.is_dir()]
     best = ["--config", str(tmp_path / "out" / "best.yaml"), "--output", str(tmp_path / "best"), "--dry-run"]
     cluster.run("finetune", *best, cwd=tmp_path)
-
-
-def book(output):
-    """The trials that are on disk; each is replaced as a whole."""
-    return [json.loads(path.read_text()) for path in sorted((output / "trials").glob("*.json"))]
-
-
-def is_half_way(output):
-    """One trial is over, and another has a checkpoint."""
-    trials = book(output)
-    has_checkpoint = any((output / "trials").glob("trial-*/checkpoint-*"))
-    return any(trial["status"] != "running" for trial in trials) and len(trials) > 2 and has_checkpoint

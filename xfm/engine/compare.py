@@ -94,11 +94,11 @@ def write_comparison(plan: Comparison, job: OpenJob) -> int:
     """Leaderboard, page and records; returns the exit code."""
     runs, refused = plan.gathered.runs, plan.gathered.refused
     report = compare_report(plan.boards, runs, refused, plan.gathered.notes, plan.run["versions"])
-    links = {run.fingerprint: _page_of(run, job.output.uri) for run in runs}
+    links = {run.fingerprint: page_of(run, job.output.uri) for run in runs}
     markdown = leaderboard_markdown(report, plan.boards, runs, links)
     job.publish("leaderboard.md", markdown.encode())
-    job.publish("leaderboard.parquet", _parquet(leaderboard_table(plan.boards)))
-    _track(plan.boards, job)
+    job.publish("leaderboard.parquet", parquet_bytes(leaderboard_table(plan.boards)))
+    track_boards(plan.boards, job)
     if len(runs) > FEW_FILES:  # fewer are in the records already, as the files of this run's data
         for run in runs:
             job.tracker.dataset(run.name, run.fingerprint, run.place)
@@ -135,7 +135,7 @@ def draw(boards: Sequence[Board], folder: Path) -> list[Figure]:
     return figures
 
 
-def _track(boards: Sequence[Board], job: OpenJob) -> None:
+def track_boards(boards: Sequence[Board], job: OpenJob) -> None:
     """What leads each leaderboard, as numbers to plot and words to search by."""
     for board in boards:
         if board.ranked_by and (measure := board.rows[0].measures.get(board.columns[0])) is not None:
@@ -146,13 +146,14 @@ def _track(boards: Sequence[Board], job: OpenJob) -> None:
             job.tracker.tags({f"xfm.first.{board.label or board.job}.{board.data.name}{part}": subject(board.rows[0])})
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _page_of(run: Run, output: str) -> str:
+def page_of(run: Run, output: str) -> str:
     """The run's page: relative where both lie in folders, so that they may move together."""
     page = f"{run.place.rstrip('/')}/report.html"
     if is_local(run.place) and is_local(output) and Path(run.place).is_absolute():

@@ -35,13 +35,15 @@ class EmbedJob(JobConfig):
 def embed(config: EmbedJob) -> int:
     """Plans, computes what OUTPUT lacks, writes the report; returns the exit code."""
     from xfm.engine import session
+    from xfm.engine.columns import columns_of, with_columns
     from xfm.engine.planning import chosen_layers, describe_plan, plan_shards
     from xfm.engine.stage import run_stage
     from xfm.loops.embed import Embedder
     from xfm.loops.embed_report import embed_report
     from xfm.models.reductions import Pool
 
-    plan = plan_shards("embed", config, config.source, config.backbone)
+    source = with_columns(config.source, columns_of(config.backbone))
+    plan = plan_shards("embed", config, source, config.backbone)
     layers = chosen_layers(config.layers, config.backbone.n_layers())
     if config.dry_run:
         columns, itemsize = len(config.pools) * len(layers), 2 if config.dtype == "float16" else 4
@@ -60,7 +62,7 @@ def embed(config: EmbedJob) -> int:
     )
     with session.open_job(config, plan.run) as job:
         result = run_stage(
-            config.source, config.backbone, config.seed, plan.shards, lambda device: partial(build, device=device),
+            source, config.backbone, config.seed, plan.shards, lambda device: partial(build, device=device),
             job.output, stage="embed", workers=config.workers, gpus=config.gpus, attempt=job.attempt,
         )  # fmt: skip
         return job.finish(embed_report(plan.run, plan.genes, result, layers, config.pools), rows=result.rows)

@@ -46,6 +46,12 @@ def backbone_of(origin: dict[str, Any]) -> BackboneConfig:
     return backbone
 
 
+def is_as_given(origin: dict[str, Any]) -> bool:
+    """Whether no model embedded: the vectors are those that the source gave."""
+    settings = origin.get("settings")
+    return isinstance(settings, dict) and "source" in settings and settings.get("backbone", ...) is None
+
+
 def columns_read(origin: dict[str, Any]) -> tuple[str, ...]:
     """The columns of a source that the model read; none where the record names no model that is known here."""
     try:

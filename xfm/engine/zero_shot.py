@@ -18,14 +18,12 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from xfm.core.errors import Refused
 from xfm.core.ledger import REPORT
 from xfm.core.storage import below
 from xfm.core.tracker import Tracker
-from xfm.engine.evaluate_source import with_columns
+from xfm.engine.columns import with_columns
 from xfm.engine.output import Output
 from xfm.engine.planning import ShardPlan, chosen_layers, describe_plan, plan_shards
 from xfm.engine.same_run import check_output
@@ -101,7 +99,7 @@ def plan_zero_shot(config: Any) -> ZeroShot:
                       "towers, as kind clip has")  # fmt: skip
     choice = RowChoice.from_text(config.split)
     wanted = [name for name in (config.label, config.group, choice.column) if name]
-    config = config.model_copy(update={"source": _carrying(config.source, wanted)})
+    config = config.model_copy(update={"source": with_columns(config.source, wanted)})
     loaded = read_classifier(config.classifier) if config.classifier else None
     prompts = loaded.prompts if loaded else (config.prompts() if config.classes is not None else None)
     shards = plan_shards("zero_shot", config, config.source, config.backbone)
@@ -160,7 +158,7 @@ def zero_shot(plan: ZeroShot) -> int:
         results = score_all(question, table, random, config.baselines)
         job.publish(FILE, classifier.to_bytes())
         job.publish(PROMPTS, (json.dumps(prompts.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
-        job.publish(SCORES, _as_parquet(results.tables))
+        job.publish_table(SCORES, pa.concat_tables(results.tables).drop_columns(["predicted"]))
         track_scores(results, config.label, job.tracker)
         report = zero_shot_report(
             run, question, results, classifier, scale=table.scale, rows=plan.choice.in_words(plan.noun),
@@ -260,23 +258,8 @@ def _stage(plan: ZeroShot, name: str, **more: Any) -> Iterator[Output]:
         output.write_json(REPORT, {"job": run["job"], "parts": len(output.committed)})
 
 
-def _carrying(source: Any, wanted: list[str]) -> Any:
-    """The source with the columns that are needed. Raises Refused: NO_COLUMN."""
-    try:
-        return with_columns(source, wanted)
-    except ValidationError as problem:
-        said = "; ".join(one["msg"] for one in problem.errors()[:3])
-        raise Refused("NO_COLUMN", f"--source.kind {source.kind} cannot carry {', '.join(wanted)}: {said}") from None
-
-
 def _of_other_weights(plan: ZeroShot) -> list[str]:
     assert plan.loaded is not None
     if json.loads(json.dumps(plan.shards.weights)) == dict(plan.loaded.made_by):
         return []
     return ["The saved classifier was made by a checkpoint with other files: right where only the image tower differs."]
-
-
-def _as_parquet(tables: Sequence[pa.Table]) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables(tables).drop_columns(["predicted"]), sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())

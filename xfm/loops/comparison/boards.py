@@ -17,7 +17,7 @@ from xfm.core.errors import Refused
 from xfm.loops.comparison.classifiers import by_classifier, comparable, frozen
 from xfm.loops.comparison.data_sets import DataSet, data_sets, other_data
 from xfm.loops.comparison.row import Against, Column, Row, rows_of
-from xfm.loops.comparison.run import CLASSIFIERS, COMMON, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
+from xfm.loops.comparison.run import CLASSIFIERS, COMMON, LEAKAGE, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
 from xfm.loops.evaluation.nouns import ROWS
 from xfm.loops.evaluation.representations import UNSEEING
 from xfm.metrics.paired import bootstrap_difference, holm
@@ -202,8 +202,8 @@ def _found(row: Row) -> object:
 
 
 def is_lower_better(metric: Metric) -> bool:
-    """Errors, losses and times, by the words of the name."""
-    return bool(LOWER & set(metric.name.lower().replace("_", " ").replace(",", " ").split()))
+    """Errors, losses and times, by the words of the name, and what a fresh classifier reads that should be gone."""
+    return metric.task == LEAKAGE or bool(LOWER & set(metric.name.lower().replace("_", " ").replace(",", " ").split()))
 
 
 def _rank(row: Row, primary: Column) -> tuple[bool, float, bool, float, str]:
@@ -217,7 +217,7 @@ def _rank(row: Row, primary: Column) -> tuple[bool, float, bool, float, str]:
 
 def _tested(rows: Sequence[Row], primary: Column, label: str) -> tuple[Row, ...]:
     """Every row against the first."""
-    found = [_against(row, rows[0], primary, label) for row in rows[1:]]
+    found = [difference(row, rows[0], primary, label) for row in rows[1:]]
     adjusted = holm(np.array([one.p if one else np.nan for one in found]))
     tested = [
         replace(row, against=one._replace(p=float(p)) if one else None)
@@ -226,8 +226,8 @@ def _tested(rows: Sequence[Row], primary: Column, label: str) -> tuple[Row, ...]
     return (*rows[:1], *tested)
 
 
-def _against(row: Row, first: Row, column: Column, label: str) -> Against | None:
-    """The difference over all runs that share a split and its resamples; None where no two do.
+def difference(row: Row, first: Row, column: Column, label: str) -> Against | None:
+    """A row minus another one: over all runs that share a split and its resamples; None where no two do.
 
     Seeds draw splits of their own, so draws are subtracted within a seed and put together over seeds: the interval
     holds both the luck of cells and that of seeds. A p-value cannot be finer than the draws of one seed.

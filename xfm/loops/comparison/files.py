@@ -101,23 +101,23 @@ def leaderboard_markdown(report: Report, boards: Sequence[Board], runs: Sequence
         boards, runs: as for `compare_report`.
         links: where a run's page lies, by fingerprint; relative to OUTPUT or an address.
     """
-    named = {run.fingerprint: _link(run.name, links[run.fingerprint]) for run in runs if run.fingerprint in links}
-    parts = [f"# {_plain(report.title)}", _plain(report.headline)]
+    named = {run.fingerprint: link(run.name, links[run.fingerprint]) for run in runs if run.fingerprint in links}
+    parts = [f"# {plain(report.title)}", plain(report.headline)]
     for table in report.tables:
         shown = runs_table(boards, runs, named) if table.name == "runs" else table
-        parts += [f"## {_plain(shown.caption)}", markdown_table(shown).rstrip()]
-        parts += [_plain(shown.note)] if shown.note else []
+        parts += [f"## {plain(shown.caption)}", markdown_table(shown).rstrip()]
+        parts += [plain(shown.note)] if shown.note else []
     if report.warnings:
-        parts += ["## Before you believe it", "\n".join(f"- {_plain(warning)}" for warning in report.warnings)]
+        parts += ["## Before you believe it", "\n".join(f"- {plain(warning)}" for warning in report.warnings)]
     return "\n\n".join(parts) + "\n"
 
 
-def _link(text: str, address: str) -> str:
-    """Brackets in names and blanks in paths would end a link early."""
+def link(text: str, address: str) -> str:
+    """A link in Markdown. Brackets in names and blanks in paths would end a link early."""
     quoted = address.replace(" ", "%20").replace("(", "%28").replace(")", "%29")
     return f"[{text.replace('[', '(').replace(']', ')')}]({quoted})"
 
 
-def _plain(text: str) -> str:
-    """Names come from data: no markup in running text."""
+def plain(text: str) -> str:
+    """Text in Markdown. Names come from data: no markup in running text."""
     return "".join(f"\\{letter}" if letter in "\\`*_<>[]" else letter for letter in text)

@@ -149,7 +149,7 @@ def rows_of(family: Sequence[Run], label: str, columns: Sequence[Column], repres
             )
             rows[key] = replace(rows[key], picks=merged)
             continue
-        measures = {column: measure for column in columns if (measure := _measure(parts, label, column)) is not None}
+        measures = {column: measure for column in columns if (measure := measure_of(parts, label, column)) is not None}
         by = _validation(parts, label, columns[0].metric) if columns else None
         rows[key] = Row(tuple(run for run, _ in parts), tuple(pick for _, pick in parts), measures, by)
     return list(rows.values())
@@ -160,7 +160,8 @@ def _scores(parts: Sequence[tuple[Run, Pick]], label: str, metric: Metric, split
     return [score for score in found if score is not None and score.value is not None]
 
 
-def _measure(parts: Sequence[tuple[Run, Pick]], label: str, column: Column) -> Measure | None:
+def measure_of(parts: Sequence[tuple[Run, Pick]], label: str, column: Column) -> Measure | None:
+    """One metric of what was picked from some runs, put together; None where none of them defines it."""
     scores = _scores(parts, label, column.metric, column.split)
     if not scores:
         return None

@@ -1,0 +1,239 @@
+"""The members of a comparison: jobs that it runs itself, each from several seeds, out of one mapping of settings.
+
+    base:                                   # of every job that has the field; under a job's name of that job alone
+      source: {kind: atlas}
+      finetune: {epochs: 10}
+    members:
+      aligned: {job: pretrain, task: {kind: alignment}}
+      fused: {job: finetune, after: aligned, title: fused and aligned, backbone: {kind: fusion}}
+
+`after` fills in the checkpoint that the member named there wrote from the same seed. Everything beside `job`, `title`,
+`after`, `seeds`, `rows` and `published` is a setting of the job, judged before anything runs.
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError
+
+from xfm.core.config import Config
+from xfm.core.storage import below, open_storage
+from xfm.engine.config import JobConfig
+from xfm.engine.session import CHECKPOINT
+from xfm.engine.settings import UsageError, named_as_fields, parse
+
+MEMBERS = "members"  # the folder below OUTPUT
+OURS = ("seed", "output", "dry_run", "experiment")  # settings that the comparison gives
+JobName = Literal["pretrain", "finetune", "evaluate"]
+
+
+class RowWords(Config):
+    """A row of the table, where a member has several or its own words for it."""
+
+    title: str
+    """What stands in the first column."""
+
+    task: str | None = None
+    """Whose scores: finetune, probe, svm, knn; by default what the member trained, or what chose its layer."""
+
+    representation: str | None = None
+    """Whose scores: majority, chance, mean_l07, ...; by default what was trained, or what was chosen."""
+
+    published: dict[str, float] = Field(default_factory=dict)
+    """Numbers that others state for it, on other data: accuracy, f1, weighted_f1."""
+
+
+class MemberWords(Config):
+    """What a member says beside the settings of its job."""
+
+    job: JobName
+    """Which one."""
+
+    title: str | None = None
+    """What its row is called; by default its name."""
+
+    after: str | None = None
+    """Member whose checkpoint of the same seed it starts from."""
+
+    seeds: PositiveInt | None = None
+    """How many; by default as many as the comparison says, and one for evaluate, which draws nothing."""
+
+    rows: tuple[RowWords, ...] | None = None
+    """Rows of the table: by default one, none for pretrain."""
+
+    published: dict[str, float] = Field(default_factory=dict)
+    """As for a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One job of several seeds.
+
+    Attributes:
+        configs: the job of each seed, its OUTPUT filled in.
+    """
+
+    name: str
+    words: MemberWords
+    configs: Mapping[int, JobConfig] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> tuple[RowWords, ...]:
+        """Of the table."""
+        words = self.words
+        if words.rows is not None:
+            return words.rows
+        return () if words.job == "pretrain" else (RowWords(title=self.title, published=words.published),)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.words.title or self.name
+
+
+def plan_members(
+    members: Mapping[str, Mapping[str, Any]],
+    base: Mapping[str, Any],
+    jobs: Mapping[str, type[JobConfig]],
+    output: str,
+    *,
+    seed: int,
+    seeds: int,
+) -> list[Member]:
+    """All members with the settings of all their seeds.
+
+    Args:
+        members: as the module says.
+        base: settings that they share.
+        jobs: class of the config of each job.
+        output: of the comparison.
+        seed, seeds: the first one, and how many.
+
+    Raises:
+        UsageError: a setting that no job has, or no such member; nothing has run.
+    """
+    words = {name: _words(name, given) for name, given in members.items()}
+    _check_base(base, [jobs[each.job] for each in words.values()], jobs)
+    order = _in_order(words)
+    uri = below(open_storage(output).uri, MEMBERS)
+    planned: dict[str, Member] = {}
+    for name in order:
+        own = words[name]
+        count = own.seeds or (1 if own.job == "evaluate" else seeds)
+        settings = _settings(name, own, members[name], base, jobs[own.job])
+        configs = {
+            number: _config(name, own, settings, jobs[own.job], uri, number) for number in range(seed, seed + count)
+        }
+        if own.after is not None and not configs.keys() <= planned[own.after].configs.keys():
+            raise UsageError(f"--members.{name}.after: {own.after} has fewer seeds than {count}")
+        planned[name] = Member(name, own, configs)
+    return [planned[name] for name in members]
+
+
+def place_of(uri: str, name: str, seed: int) -> str:
+    """OUTPUT of one seed of a member.
+
+    Args:
+        uri: of the members' folder.
+    """
+    return below(uri, f"{name}/seed-{seed}")
+
+
+def _words(name: str, given: Mapping[str, Any]) -> MemberWords:
+    if not re.fullmatch(r"[\w][\w.\-]*", name) or name.startswith("tokens-"):
+        raise UsageError(f"--members.{name}: a name becomes a folder: letters, digits, _ - . and no tokens- in front")
+    own = {key: given[key] for key in MemberWords.model_fields if key in given}
+    try:
+        return MemberWords.model_validate(own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+        raise UsageError(f"--members.{name}.{path}: {first['msg']}") from None
+
+
+def _in_order(words: Mapping[str, MemberWords]) -> list[str]:
+    """Names, each behind the one it starts from, otherwise as given."""
+    order: list[str] = []
+    for name in words:
+        chain = [name]
+        while (before := words[chain[-1]].after) is not None:
+            where = f"--members.{chain[-1]}.after: {before}"
+            if before not in words:
+                near = get_close_matches(before, words, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise UsageError(f"{where} is no member.{hint} Known: {', '.join(words)}")
+            if before in chain:
+                raise UsageError(f"{where} goes round in a circle: {' after '.join([*chain, before])}")
+            if words[before].job == "evaluate" or words[chain[-1]].job == "pretrain":
+                raise UsageError(f"{where}: {words[before].job} leaves no checkpoint for a {words[chain[-1]].job} to "
+                                 "start from; finetune and evaluate start from pretrain and finetune")  # fmt: skip
+            chain.append(before)
+        order += [each for each in reversed(chain) if each not in order]
+    return order
+
+
+def _check_base(base: Mapping[str, Any], used: Sequence[type[JobConfig]], jobs: Mapping[str, type[JobConfig]]) -> None:
+    for key in base:
+        name = key.replace("-", "_")
+        if name in jobs or (name not in OURS and any(name in job.model_fields for job in used)):
+            continue
+        known = sorted({*jobs, *(each for job in used for each in job.model_fields)} - set(OURS))
+        near = get_close_matches(name, known, n=1)
+        raise UsageError(f"--base.{key}: is no setting of any member's job." + (f" Did you mean {near[0]}?" if near
+                         else ""))  # fmt: skip
+
+
+def _settings(
+    name: str, words: MemberWords, given: Mapping[str, Any], base: Mapping[str, Any], job: type[JobConfig]
+) -> dict[str, Any]:
+    """Of all its seeds: what all share, over it what its kind of job shares, over it its own."""
+    common = {key: value for key, value in named_as_fields(job, base).items() if key in job.model_fields}
+    own = {key: value for key, value in given.items() if key not in MemberWords.model_fields}
+    if words.after is not None and "checkpoint" in (own.get("backbone") or {}):
+        raise UsageError(f"--members.{name}: after says where backbone.checkpoint lies; give one of them")
+    layers = [common, named_as_fields(job, base.get(words.job) or {}), named_as_fields(job, own)]
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        for key in OURS:
+            if key in layer:
+                raise UsageError(f"--members.{name}.{key}: the comparison gives every member its own")
+        settings = merged(settings, layer)
+    return settings
+
+
+def _config(
+    name: str, words: MemberWords, settings: Mapping[str, Any], job: type[JobConfig], uri: str, seed: int
+) -> JobConfig:
+    whole = dict(settings)
+    if words.after is not None:
+        whole["backbone"] = dict(whole.get("backbone") or {}) | {
+            "checkpoint": below(place_of(uri, words.after, seed), CHECKPOINT)
+        }
+    flags = ["--output", place_of(uri, name, seed), "--seed", str(seed)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "settings.yaml"
+        file.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        try:
+            return parse(job, ["--config", str(file), *flags], {}, f"jobs/{words.job}.py")
+        except UsageError as error:
+            lines = [f"--members.{name}.{line.removeprefix('--')}" for line in str(error).splitlines()]
+            raise UsageError("\n".join(lines)) from None
+
+
+def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over settings, section by section; another kind of section drops what was said of the old kind."""
+    found = dict(low)
+    for name, value in high.items():
+        old = found.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            is_other = "kind" in value and value["kind"] != old.get("kind", value["kind"])
+            found[name] = dict(value) if is_other else merged(old, value)
+        else:
+            found[name] = value
+    return found

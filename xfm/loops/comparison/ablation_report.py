@@ -1,0 +1,76 @@
+"""The page of an ablation: the table first, then its picture, what others published, and the run behind each number."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from xfm.core.ledger import Refusal
+from xfm.core.report import Figure, Report, Table
+from xfm.loops.comparison.ablation import TESTED, Ablation
+from xfm.loops.comparison.ablation_tables import headline, interval_table, members_table, published_table, summary_table
+from xfm.loops.comparison.tables import refused_table
+from xfm.plots.leaderboard import Dot, draw_leaderboard
+
+
+def ablation_report(
+    table: Ablation,
+    title: str,
+    notes: Sequence[str],
+    refused: Sequence[Refusal],
+    versions: Mapping[str, str],
+    more: Sequence[Table] = (),
+) -> Report:
+    """What the members of a comparison found.
+
+    Args:
+        table: with all rows.
+        title: of the page.
+        notes: sentences for the reader, before everything else.
+        refused: members that came to nothing.
+        versions: of what ran.
+        more: leaderboards, below.
+    """
+    rows = [row for row in table.rows if row.row is not None]
+    runs = {run.fingerprint: run for row in rows for run in row.asked.runs}
+    counts: dict[str, int] = {}
+    for refusal in refused:
+        counts[refusal.code] = counts.get(refusal.code, 0) + 1
+    tables = [summary_table(table), published_table(table), interval_table(table), members_table(table)]
+    return Report(
+        title=title,
+        job="compare",
+        headline=headline(table, rows),
+        numbers={"rows": len(rows), "runs": len(runs), "members that failed": len(refused)},
+        tables=[
+            *(each for each in tables if each is not None),
+            *([refused_table(refused)] if refused else []),
+            # On a terminal the table alone is shown: leaderboards are for the page.
+            *(each.model_copy(update={"name": each.name.removesuffix("_summary")}) for each in more),
+        ],
+        warnings=[*notes, *table.notes],
+        provenance={
+            "fingerprints": {run.name: fingerprint for fingerprint, run in runs.items()},
+            "versions": dict(versions),
+        },
+        refused=counts,
+    )
+
+
+def draw_ablation(table: Ablation, folder: Path) -> list[Figure]:
+    """Accuracy of every row, in the table's order."""
+    shown = [(row, row.measures[TESTED]) for row in table.rows if TESTED in row.measures]
+    if not shown:
+        return []
+    dots = [
+        Dot(row.asked.title, row.row.kind if row.row and not row.asked.words else "layer", found.value, found.low,
+            found.high, found.values)
+        for row, found in shown
+    ]  # fmt: skip
+    against = f" The paired differences to {table.against} are in the table." if table.against else ""
+    return [
+        draw_leaderboard(
+            folder, "ablation", dots, metric="accuracy", title=f"{table.label}: accuracy on test rows",
+            caption=f"{table.label}: accuracy with 95 % intervals, in the order of the table; ticks: single seeds. All "
+            f"rows share their test rows, so intervals that overlap may still differ.{against}",
+            alt=f"Dots with whiskers, one for each of {len(dots)} rows.",
+        )
+    ]  # fmt: skip
