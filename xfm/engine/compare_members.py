@@ -21,7 +21,7 @@ from xfm.engine.members import Entry, Ran, run_members
 from xfm.engine.members_plan import Member, RowWords
 from xfm.engine.session import OpenJob
 from xfm.loops.comparison.ablation import TESTED, Ablation, Asked, ablation
-from xfm.loops.comparison.ablation_report import ablation_report, draw_ablation
+from xfm.loops.comparison.ablation_report import STRENGTH, ablation_report, draw_ablation
 from xfm.loops.comparison.ablation_tables import ablation_markdown, ablation_table
 from xfm.loops.comparison.boards import Board, compare
 from xfm.loops.comparison.files import leaderboard_markdown, leaderboard_table
@@ -91,11 +91,15 @@ def words_of(member: Member, members: Sequence[Member]) -> dict[str, str]:
     task: Any = getattr(config, "task", None)
     if not hasattr(task, "is_adversarial"):
         return {}
+    if getattr(config.backbone, "design", "") == "concat":
+        return {"alignment": "-", "adversary": "no", "sign": "-", STRENGTH: "-"}
     before = next((each for each in members if each.name == member.words.after), None)
     start: Any = next(iter(before.configs.values())) if before is not None else None
     is_aligned = start is not None and getattr(getattr(start, "task", None), "kind", "") == "alignment"
     words = {"alignment": "yes" if is_aligned else "no", "adversary": "yes" if task.is_adversarial else "no"}
-    return words | {"sign": task.reversal if task.is_adversarial else "-"}
+    if not task.is_adversarial:
+        return words | {"sign": "-", STRENGTH: "0"}
+    return words | {"sign": task.reversal, STRENGTH: f"{task.lambda_adv:g}"}
 
 
 def _check_rows(members: Sequence[Member], against: str | None) -> None:

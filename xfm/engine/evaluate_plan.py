@@ -167,9 +167,7 @@ def _unlayered(stored: StoredEmbeddings, pools: Pools) -> list[Representation]:
     kind: Any = "baseline" if pools else "layer"
     names = [column.name for column in stored.columns if column.layer is None]
     # Not to be taken for a baseline of ours, nor to break a file name.
-    safe = {
-        name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING, WITHIN_MAJORITY} else name) for name in names
-    }
+    safe = {name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING} else name) for name in names}
     return [Representation(safe[name], kind, "column", "embeddings", (name,)) for name in names]
 
 

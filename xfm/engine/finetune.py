@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from xfm.core.errors import Refused
 from xfm.core.storage import below
-from xfm.engine.columns import with_columns as with_columns
+from xfm.engine.columns import with_columns
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.planning import ShardPlan, plan_shards
 from xfm.engine.same_run import check_output

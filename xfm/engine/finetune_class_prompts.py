@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.storage import below
-from xfm.engine.finetune import JOB, Prepared, settings_of, with_columns
+from xfm.engine.columns import with_columns
+from xfm.engine.finetune import JOB, Prepared, settings_of
 from xfm.engine.finetune_classification import PREDICTIONS, SCORES
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.session import OpenJob

@@ -7,10 +7,8 @@ rows as they are, from whichever checkpoint it starts: there all members of the 
 """
 
 from dataclasses import replace
-from typing import Any
 
 from xfm.core.config import fingerprint
-from xfm.core.schema import EMBEDDING
 from xfm.core.storage import below
 from xfm.engine import finetune, pretrain
 from xfm.engine.finetune_config import FinetuneConfig
@@ -38,7 +36,7 @@ class TokenStores:
         """
         plan = finetune.plan_finetuning(config)
         check_output(config.output, plan.run["recipe"], finetune.SETTLED)
-        plain = config.model_copy(update={"backbone": _as_tokeniser(config.backbone)})
+        plain = config.model_copy(update={"backbone": config.reader})
         shared = plan if plain.backbone is config.backbone else finetune.plan_finetuning(plain)
         recipe = {"job": finetune.JOB, "config": plain.token_recipe(), "weights": shared.weights,
                   "data": shared.run["recipe"]["data"]}  # fmt: skip
@@ -69,13 +67,6 @@ class TokenStores:
         if key not in self._pretrain:
             self._pretrain[key] = pretrain.prepare(plain, shared, below(self.uri, f"tokens-{key[:SHORT]}"))
         return replace(self._pretrain[key], plan=plan)
-
-
-def _as_tokeniser(backbone: Any) -> Any:
-    """The plainest network that reads rows as this one does: of embeddings and words one from scratch."""
-    if tuple(getattr(backbone, "reads", ())) != (EMBEDDING,) or not hasattr(backbone, "text_column"):
-        return backbone
-    return type(backbone)(text_column=backbone.text_column)
 
 
 def _planned(plan: ShardPlan, prepared: ShardPlan) -> ShardPlan:

@@ -144,25 +144,29 @@ def plan_pretraining(config: PretrainConfig) -> ShardPlan:
     return plan
 
 
-def prepare(config: PretrainConfig, plan: ShardPlan, uri: str) -> Prepared:
+def prepare(
+    config: PretrainConfig, plan: ShardPlan, uri: str, *, job: str = JOB, split: type[SplitRows] = SplitRows
+) -> Prepared:
     """Stage one: URI/tokens, resumable on its own.
 
     Args:
         config: of the job.
         plan: of `plan_pretraining`.
         uri: where the tokens go; jobs that share the recipe of the tokens may share them.
+        job: whose tokens they are; those of another one are not taken for its own.
+        split: what sorts rows into parts.
 
     Raises:
         Refused: NO_TRAINING_ROWS, or as `store_tokens`.
     """
     pretraining = pretraining_of(config)
     split_rows = partial(
-        SplitRows, config.seed, config.validation_fraction, group=config.group, split=config.split,
+        split, config.seed, config.validation_fraction, group=config.group, split=config.split,
         labels=pretraining.columns,
     )  # fmt: skip
     parts, result = store_tokens(
         with_columns(config.source, pretraining.carried), pretraining.start, config.seed, plan.shards, split_rows,
-        below(uri, TOKENS), {**plan.run, "job": f"{JOB} {TOKENS}"}, workers=config.workers,
+        below(uri, TOKENS), {**plan.run, "job": f"{job} {TOKENS}"}, workers=config.workers,
     )  # fmt: skip
     if not sum(parts.count(TRAIN)):
         raise Refused("NO_TRAINING_ROWS", f"none of the {pretraining.noun} is left to train on: see "

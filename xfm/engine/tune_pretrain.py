@@ -1,20 +1,14 @@
 """Pretraining as a search sees it (`tune_searched.Kind`)."""
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
-from xfm.core.errors import Refused
-from xfm.core.storage import below
-from xfm.engine.finetune import with_columns
 from xfm.engine.planning import ShardPlan
-from xfm.engine.pretrain import Prepared, plan_pretraining, pretraining_of, settings_of
+from xfm.engine.pretrain import Prepared, plan_pretraining, prepare, pretraining_of, settings_of
 from xfm.engine.pretrain_config import PretrainConfig
-from xfm.engine.tokens import TOKENS, store_tokens
 from xfm.engine.tune_finetune import SAME_ROWS
 from xfm.loops.training.learner import Recipe
 from xfm.loops.training.settings import Settings
-from xfm.loops.training.tokens import TRAIN
 from xfm.loops.tuning.rows import SplitWithoutTest, without_test
 from xfm.loops.tuning.trials import Aim
 
@@ -56,20 +50,10 @@ class PretrainSearch:
 
     def prepare(self, config: PretrainConfig, plan: ShardPlan, uri: str) -> Prepared:
         """See `tune_searched.Kind`."""
-        pretraining = pretraining_of(config)
-        split_rows = partial(
-            SplitWithoutTest, config.seed, config.validation_fraction, group=config.group, split=config.split,
-            labels=pretraining.columns,
-        )  # fmt: skip
-        parts, result = store_tokens(
-            with_columns(config.source, pretraining.carried), pretraining.start, config.seed, plan.shards, split_rows,
-            below(uri, TOKENS), {**plan.run, "job": f"tune {TOKENS}"}, workers=config.workers,
-        )  # fmt: skip
-        parts = without_test(parts, "give pretrain.validation_fraction or pretrain.split")
-        if not sum(parts.count(TRAIN)):
-            raise Refused("NO_TRAINING_ROWS", f"none of the {pretraining.noun} is left to train on: see "
-                          "tokens/quarantine.jsonl")  # fmt: skip
-        return Prepared(plan, parts, result)
+        prepared = prepare(config, plan, uri, job="tune", split=SplitWithoutTest)
+        return replace(
+            prepared, parts=without_test(prepared.parts, "give pretrain.validation_fraction or pretrain.split")
+        )
 
     def make(self, config: PretrainConfig, prepared: Prepared) -> tuple[Recipe, Settings]:
         """The network has the drawn sizes, so it is not the one that the search was planned with."""

@@ -5,20 +5,16 @@ died, or in another run of the driver. What it tells holds all its validations s
 is lost.
 """
 
-import io
 import json
-import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.core.storage import Storage, below, open_storage
+from xfm.core.storage import below
 from xfm.engine.train import Place
+from xfm.engine.train_alone import state_folder
 from xfm.engine.tune_book import FOLDER
 from xfm.loops.training.learner import Recipe
 from xfm.loops.training.settings import VALIDATION, Record, Settings
@@ -27,7 +23,6 @@ from xfm.loops.tuning.trials import Aim, Trial
 
 OBJECTIVE, EPOCH = "objective", "epoch"  # what Tune, its searcher and its scheduler look at
 OBJECTIVES = (OBJECTIVE, "objective_beside")  # one for each score that is wanted
-STATE = "state.tar"
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +113,7 @@ def _train_alone(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
 
     if place.device == "cpu":
         torch.set_num_threads(place.cpus)
-    with _state(below(uri, f"{FOLDER}/{drawn.trial.name}")) as (folder, keep):
+    with state_folder(below(uri, f"{FOLDER}/{drawn.trial.name}")) as (folder, keep):
 
         def validated(_: Record, checkpoint: Path) -> None:
             keep()
@@ -144,26 +139,3 @@ def _train_together(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> No
         workers=place.workers, gpus=place.gpus, threads=place.cpus, job=f"tune: {drawn.trial.name}",
     )  # fmt: skip
     teller.add(*trained.history)
-
-
-@contextmanager
-def _state(uri: str) -> Iterator[tuple[Path, Any]]:
-    """A local folder for checkpoints, and what to call after each: a bucket gets it as one object."""
-    storage = open_storage(uri)
-    if storage.appends:
-        storage.create()
-        yield Path(storage.uri), lambda: None
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        if (data := storage.read(STATE)) is not None:
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                archive.extractall(folder, filter="data")
-        yield folder, lambda: _keep(storage, folder)
-
-
-def _keep(storage: Storage, folder: Path) -> None:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        archive.add(folder, arcname=".")
-    storage.write(STATE, data.getvalue())

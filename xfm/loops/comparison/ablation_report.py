@@ -4,11 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xfm.core.ledger import Refusal
-from xfm.core.report import Figure, Report, Table
+from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.loops.comparison.ablation import TESTED, Ablation
-from xfm.loops.comparison.ablation_tables import headline, interval_table, members_table, published_table, summary_table
+from xfm.loops.comparison.ablation_tables import (
+    headline,
+    interval_table,
+    members_table,
+    name_of,
+    published_table,
+    summary_table,
+)
+from xfm.loops.comparison.row import Column, Measure
+from xfm.loops.comparison.run import LEAKAGE
 from xfm.loops.comparison.tables import refused_table
 from xfm.plots.leaderboard import Dot, draw_leaderboard
+from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
+
+STRENGTH = "lambda"  # word of a row: how strongly its adversary's gradient is reversed
 
 
 def ablation_report(
@@ -56,7 +68,7 @@ def ablation_report(
 
 
 def draw_ablation(table: Ablation, folder: Path) -> list[Figure]:
-    """Accuracy of every row, in the table's order."""
+    """Accuracy of every row, in the table's order; and accuracy against what leaks, where that was measured."""
     shown = [(row, row.measures[TESTED]) for row in table.rows if TESTED in row.measures]
     if not shown:
         return []
@@ -66,7 +78,7 @@ def draw_ablation(table: Ablation, folder: Path) -> list[Figure]:
         for row, found in shown
     ]  # fmt: skip
     against = f" The paired differences to {table.against} are in the table." if table.against else ""
-    return [
+    figures = [
         draw_leaderboard(
             folder, "ablation", dots, metric="accuracy", title=f"{table.label}: accuracy on test rows",
             caption=f"{table.label}: accuracy with 95 % intervals, in the order of the table; ticks: single seeds. All "
@@ -74,3 +86,43 @@ def draw_ablation(table: Ablation, folder: Path) -> list[Figure]:
             alt=f"Dots with whiskers, one for each of {len(dots)} rows.",
         )
     ]  # fmt: skip
+    for number, column in enumerate(column for column in table.columns if column.metric.task.startswith(LEAKAGE)):
+        figures.append(_tradeoff(table, column, "tradeoff" if number == 0 else f"tradeoff_{number + 1}", folder))
+    return figures
+
+
+def _tradeoff(table: Ablation, column: Column, name: str, folder: Path) -> Figure:
+    """Accuracy against one column of leakage. Rows that differ in the adversary's strength alone are joined."""
+    points = [
+        TradeoffPoint(
+            row.asked.title, _shown(row.measures[TESTED]), _shown(row.measures[column]),
+            _strength(row.asked.words), _series(row.asked.words),
+        )
+        for row in table.rows
+        if TESTED in row.measures and column in row.measures
+    ]  # fmt: skip
+    return draw_tradeoff(
+        folder, points, name=name, score=f"{table.label} accuracy (test)", leakage=name_of(column),
+        title=f"What is kept of {table.label}, and what leaks",
+        caption=f"{table.label} accuracy against the AUROC of a fresh probe, {column.metric.task}, over groups that it "
+        "never saw, with 95 % intervals. Dashed: chance; as far below as above it leaks too. Lines join rows in the "
+        "order of the adversary's strength.",
+    )  # fmt: skip
+
+
+def _series(words: Mapping[str, str]) -> str:
+    if _strength(words) is None:
+        return "no fusion"
+    aligned = "aligned" if words.get("alignment") == "yes" else "not aligned"
+    return f"{aligned}, doubled sign" if words.get("sign") == "reference" else aligned
+
+
+def _strength(words: Mapping[str, str]) -> float | None:
+    word = words.get(STRENGTH, "-")
+    return None if word == "-" else float(word)
+
+
+def _shown(measure: Measure) -> Estimate | float:
+    if measure.low is None or measure.high is None:
+        return measure.value
+    return Estimate(value=measure.value, low=measure.low, high=measure.high)

@@ -17,8 +17,9 @@ F32 = NDArray[np.float32]
 Read = Callable[[str, str], F32]  # (place, column) -> (N, D)
 Kind = Literal["layer", "combination", "baseline"]
 
-MAJORITY, CHANCE = UNSEEING = ("majority", "chance")  # baselines that look at no cell
-WITHIN_MAJORITY = "within_majority"  # the largest training class of each one's own set: what knowing the set alone says
+# Baselines that look at no cell. The third is the largest training class of each one's own set: what knowing the set
+# alone says.
+MAJORITY, CHANCE, WITHIN_MAJORITY = UNSEEING = ("majority", "chance", "within_majority")
 RANDOM = "random"
 
 

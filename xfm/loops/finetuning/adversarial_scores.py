@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xfm.loops.evaluation.judge import Score, classifier_scores, table_of
 from xfm.loops.evaluation.judged import MISSING, Labels
 from xfm.loops.evaluation.probe import Prediction
-from xfm.loops.evaluation.representations import CHANCE, Representation
+from xfm.loops.evaluation.representations import CHANCE, WITHIN_MAJORITY, Representation
 from xfm.loops.evaluation.split import PARTS, TEST, TRAIN, VALIDATION
 from xfm.loops.finetuning import scores as plain
 from xfm.loops.finetuning.rows import Labelled
@@ -27,7 +27,6 @@ from xfm.tasks.adversarial import AdversarialClassification
 
 LEAKAGE, FRESH = "leakage", "fresh_probe"  # tasks of the table
 WITHIN = "within_accuracy"
-WITHIN_MAJORITY = "within_majority"  # the largest class of the row's data set: what knowing the data set alone gives
 PROBED = 2000  # rows that a fresh classifier is fitted on at most, evenly apart
 
 

@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import NonNegativeInt, field_validator
-from pydantic_core import from_json
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import Refused
@@ -39,6 +38,9 @@ logger = logging.getLogger(__name__)
 class Fusion(FusionSizes):
     """A cell's embedding fused with the words for its type (the network of a public gene-text model, corrected)."""
 
+    token_fields: ClassVar[tuple[str, ...]] = ("text_column",)
+    """All that stored rows depend on: networks of other sizes, or further trained, read the same ones."""
+
     kind: Literal["fusion"] = "fusion"
 
     checkpoint: str | None = None
@@ -60,16 +62,6 @@ class Fusion(FusionSizes):
     def _absolute(cls, path: str | None) -> str | None:
         """Workers run in folders of their own."""
         return path if path is None or path.startswith("hf://") else str(Path(path).expanduser().absolute())
-
-    @field_validator("text", mode="before")
-    @classmethod
-    def _in_a_word(cls, text: Any) -> Any:
-        """A flag is one word."""
-        if not isinstance(text, str) or not text:
-            return text
-        if text.startswith("{"):
-            return from_json(text)
-        return {"kind": "hashed"} if text == "hashed" else {"kind": "bert", "checkpoint": text}
 
     @classmethod
     def neutral_fields(cls) -> set[str]:

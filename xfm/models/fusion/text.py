@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic_core import from_json
 
 from xfm.core.config import Config, fingerprint
 from xfm.models.fusion.bank import LabelVectors
@@ -128,4 +129,13 @@ class BertText(TextEncoder):
         return read_texts(self.encoder, self.texts(labels), None if self.level == "tokens" else self.pooling)
 
 
-AnyText = Annotated[HashedText | BertText, Field(discriminator="kind")]
+def _in_a_word(text: Any) -> Any:
+    """A flag is one word: hashed, a checkpoint, or all settings as JSON."""
+    if not isinstance(text, str) or not text:
+        return text
+    if text.startswith("{"):
+        return from_json(text)
+    return {"kind": "hashed"} if text == "hashed" else {"kind": "bert", "checkpoint": text}
+
+
+AnyText = Annotated[HashedText | BertText, Field(discriminator="kind"), BeforeValidator(_in_a_word)]
