@@ -66,6 +66,7 @@ def test_a_killed_search_for_an_alignment_ends_with_eight_children_none_of_them_
     cluster.run("pretrain", *best, cwd=tmp_path)
 
 
+@pytest.mark.nightly
 def test_a_search_of_donors_for_two_scores_keeps_its_front_when_it_goes_on(cluster, tmp_path):
     finetune = {"source": ATLAS, "split": "split", "backbone": {"kind": "fusion", **SIZES},
                 "task": {"kind": "adversarial", "attribute": "sex"}, "epochs": 2}  # fmt: skip
