@@ -138,7 +138,9 @@ def test_a_job_that_lost_an_actor_its_driver_and_its_patience_ends_like_an_undis
     words = flags(out, **{"source.shard_rows": 4, "source.obs": "bulk_labels"})
     first = cluster.start("embed", *words, cwd=tmp_path)
     wait_for(lambda: (out / "run.json").exists(), first)
+    first.send_signal(signal.SIGSTOP)  # however long the second takes to start, the first is still there
     second = cluster.run("embed", *words, cwd=tmp_path, expect=4)
+    first.send_signal(signal.SIGCONT)
     assert "LOCKED" in second
     assert str(first.pid) in second
     actor = wait_for(compute_actor, first)
