@@ -17,6 +17,8 @@ python jobs/compare.py --config jobs/presets/fusion_ablation.yaml --output runs/
 Each lies in OUTPUT/members/NAME/seed-K. The same command continues; members and seeds may be added.
 """
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -71,8 +73,10 @@ class CompareJob(JobConfig):
         """Before anything runs: a typo in the last member's settings must not be found after hours."""
         from xfm.engine.settings import UsageError
 
+        if self.members and "columns" in self.model_fields_set:
+            raise ValueError("--columns goes with --runs alone: beside members each data set has a board of its own")
         try:
-            plan_of(self)
+            check_rows(plan_of(self), self.against)
         except UsageError as problem:
             raise ValueError(str(problem).rstrip(".")) from None
         return self
@@ -82,6 +86,23 @@ class CompareJob(JobConfig):
         """How runs were found or made (which ones they are counts), the seed (nothing is drawn), and words."""
         made = {"members", "base", "seeds", "against", "title", "notes"}
         return super().neutral_fields() | made | {"runs", "query", "seed"}
+
+
+def check_rows(members: Sequence[Any], against: str | None) -> None:
+    """That titles tell rows apart, and that the one to test against is among them.
+
+    Raises:
+        UsageError: they do not, or it is not.
+    """
+    from xfm.engine.settings import UsageError
+
+    titles = [row.title for member in members for row in member.rows]
+    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+        raise UsageError(f"--members: two rows of the table are called {twice[0]!r}; give titles that differ")
+    if against is not None and against not in titles:
+        near = get_close_matches(against, titles, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"--against {against}: is no row of the table.{hint} Known: {'; '.join(titles) or 'none'}")
 
 
 def plan_of(config: CompareJob) -> list[Any]:

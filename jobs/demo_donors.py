@@ -52,14 +52,20 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
     )  # fmt: skip
     yield Step(
         f"The ablation: every row of the table from {SEEDS} seeds, and the rows that keep it honest",
-        lambda: compare.run(compare.CompareJob(**_ablation(source, folder / "ablation"))),
+        lambda: compare.run(compare.CompareJob(**_ablation(source, folder / "ablation", seed))),
         page=folder / "ablation",
     )
 
 
-def _ablation(source: Atlas, output: Path) -> dict[str, Any]:
+def _ablation(source: Atlas, output: Path, seed: int) -> dict[str, Any]:
     """The preset's members, smaller."""
     settings = read_yaml(str(PRESET))
     base = settings["base"] | {"source": source.model_dump(mode="json")}
     base |= {name: base[name] | {"epochs": EPOCHS} for name in ("pretrain", "finetune")}
-    return settings | {"base": base, "seeds": SEEDS, "notes": (NOTE, *settings["notes"]), "output": str(output)}
+    return settings | {
+        "base": base,
+        "seed": seed,
+        "seeds": SEEDS,
+        "notes": (NOTE, *settings["notes"]),
+        "output": str(output),
+    }

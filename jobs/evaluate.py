@@ -136,10 +136,10 @@ class EvaluateJob(JobConfig):
         """Where the embeddings lie or come from (their digest counts), and words."""
         return super().neutral_fields() | {"embeddings", "source", "backbone", "notes"}
 
-    def recipe(self) -> dict[str, Any]:
-        """Fields at rest that came later are left out: a run's fingerprint is what it was before there were any."""
-        at_rest = {"split": None, "choose_by": "probe", "within": None, "leakage": None}
-        return {name: value for name, value in super().recipe().items() if at_rest.get(name, ...) != value}
+    @classmethod
+    def later_fields(cls) -> dict[str, Any]:
+        """See `Config`."""
+        return {"split": None, "choose_by": "probe", "within": None, "leakage": None}
 
 
 def run(config: EvaluateJob) -> int:

@@ -96,6 +96,11 @@ class TuneJob(JobConfig):
         """More trials may join those that are done."""
         return super().neutral_fields() | {"trials", "concurrent"}
 
+    @classmethod
+    def later_fields(cls) -> dict[str, Any]:
+        """See `Config`."""
+        return {"pretrain": None, "also": None}
+
 
 def run(config: TuneJob) -> int:
     """Tokenises, searches, writes best.yaml, trials.parquet and report; returns the exit code."""

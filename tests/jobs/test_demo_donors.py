@@ -32,7 +32,7 @@ def test_the_demo_prints_every_row_of_the_published_table_and_the_rows_that_keep
     assert "(synthetic)" in found["title"]
     assert found["numbers"]["members that failed"] == 0
     rows = table("demo_donors/ablation")
-    assert len(rows) == 14
+    assert len(rows) == 15
     summary = found["tables"][0]
     aligned, adversary, sign = (summary["columns"].index(name) for name in ("alignment", "adversary", "sign"))
     designs = {(row[aligned], row[adversary], row[sign]) for row in summary["rows"]}

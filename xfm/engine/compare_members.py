@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xfm.core.errors import Refused
+from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import Refusal
 from xfm.core.report import Figure
 from xfm.core.storage import open_storage
@@ -32,6 +32,7 @@ from xfm.loops.comparison.tables import board_table
 logger = logging.getLogger(__name__)
 
 TABLE = "ablation"
+ENVIRONMENT = "ENVIRONMENT"  # code of a member that this machine or cluster could not run
 
 
 def run_of(config: Any, members: Sequence[Member]) -> dict[str, Any]:
@@ -59,25 +60,26 @@ def compare_members(config: Any, members: Sequence[Member], job: OpenJob) -> int
         Refused: other runs that are named cannot be read, or no member has a number.
     """
     others = gather(config.runs, config.query, config.metrics, config.output) if config.runs or config.query else None
-    _check_rows(members, config.against)
     ran = run_members(members, job)
     runs = _read(ran, ("all",))
     if not runs:
         why = "; ".join(f"{refusal.key}: {refusal.code}, {refusal.message}" for refusal in ran.refused)
+        if {refusal.code for refusal in ran.refused} == {ENVIRONMENT}:
+            raise EnvironmentProblem(f"no member could run: {why}")
         raise Refused("NOTHING_TO_COMPARE", f"no member has a number to compare. {why}")
     table = ablation(_asked(members, runs, ran), config.against)
-    boards, beside = _boards(config, table, ran, others)
+    boards, beside, problem = _boards(config, table, ran, others)
     refused = [*ran.refused, *(others.refused if others else [])]
+    notes = [*config.notes, *_seeds_missing(members, ran), *_not_tracked(ran, runs), *problem]
     report = ablation_report(
-        table, config.title or f"Ablation of {len(members)} members", [*config.notes, *_seeds_missing(members, ran)],
-        refused, job.run["versions"], [board_table(board) for board in boards],
+        table, config.title or f"Ablation of {len(members)} members", notes, refused, job.run["versions"],
+        [board_table(board) for board in boards],
     )  # fmt: skip
     pages = {run.fingerprint: page_of(run, job.output.uri) for run in [*runs.values(), *beside]}
     job.publish(f"{TABLE}.md", ablation_markdown(report, table, pages).encode())
     job.publish_table(f"{TABLE}.parquet", ablation_table(table))
     if boards:
-        notes = others.notes if others else []
-        page = compare_report(boards, beside, refused, notes, job.run["versions"])
+        page = compare_report(boards, beside, refused, others.notes if others else [], job.run["versions"])
         job.publish("leaderboard.md", leaderboard_markdown(page, boards, beside, pages).encode())
         job.publish_table("leaderboard.parquet", leaderboard_table(boards))
         track_boards(boards, job)
@@ -100,15 +102,6 @@ def words_of(member: Member, members: Sequence[Member]) -> dict[str, str]:
     if not task.is_adversarial:
         return words | {"sign": "-", STRENGTH: "0"}
     return words | {"sign": task.reversal, STRENGTH: f"{task.lambda_adv:g}"}
-
-
-def _check_rows(members: Sequence[Member], against: str | None) -> None:
-    """Before anything runs: that titles tell rows apart, and that the one to test against is among them."""
-    titles = [row.title for member in members for row in member.rows]
-    if twice := sorted({title for title in titles if titles.count(title) > 1}):
-        raise Refused("SAME_TITLE", f"two rows of the table are called {twice[0]!r}: give titles that differ")
-    if against is not None and against not in titles:
-        raise Refused("NO_ROW", f"--against {against}: is no row. Known: {', '.join(titles)}")
 
 
 def _read(ran: Ran, metrics: Sequence[str]) -> dict[str, Run]:
@@ -153,13 +146,27 @@ def _seeds_missing(members: Sequence[Member], ran: Ran) -> list[str]:
     ]
 
 
-def _boards(config: Any, table: Ablation, ran: Ran, others: Gathered | None) -> tuple[list[Board], list[Run]]:
-    """The leaderboards of members and of what else was named, each data set on its own; and the runs on them."""
+def _not_tracked(ran: Ran, runs: dict[str, Run]) -> list[str]:
+    lacking = [key for key in runs if not ran.links.get(key)]
+    if not lacking:
+        return []
+    return [f"{len(lacking)} of {len(runs)} runs are not in MLflow yet, e.g. {lacking[0]}: `python -m xfm sync` sends "
+            "them, and the same command links them."]  # fmt: skip
+
+
+def _boards(
+    config: Any, table: Ablation, ran: Ran, others: Gathered | None
+) -> tuple[list[Board], list[Run], list[str]]:
+    """The leaderboards of members and of what else was named, each data set on its own; the runs on them; and why there
+    are none, where --metrics, --labels or --representations name what no run has."""
     runs = list(_read(replace(ran, refused=[]), config.metrics).values())
     known = {run.fingerprint for run in runs}
     runs += [run for run in (others.runs if others else []) if run.fingerprint not in known]
     labels = config.labels or (table.label,)
-    return compare(runs, config.metrics, labels, config.representations, is_by_data=True), runs
+    try:
+        return compare(runs, config.metrics, labels, config.representations, is_by_data=True), runs, []
+    except Refused as refusal:
+        return [], runs, [f"No leaderboard beside the table: {refusal.message}"]
 
 
 def _draw(table: Ablation, boards: Sequence[Board], folder: Path) -> list[Figure]:

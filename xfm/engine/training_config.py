@@ -1,6 +1,6 @@
 """Settings that every training job shares: how long, how fast, and what is held out."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -79,6 +79,11 @@ class TrainingConfig(JobConfig):
     def neutral_fields(cls) -> set[str]:
         """A time budget may be raised to train on; it marks the report instead."""
         return super().neutral_fields() | {"max_seconds", "threads", "log_every"}
+
+    @classmethod
+    def later_fields(cls) -> dict[str, Any]:
+        """See `Config`."""
+        return {"watch": None, "patience": None}
 
     def total_steps(self, cells: int) -> int:
         """Steps over so many training cells."""

@@ -164,16 +164,37 @@ def test_the_headline_says_only_what_a_test_supports(rows):
 
 
 def test_the_picture_has_its_numbers_beside_it(rows, tmp_path):
-    (figure,) = draw_ablation(ablation(rows, "vanilla"), tmp_path)
+    figure, curve = draw_ablation(ablation(rows, "vanilla"), tmp_path)
+    heads, line = (text.split(",") for text in (tmp_path / curve.csv).read_text().splitlines())
+    assert heads[3:7:3] == ["donor_id accuracy (test)", "leakage AUROC of sex"]
+    assert (line[0], float(line[3]), float(line[6])) == ("better", pytest.approx(0.72), pytest.approx(0.7))
     lines = (tmp_path / figure.csv).read_text().splitlines()
     assert (tmp_path / figure.png).stat().st_size > 5000
     assert [line.split(",")[1] for line in lines[1:]] == ["better", "vanilla", "regression", "majority"]
 
 
-def test_a_row_whose_scores_cannot_be_told_is_refused(make, rows):
-    with pytest.raises(Refused, match=r"NO_ROW.*--against vanila"):
-        ablation(rows, "vanila")
-    with pytest.raises(Refused, match=r"NO_SCORES.*has no scores of task knn.*say task and representation"):
-        ablation([Asked("a", {}, (make("x", 0.5),), "knn")])
+def test_a_row_whose_scores_cannot_be_told_lacks_them_and_the_others_stay(make, rows):
     with pytest.raises(Refused, match="NOTHING_TO_COMPARE"):
         ablation([rows[-1]])
+    odd = Asked("a", {}, (make("x", 0.5),), "knn")
+    with pytest.raises(Refused, match=r"NOTHING_TO_COMPARE.*NO_SCORES.*no scores of task knn.*say task and repres"):
+        ablation([odd])
+    table = ablation([*rows, odd], "vanilla")
+    assert [row.asked.title for row in table.rows if row.measures] == ["better", "vanilla", "regression", "majority"]
+    assert "NO_SCORES" in next(iter(table.rows[-1].reasons.values()))
+
+
+def test_a_reference_row_without_a_number_is_said_to_have_none(rows):
+    table = ablation([row._replace(runs=(), lacking="it failed") if row.title == "vanilla" else row for row in rows],
+                     "vanilla")  # fmt: skip
+    report = ablation_report(table, "t", [], [], {})
+    assert "vanilla has no number" in report.headline
+    assert not [row for row in table.rows if row.against]
+
+
+def test_rows_that_tell_different_labels_stand_in_no_table(make, rows):
+    run = make("y", 0.5)
+    about_types = replace(run, scores=[replace(each, label="cell_type") for each in run.scores])
+    other = Asked("types", {}, (about_types,))
+    with pytest.raises(Refused, match=r"OTHER_LABELS.*types: cell_type"):
+        ablation([*rows, other], "vanilla")

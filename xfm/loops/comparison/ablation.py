@@ -81,6 +81,7 @@ class Ablation:
         rows: in order.
         against: title of the row that all are tested against; empty where none was named.
         notes: what a reader must know.
+        is_of_same_rows: whether all rows were judged on the same ones.
     """
 
     label: str
@@ -88,6 +89,7 @@ class Ablation:
     rows: tuple[AblationRow, ...]
     against: str = ""
     notes: tuple[str, ...] = field(default=())
+    is_of_same_rows: bool = True
 
 
 def ablation(asked: Sequence[Asked], against: str | None = None) -> Ablation:
@@ -98,20 +100,34 @@ def ablation(asked: Sequence[Asked], against: str | None = None) -> Ablation:
         against: title of the one that all others are tested against.
 
     Raises:
-        Refused: NO_ROW, NOTHING_TO_COMPARE, or NO_SCORES where a row's scores are not among those of its runs.
+        Refused: NOTHING_TO_COMPARE, or OTHER_LABELS where rows tell different things.
     """
-    if against is not None and against not in (titles := [each.title for each in asked]):
-        raise Refused("NO_ROW", f"--against {against}: is no row. Known: {', '.join(titles)}")
-    plain = [_plain(each) for each in asked]
-    label = next((label for _, label in plain if label), "")
-    if not label:
-        raise Refused("NOTHING_TO_COMPARE", "no member has scores of a classifier")
-    rows = [_row(each, row, label) for each, (row, _) in zip(asked, plain, strict=True)]
+    found = [_found(each) for each in asked]
+    labels = list(dict.fromkeys(label for _, _, label in found if label))
+    if not labels:
+        lacking = next((each.lacking for each, _, _ in found if each.lacking), "")
+        raise Refused(
+            "NOTHING_TO_COMPARE", "no member has scores of a classifier" + (f"; {lacking}" if lacking else "")
+        )
+    if len(labels) > 1:
+        told = "; ".join(f"{each.title}: {label}" for each, _, label in found if label)
+        raise Refused("OTHER_LABELS", f"one table is of one label, and its rows tell {', '.join(labels)}. {told}")
+    (label,) = labels
+    rows = [_row(each, row, label) for each, row, _ in found]
     columns = tuple(dict.fromkeys(column for column in _all_columns(rows)))
     rows = [replace(row, reasons=_reasons(row, columns)) for row in rows]
     first = next((row.row for row in rows if row.asked.title == against), None)
     tested = _tested(rows, first, label)
-    return Ablation(label, columns, tuple(tested), against or "", tuple(_notes(tested, first, label)))
+    notes = tuple(_notes(tested, first, label))
+    return Ablation(label, columns, tuple(tested), against or "", notes, len(_data(tested, label)) <= 1)
+
+
+def _found(asked: Asked) -> tuple[Asked, Row | None, str]:
+    """A row whose scores are not there lacks them, and the others stay."""
+    try:
+        return asked, *_plain(asked)
+    except Refused as problem:
+        return asked._replace(runs=(), lacking=f"{problem.code}: {problem.message}"), None, ""
 
 
 def _plain(asked: Asked) -> tuple[Row | None, str]:
@@ -210,9 +226,14 @@ def _minus(row: Row, first: Row, label: str) -> Against | None:
     return difference(row, first, TESTED, label)
 
 
+def _data(rows: Sequence[AblationRow], label: str) -> set[str]:
+    """Digests of what was judged."""
+    return {run.data_of(label) for row in rows if row.row is not None for run in row.row.runs}
+
+
 def _notes(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[str]:
     held = [row for row in rows if row.row is not None]
-    data = {run.data_of(label) for row in held for run in (row.row.runs if row.row else ())}
+    data = _data(rows, label)
     notes = []
     if len(data) > 1:
         notes.append(f"Rows were judged on {len(data)} different sets of rows: their numbers cannot be compared, and "

@@ -79,7 +79,7 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
         lines.append(line)
     return Table(
         name=SUMMARY,
-        caption=f"{table.label}: every row on the same test rows, mean over seeds and its standard deviation",
+        caption=f"{table.label} on {_test_rows(table)}, mean over seeds and its standard deviation",
         columns=heads,
         rows=lines,
         note=_note(table, marks),
@@ -93,10 +93,11 @@ def interval_table(table: Ablation) -> Table:
     ]
     return Table(
         name="ablation_intervals",
-        caption=f"{table.label}: mean over seeds with its 95 % interval",
+        caption=f"{table.label}: mean over seeds, and the 95 % interval of a single seed",
         columns=["row", *map(name_of, table.columns)],
         rows=lines,
-        note="Intervals are those of the resampled test rows of all seeds together.",
+        note="The intervals hold the luck of the test rows and that of a seed: the resamples of all seeds together. "
+        "That of the mean over seeds is narrower.",
     )
 
 
@@ -243,8 +244,8 @@ def _note(table: Ablation, marks: Mapping[str, int]) -> str:
     if table.against:
         tests = sum(row.against is not None for row in table.rows)
         parts.append(
-            f"minus {table.against}: paired difference on shared resamples of test rows, with its 95 % interval; p is "
-            f"corrected for {tests} tests."
+            f"minus {table.against}: paired difference on shared resamples of test rows, with the 95 % interval of a "
+            f"seed against a seed; p is corrected for {tests} tests."
         )
     if any(column.metric.task.startswith(LEAKAGE) for column in table.columns):
         parts.append(
@@ -262,18 +263,24 @@ def headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
         rows: that have a number.
     """
     if not table.against:
-        return f"{len(rows)} rows on the same test rows, none named to test the others against."
+        return f"{len(rows)} rows on {_test_rows(table)}, none named to test the others against."
     tests = [row for row in rows if row.against is not None]
     better = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value > 0]
     worse = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value < 0]
     even = [row.asked.title for row in tests if row.asked.title not in (*better, *worse)]
-    first = next(row for row in rows if row.asked.title == table.against)
+    first = next((row for row in rows if row.asked.title == table.against), None)
+    if first is None:
+        return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."
     measure = first.measures.get(TESTED)
     own = f"{table.against} tells {table.label} with accuracy {_spread(measure)}" if measure else table.against
     if not tests:
         return f"{own}; no other row could be tested against it."
     said = f"{_named('better', better)}, {_named('worse', worse)}, and {_named('not told apart', even)}"
     return f"{own}. Of {len(tests)} rows tested against it, {said}."
+
+
+def _test_rows(table: Ablation) -> str:
+    return "the same test rows" if table.is_of_same_rows else "test rows that are not all the same"
 
 
 def _named(what: str, titles: Sequence[str]) -> str:

@@ -207,12 +207,18 @@ def is_lower_better(metric: Metric) -> bool:
 
 
 def _rank(row: Row, primary: Column) -> tuple[bool, float, bool, float, str]:
-    sign = 1.0 if is_lower_better(primary.metric) else -1.0
     shown = row.measures.get(primary)
     return (
-        row.rank_by is None, sign * (row.rank_by or 0.0), shown is None, sign * (shown.value if shown else 0.0),
-        f"{row.runs[0].name} {row.representation}",
+        row.rank_by is None, _cost(primary.metric, row.rank_by or 0.0), shown is None,
+        _cost(primary.metric, shown.value if shown else 0.0), f"{row.runs[0].name} {row.representation}",
     )  # fmt: skip
+
+
+def _cost(metric: Metric, value: float) -> float:
+    """The lower the better; of what leaks the distance from a coin's."""
+    if metric.task == LEAKAGE:
+        return abs(value - 0.5)
+    return value if is_lower_better(metric) else -value
 
 
 def _tested(rows: Sequence[Row], primary: Column, label: str) -> tuple[Row, ...]:
