@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 NAME = "train"  # the folder below OUTPUT that belongs to Ray Train
 SNAPSHOT = f"{NAME}/checkpoint_manager_snapshot.json"
 MAX_FAILURES = 3  # of the worker group; each continues from the last checkpoint
+MEETING_S = 30.0  # that a worker which refuses waits for the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,29 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"trained": _train(**config)}
     except Refused as problem:
-        # All workers see the same data and weights, so all come here; raised, it would only be tried again.
+        if not all_come_here():
+            raise  # the others wait for this one: Ray ends them all, tries again, and says why in the end
         return {"refused": (problem.code, problem.message)}
+
+
+def all_come_here(seconds: float = MEETING_S) -> bool:
+    """Whether every worker does. All see the same weights, and mostly the same refusal: raised, it would be tried again
+    in vain. Of one worker alone it must be raised, since the others wait for it in a sum.
+    """
+    from datetime import timedelta
+
+    import torch
+
+    group = torch.distributed
+    if not group.is_initialized() or group.get_world_size() == 1:
+        return True
+    if group.get_backend() != "gloo":
+        return False  # NCCL has no barrier that gives up
+    try:
+        group.monitored_barrier(timeout=timedelta(seconds=seconds))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _train(recipe: Recipe, settings: Settings, where: Place, mailbox: Any) -> Trained:
