@@ -20,6 +20,7 @@ from xfm.loops.pretraining.alignment_figures import draw
 from xfm.loops.training.here import train_here
 from xfm.loops.training.tokens import SplitRows, token_parts
 from xfm.models.fusion.config import Fusion
+from xfm.models.fusion.text import HashedText
 from xfm.sources.atlas import Atlas
 from xfm.sources.grammar import Grammar
 
@@ -98,9 +99,17 @@ def test_labels_are_encoded_once_and_kept_in_output(aligned, monkeypatch):
     job, recipe, _ = aligned
     kept = pq.read_table(job.folder / "label_embeddings.parquet")
     assert sorted(kept["label"].to_pylist()) == list(recipe.bank.labels)
-    monkeypatch.setattr("xfm.models.fusion.hashed.encode", None, raising=False)
-    learner_network = recipe.network("cpu")
-    torch.testing.assert_close(learner_network.texts, torch.from_numpy(recipe.bank.vectors))
+
+    def again(self, labels):
+        pytest.fail(f"{labels} are encoded again")
+
+    monkeypatch.setattr(HashedText, "encode", again)
+    torch.testing.assert_close(recipe.network("cpu").texts, torch.from_numpy(recipe.bank.vectors))
+    config = config_of(job.folder)
+    found = AlignmentPretraining(config.task, ATLAS, config).recipe(recipe.parts, {}).bank
+    assert found.digest() == recipe.bank.digest()
+    checkpoint = Fusion(checkpoint=str(job.folder / "checkpoint"))
+    assert checkpoint.bank_of(recipe.bank.labels, None).digest() == recipe.bank.digest()
 
 
 def test_the_report_says_what_was_reached_beside_chance_and_what_alignment_takes_away(aligned):
@@ -155,21 +164,47 @@ def test_a_source_without_vectors_or_words_is_refused(tmp_path):
         pretrain.plan_pretraining(config_of(tmp_path, task={"text_column": "tissue"}))
 
 
-def test_the_margin_needs_a_second_type(tmp_path):
+@pytest.mark.parametrize("others", [[], [("c", "glia", "test"), ("d", "glia", "validation")]])
+def test_the_margin_needs_a_second_type_to_train_on(tmp_path, others):
     config = config_of(tmp_path, task={"loss": "margin"})
-    one = pa.table(
+    ids, types, parts = zip(*[("a", "neuron", "train"), ("b", "neuron", "train"), *others], strict=True)
+    table = pa.table(
         {
-            "row_id": ["a", "b"], "cell_type": ["neuron"] * 2, "split": ["train"] * 2,
-            "embedding": pa.array([[0.0] * 16] * 2, pa.list_(pa.float32(), 16)),
+            "row_id": ids, "cell_type": types, "split": parts,
+            "embedding": pa.array([[0.0] * 16] * len(ids), pa.list_(pa.float32(), 16)),
         }
     )  # fmt: skip
     path = tmp_path / "tokens" / part_name("only")
     path.parent.mkdir(parents=True)
-    pq.write_table(SplitRows(0, 0.1, split="split")(one), path)
+    pq.write_table(SplitRows(0, 0.1, split="split")(table), path)
     parts = token_parts(str(tmp_path / "tokens"), ["only"])
     with pytest.raises(Refused, match="'neuron'") as refusal:
         AlignmentPretraining(config.task, ATLAS, config).recipe(parts, {})
     assert refusal.value.code == "ONE_TYPE"
+
+
+def test_weights_of_another_network_are_not_written(aligned, tmp_path):
+    _, recipe, trained = aligned
+    config = config_of(tmp_path)
+    pretraining = AlignmentPretraining(config.task, ATLAS, config)
+    pretraining.settle(recipe)
+    with pytest.raises(AssertionError, match="of_another"):
+        pretraining.write(trained.weights | {"of_another": torch.zeros(1)}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_further_training_takes_the_checkpoints_sizes_and_refuses_others(aligned, tmp_path):
+    job, _, _ = aligned
+    plain = {"kind": "alignment", "init": str(job.folder / "checkpoint")}
+
+    def start(**task):
+        config = PretrainConfig(source=ATLAS, task=plain | task, split="split", output=str(tmp_path))
+        return AlignmentPretraining(config.task, ATLAS, config).start.settled()
+
+    assert (start().hidden, start().dropout) == (16, 0.1)
+    assert start(dropout=0.3).dropout == 0.3
+    with pytest.raises(Refused, match=r"OTHER_SIZES.*hidden 256 \(the checkpoint's: 16\)"):
+        start(hidden=256)
 
 
 def test_words_and_split_are_carried_along_unasked(tmp_path):

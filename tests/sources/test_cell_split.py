@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from xfm.core.errors import Refused, ShardRefused
-from xfm.sources.cell_split import TEST, TRAIN, VALIDATION, CellSplit, digest_of
+from xfm.sources.cell_split import TEST, TRAIN, VALIDATION, WORDS, CellSplit, digest_of
 from xfm.sources.cell_split_parts import split_rows
 
 
@@ -73,11 +73,11 @@ def test_every_donor_has_training_rows(scheme):
 @pytest.mark.parametrize("scheme", ["random_cell", "stratified_cell", "held_out_types"])
 def test_neither_the_order_of_rows_nor_of_columns_matters(scheme):
     ids, table = some_cells({("d1", "a"): 40, ("d1", "b"): 33, ("d2", "a"): 21, ("d2", "c"): 55})
-    split = CellSplit(scheme=scheme, n_held_out=1)
-    before = dict(zip(ids, split.words(ids, table).tolist(), strict=True))
+    split = CellSplit(scheme=scheme, **({"n_held_out": 1} if scheme == "held_out_types" else {}))
+    before = dict(zip(ids, np.array(WORDS)[split.parts(ids, table)].tolist(), strict=True))
     order = np.random.default_rng(1).permutation(len(ids))
     shuffled, other = [ids[i] for i in order], table.take(order).select(["cell_type", "donor_id"])
-    assert dict(zip(shuffled, split.words(shuffled, other).tolist(), strict=True)) == before
+    assert dict(zip(shuffled, np.array(WORDS)[split.parts(shuffled, other)].tolist(), strict=True)) == before
     assert set(before.values()) == {"train", "validation", "test"}
     whole, again = split_rows(split, ids, table), split_rows(split, shuffled, other)
     assert whole.digest == again.digest
@@ -132,6 +132,15 @@ def test_rows_without_a_value_are_a_stratum_of_their_own():
     held = CellSplit(scheme="held_out_types", n_held_out=1).parts(ids, table)
     assert set(held[:30].tolist()) == {TEST}
     assert np.bincount(held[30:]).tolist() == [27, 3]
+
+
+def test_a_number_of_types_that_nothing_reads_is_refused():
+    with pytest.raises(ValidationError, match="n_held_out goes with scheme held_out_types, found stratified_cell"):
+        CellSplit(n_held_out=2)
+    with pytest.raises(ValidationError, match="held_out names 1 types, n_held_out draws 2; give one of them"):
+        CellSplit(scheme="held_out_types", held_out=("a",), n_held_out=2)
+    for split in (CellSplit(), CellSplit(scheme="held_out_types", held_out=("a",))):
+        assert CellSplit.model_validate(split.model_dump(mode="json")) == split
 
 
 def test_what_cannot_be_split_is_refused():

@@ -11,6 +11,7 @@ import tiledbsoma
 from xfm.core.errors import Refused
 from xfm.core.schema import COUNTS, EMBEDDING, GENE_IDS, REFUSED, ROW_ID
 from xfm.sources.census import Census
+from xfm.sources.census_strata import drawn
 
 
 def table_of(source):
@@ -127,3 +128,52 @@ def test_counts_may_be_split_too(census_store):
     counts = table["split"].to_pylist()
     assert [counts.count(word) for word in ("train", "validation", "test")] == [173, 19, 48]
     assert table.schema.equals(source.schema)
+
+
+def rewritten(uri, change):
+    """One obs column of a store anew."""
+    with tiledbsoma.open(uri + "/census_data/homo_sapiens/obs", mode="r") as obs:
+        table = obs.read().concat()
+    with tiledbsoma.open(uri + "/census_data/homo_sapiens/obs", mode="w") as obs:
+        obs.write(change(table))
+
+
+def test_the_split_of_a_store_that_was_written_again_is_drawn_again(without_x, tmp_path):
+    uri = str(shutil.copytree(without_x, tmp_path / "store"))
+    source = Census(uri=uri, embedding="scvi", split={"by": ("n_spots",)}, primary_only=False)
+    before, said = source.identity(), table_of(source)["split"].to_pylist()
+    drawn.cache_clear()
+    assert source.identity() == before
+    calls = drawn.cache_info().misses
+    assert table_of(source.model_copy(update={"shard_rows": 50}))["split"].to_pylist() == said
+    assert drawn.cache_info().misses == calls, "drawn once, however many shards ask"
+
+    def shuffled(table):
+        values = pa.array(np.roll(table["n_spots"].to_numpy(), 1), table["n_spots"].type)
+        return table.set_column(table.column_names.index("n_spots"), "n_spots", values)
+
+    rewritten(uri, shuffled)
+    assert source.identity()["cells_digest"] == before["cells_digest"]
+    assert source.identity()["split"] != before["split"]
+    assert table_of(source)["split"].to_pylist() != said
+
+
+def vectors_at(address, values):
+    with tiledbsoma.DenseNDArray.create(address, type=pa.float32(), shape=values.shape) as array:
+        array.write((slice(0, values.shape[0] - 1), slice(0, values.shape[1] - 1)), pa.Tensor.from_numpy(values))
+    return address
+
+
+def test_replaced_vectors_are_other_data(census, census_store, tmp_path):
+    """What was read from them must not be taken for what would be read now."""
+    address, values = str(tmp_path / "embedding"), np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    source = census(embedding="geneformer", embedding_uri=vectors_at(address, values), primary_only=False)
+    before = source.identity()
+    assert before == source.identity() == source.model_copy(update={"shard_rows": 7}).identity()
+    assert before["embedding_digest"] != census().identity()["embedding_digest"]
+    values[200, 2] += 1
+    shutil.rmtree(address)
+    vectors_at(address, values)
+    after = source.identity()
+    assert {name for name in before if before[name] != after[name]} == {"embedding_digest"}
+    assert "embedding_digest" not in Census(uri=str(census_store)).identity()

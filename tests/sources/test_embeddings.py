@@ -1,6 +1,8 @@
 """Stored vectors as rows: what is written is what is read, bad vectors are refused one by one, nothing else is read."""
 
 import json
+import shutil
+import warnings
 from hashlib import sha256
 
 import anndata
@@ -184,3 +186,33 @@ def test_a_split_is_the_same_in_shards_of_any_size_and_in_the_identity(output):
     assert whole.identity() == plain | {"split": cut.identity()["split"]}
     assert Embeddings(**base | {"split": split | {"seed": 1}}).identity()["split"] != whole.identity()["split"]
     assert Embeddings(**base | {"column": "mean_l00"}).identity()["split"] == whole.identity()["split"]
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_a_file_that_is_written_again_is_read_again_whole(tmp_path, suffix):
+    """Donors, cell names and the split too: its path, columns and rows are what they were."""
+    path = tmp_path / f"a.{suffix}"
+
+    def write(name, seed):
+        cells = anndata.AnnData(
+            obs=pd.DataFrame({"donor_id": [f"{name}{i % 4}" for i in range(60)], "cell_type": ["a", "b", "b"] * 20},
+                             index=[f"{name}-cell-{i}" for i in range(60)]),
+            obsm={"X_pca": vectors(60, 3, seed)},
+        )  # fmt: skip
+        if suffix == "zarr":
+            shutil.rmtree(path, ignore_errors=True)
+        with anndata.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr: consolidated metadata are an extension
+            getattr(cells, f"write_{suffix}")(path)
+        return cells
+
+    source = Embeddings(path=str(path), column="X_pca", obs=("donor_id",), split={"by": ("donor_id",)}, shard_rows=25)
+    identities = []
+    for name, seed in (("old", 1), ("new", 2)):
+        cells, table = write(name, seed), table_of(source)
+        np.testing.assert_array_equal(matrix(table), cells.obsm["X_pca"])
+        assert table["donor_id"].to_pylist() == cells.obs["donor_id"].tolist()
+        assert table[ROW_ID].to_pylist() == cells.obs_names.tolist()
+        identities.append(source.identity())
+    assert identities[0]["embeddings"] != identities[1]["embeddings"]
+    assert identities[0]["split"] != identities[1]["split"]

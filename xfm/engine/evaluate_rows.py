@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.loops.evaluation.copies import same_vectors
-from xfm.loops.evaluation.judged import Judged, group_keys, is_unknown, labels_of, sample_rows, times_of
+from xfm.loops.evaluation.judged import (
+    Judged,
+    Labels,
+    classes_of,
+    group_keys,
+    is_unknown,
+    labels_of,
+    sample_rows,
+    times_of,
+)
 from xfm.loops.evaluation.split import (
     PARTS,
     VALIDATION,
@@ -88,12 +97,30 @@ def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, config: Any) 
     judged = Judged(
         rows=rows, row_ids=row_ids, labels=labels, split=split,
         batch=labels_of(obs[config.batch], config.batch, 1, "--batch") if config.batch else None,
-        within=labels_of(obs[config.within], config.within, 1, "--within") if config.within else None,
-        attribute=labels_of(obs[config.leakage], config.leakage, 1, "--leakage") if config.leakage else None,
+        within=_beside(obs, config.within, "--within", warnings),
+        attribute=_beside(obs, config.leakage, "--leakage", warnings),
         time=times_of(obs[config.time], config.time) if config.time else None, time_name=config.time or "",
         roots=_roots(obs, config), seed=config.seed, resamples=config.bootstrap, k=config.k, noun=noun,
     )  # fmt: skip
     return Rows(judged, warnings, unused)
+
+
+def _beside(obs: pa.Table, name: str | None, flag: str, warnings: list[str]) -> Labels | None:
+    """A column that scores are taken with and no label: one with a single class is no error, and is said.
+
+    Raises:
+        Refused: NUMERIC_LABEL, TOO_MANY_CLASSES, or NO_VALUES, the column says nothing of any row.
+    """
+    if name is None:
+        return None
+    found = classes_of(obs[name], name, flag)
+    if not found.classes:
+        raise Refused("NO_VALUES", f"{flag} {name}: no judged row has a value; leave it out or name another column")
+    if len(found.classes) == 1:
+        only = f"{flag} {name}: no row has another value than {found.classes[0]!r}"
+        what = "accuracy within it is plain accuracy" if flag == "--within" else "there is nothing that could leak"
+        warnings.append(f"{only}; {what}.")
+    return found
 
 
 def _stated(stored: StoredEmbeddings, config: Any) -> list[str | None] | None:

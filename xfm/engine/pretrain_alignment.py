@@ -3,7 +3,7 @@
 Labels are encoded once, on the driver, when the rows have been read and it is known which there are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from xfm.loops.pretraining.alignment import AlignmentRecipe
 from xfm.loops.pretraining.alignment_figures import drawer
 from xfm.loops.pretraining.alignment_report import alignment_report
 from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TokenParts, TokenStore
+from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore
 from xfm.models.fusion.checkpoint import write_fusion
 from xfm.models.fusion.config import Fusion
 from xfm.tasks.alignment import Alignment
@@ -45,7 +45,9 @@ class AlignmentPretraining(Pretraining):
         self.task, self.source, self.config = task, source, config
         self.columns = (task.text_column,)
         self.carried = tuple(dict.fromkeys(name for name in (task.text_column, config.split, config.group) if name))
-        self._start = Fusion(checkpoint=task.init, text_column=task.text_column, text=task.text, **dict(task.sizes))
+        # What nobody asked for stays unset: a checkpoint's own counts there.
+        asked = {name: getattr(task, name) for name in Fusion.of_weights() if name in task.model_fields_set}
+        self._start = Fusion(checkpoint=task.init, text_column=task.text_column, **asked)
         self._recipe: AlignmentRecipe | None = None
 
     @property
@@ -64,14 +66,16 @@ class AlignmentPretraining(Pretraining):
         """See `Pretraining`; encodes the labels.
 
         Raises:
-            Refused: as `Fusion.bank_of`; ONE_TYPE where the loss needs a second one.
+            Refused: as `Fusion.bank_of`; ONE_TYPE where the loss needs a second one to train on.
         """
         config, task, store = self.config, self.task, TokenStore(parts)
-        columns = [pc.unique(column.cast(pa.string())) for column in store.column(task.text_column)]
-        labels = sorted({label for column in columns for label in column.to_pylist() if label is not None})
-        if task.loss == "margin" and len(labels) < 2:
+        columns = store.column(task.text_column)
+        labels = _different(columns)
+        # Wrong pairs are made of types that are trained on.
+        trained = _different([column.slice(0, n) for column, n in zip(columns, parts.count(TRAIN), strict=True)])
+        if task.loss == "margin" and len(trained) == 1:
             raise Refused("ONE_TYPE", f"--task.loss margin sets a cell against a type that is not its own, and "
-                          f"{task.text_column} has one value alone, {labels[0]!r}")  # fmt: skip
+                          f"{task.text_column} has one value alone in the training rows, {trained[0]!r}")  # fmt: skip
         bank = self._start.bank_of(labels, open_storage(config.output))
         first = next(number for number, sizes in enumerate(parts.sizes) if sum(sizes))
         row = store.take(np.array([first]), np.array([0]))
@@ -90,9 +94,9 @@ class AlignmentPretraining(Pretraining):
         """model.safetensors, fusion.json and label_embeddings.parquet, which `Fusion` reads."""
         recipe = self._settled
         network = recipe.network("cpu")
-        network.load_state_dict(dict(weights), strict=False)
-        temperature = float(network.log_temperature.detach().exp())
-        about = {"loss": self.task.loss, "temperature": temperature, "xfm_pretrain": self.config.recipe()}
+        unknown = network.load_state_dict(dict(weights), strict=False).unexpected_keys
+        assert not unknown, unknown
+        about = {"loss": self.task.loss, "temperature": network.temperature, "xfm_pretrain": self.config.recipe()}
         write_fusion(folder, network.fusion, recipe.start, recipe.bank, recipe.gene_dim, about, replace=True)
         size = sum(parameter.numel() for parameter in network.fusion.parameters())
         return (
@@ -117,3 +121,9 @@ class AlignmentPretraining(Pretraining):
     def _settled(self) -> AlignmentRecipe:
         assert self._recipe is not None  # `settle` comes first
         return self._recipe
+
+
+def _different(columns: Iterable[pa.ChunkedArray]) -> list[str]:
+    """Sorted values of some columns of text."""
+    found = [pc.unique(column.cast(pa.string())).to_pylist() for column in columns]
+    return sorted({value for values in found for value in values if value is not None})

@@ -57,7 +57,7 @@ class CellSplit(Config):
     held_out: tuple[str, ...] = ()
     """Types to hold out; where none are named, `n_held_out` are drawn."""
     n_held_out: PositiveInt = 2
-    """How many types to draw."""
+    """How many types to draw, where none are named."""
 
     @model_validator(mode="before")
     @classmethod
@@ -69,13 +69,23 @@ class CellSplit(Config):
         if self.scheme == "held_out_types":
             if self.test is not None:
                 raise ValueError("with held_out_types the test rows are those of the types; leave out test")
-        elif self.held_out:
-            raise ValueError(f"held_out goes with scheme held_out_types, found {self.scheme}")
+            if self.held_out and self._asks_for("n_held_out"):
+                raise ValueError(f"held_out names {len(self.held_out)} types, n_held_out draws {self.n_held_out}; give "
+                                 "one of them")  # fmt: skip
+        for name in ("held_out", "n_held_out"):
+            if self.scheme != "held_out_types" and self._asks_for(name):
+                raise ValueError(f"{name} goes with scheme held_out_types, found {self.scheme}")
         if sum(self.shares) >= 1:
             raise ValueError(f"validation {self.shares[0]:g} and test {self.shares[1]:g} leave no training rows")
         if self.scheme != "random_cell" and not self.by:
             raise ValueError("by names no column; scheme random_cell draws without strata")
         return self
+
+    def _asks_for(self, name: str) -> bool:
+        """Whether somebody set a field. One that was read back from a record has all of them set: there, if changed."""
+        fields = type(self).model_fields
+        is_record = self.model_fields_set >= fields.keys()
+        return name in self.model_fields_set and not (is_record and getattr(self, name) == fields[name].default)
 
     def __str__(self) -> str:
         """The scheme, for help texts."""
@@ -127,14 +137,6 @@ class CellSplit(Config):
         parts[left] = draw(strata[left], keys[left], *self.shares)
         self._check(parts)
         return parts
-
-    def words(self, row_ids: Sequence[str], columns: pa.Table) -> NDArray[np.str_]:
-        """(N,) train, validation or test.
-
-        Raises:
-            Refused: as `parts`.
-        """
-        return np.array(WORDS)[self.parts(row_ids, columns)]
 
     def _held_out(self, columns: pa.Table) -> NDArray[np.bool_]:
         """(N,) whether a row is of a held-out type. Types that no donor could do without are not drawn."""

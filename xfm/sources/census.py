@@ -20,10 +20,11 @@ from xfm.core.config import Config
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.source import Shard
 from xfm.sources.cell_split import SPLIT, CellSplit
-from xfm.sources.cell_split_parts import RowParts, refuse_no_split, split_rows, with_split, without_split
+from xfm.sources.cell_split_parts import RowParts, refuse_no_split, with_split, without_split
 from xfm.sources.cells import cell_batch, cell_schema
 from xfm.sources.census_arrays import experiment_of, open_store, read_counts, read_embedding
-from xfm.sources.census_embedding import Origin, embedding_array, vectors_of
+from xfm.sources.census_embedding import Origin, embedding_array, vectors_digest, vectors_of
+from xfm.sources.census_strata import Strata, drawn, read_strata
 from xfm.sources.census_tables import PRIMARY, about, columns_of, obs_types, read_genes, read_obs, selected
 from xfm.sources.census_tiles import Tally
 from xfm.sources.embedding_rows import embedding_batch, embedding_schema
@@ -159,12 +160,16 @@ class Census(Config):
         return _cached_genes(self._without_shape()) if self.release else _genes(self)
 
     def identity(self) -> dict[str, Any]:
-        """Release or address, the complete filter, a digest of (joinid, nnz) over the cells, and that of the split."""
+        """Release or address, the complete filter, digests of (joinid, nnz) over the cells, of the split, and of the
+        vectors that are given where they are no release's own: those may be replaced where they lie.
+        """
         survey = self._survey()
         origin = {"release": self.release} if self.release else {"uri": self.uri}
         cells = {"cells": survey.cells, "cells_digest": survey.digest}
         if self.split is not None:
             cells["split"] = self._parts().digest
+        if self.embedding is not None and self._is_embedding_local():
+            cells["embedding_digest"] = _vectors_digest(self)
         return {**origin, "organism": self.organism, "filter": self.filter(), **cells, "census": survey.about}
 
     def _survey(self) -> Survey:
@@ -178,8 +183,16 @@ class Census(Config):
         )
 
     def _parts(self) -> RowParts:
-        """Where each selected cell stands; once in a process for all that ask alike."""
-        return _cached_parts(self.model_copy(update={"obs": (), "obsm": (), "shard_rows": 1}))
+        """Where each selected cell stands; drawn once in a process for all that ask alike.
+
+        A store of one's own may change: its columns are read each time, and what they say is part of the key.
+        """
+        plain = self.model_copy(update={"obs": (), "obsm": (), "shard_rows": 1})
+        return drawn(_cached_strata(plain) if self.release else _strata(plain))
+
+    def _is_embedding_local(self) -> bool:
+        """Whether the vectors may change under their address: neither a release's nor another publisher's."""
+        return self.uri is not None or (self.embedding_uri is not None and "://" not in self.embedding_uri)
 
     @contextmanager
     def _experiment(self) -> Iterator[Any]:
@@ -258,14 +271,18 @@ def _genes(census: Census) -> pa.Table:
         return read_genes(experiment.ms[census.measurement].var, census.gene_column)
 
 
-def _parts(census: Census) -> RowParts:
-    """Reads the columns of the strata of all selected cells; no other."""
+def _strata(census: Census) -> Strata:
     assert census.split is not None
     with census._experiment() as experiment:
-        joinids, columns = columns_of(experiment.obs, census.split.columns, census.filter())
-    return split_rows(census.split, [str(joinid) for joinid in joinids.tolist()], columns)
+        return read_strata(experiment.obs, census.split, census.filter())
+
+
+def _vectors_digest(census: Census) -> str:
+    assert census.embedding is not None
+    with census._experiment() as experiment, census._embedding(experiment, census.embedding) as array:
+        return vectors_digest(array, columns_of(experiment.obs, (), census.filter())[0], census.embedding)
 
 
 _cached_survey = lru_cache(maxsize=4)(_survey)
 _cached_genes = lru_cache(maxsize=4)(_genes)
-_cached_parts = lru_cache(maxsize=4)(_parts)
+_cached_strata = lru_cache(maxsize=4)(_strata)

@@ -1,5 +1,6 @@
 """Where an embedding of Census cells lies, and the vectors of some of them."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.sources.census_arrays import check_embedding, context, hosted_embedding, read_embedding
+from xfm.sources.census_tiles import TILE
 from xfm.sources.gene_table import missing
 
 
@@ -73,3 +75,12 @@ def vectors_of(array: Any, joinids: NDArray[np.int64], name: str) -> tuple[NDArr
     vectors[absent] = np.nan
     why = f"NO_EMBEDDING_ROW: embedding {name!r} holds no vector of this cell"
     return vectors, dict.fromkeys(absent.tolist(), why)
+
+
+def vectors_digest(array: Any, joinids: NDArray[np.int64], name: str) -> str:
+    """SHA-256 over joinids, in any order, and their vectors as `vectors_of` gives them, tile by tile."""
+    content, ascending = hashlib.sha256(), np.sort(joinids)
+    for tile in np.split(ascending, np.flatnonzero(np.diff(ascending // TILE)) + 1):
+        content.update(tile.astype("<i8").tobytes())
+        content.update(vectors_of(array, tile, name)[0].astype("<f4").tobytes())
+    return f"sha256:{content.hexdigest()}"

@@ -127,7 +127,8 @@ class Embeddings(Config):
         return embedding_batch(vectors, row_ids=row_ids, shard=shard.key, obs=obs, absent={})
 
 
-# A worker reads ids and obs once, not once a shard. What was stored is part of the key: for an OUTPUT its manifest.
+# A worker reads ids and obs once, not once a shard. What was stored is part of the key: for an OUTPUT its manifest, for
+# an AnnData the times and sizes of its files.
 @lru_cache(maxsize=4)
 def _frame(stored: StoredEmbeddings, names: tuple[str, ...]) -> tuple[pa.Array, pa.Table]:
     """All row ids and some obs columns as text, one chunk each."""

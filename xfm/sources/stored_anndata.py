@@ -33,10 +33,12 @@ class StoredAnnData(StoredEmbeddings):
     Attributes:
         path: the file or folder.
         piece_rows: rows that one piece of the widest matrix holds, a multiple of its chunks.
+        stamp: of the files when they were opened: what was rewritten since is not equal to it.
     """
 
     path: str
     piece_rows: int
+    stamp: str
 
     def row_ids(self) -> list[str]:  # noqa: D102
         with _opened(self.path) as file:
@@ -88,6 +90,7 @@ def open_anndata(path: str) -> StoredAnnData:
         Refused: NO_SUCH_FILE, NOT_ANNDATA, NO_EMBEDDINGS or BAD_ORIGIN.
     """
     place = str(Path(path).absolute())
+    stamp = _stamp(Path(place))  # before the first read: what changes while it is read has another one next time
     with _opened(place) as file:
         rows = int(file["obs"][_index(file)].shape[0])
         keys = list(file["obsm"]) if "obsm" in file else []
@@ -103,7 +106,7 @@ def open_anndata(path: str) -> StoredAnnData:
         piece_rows = min(_piece_rows(node) for node in dense.values())
         run = _run_of(file, place)
         columns = layer_columns({key: int(node.shape[1]) for key, node in dense.items()}, _backbones(run))
-    return StoredAnnData(place, columns, rows, place, piece_rows)
+    return StoredAnnData(place, columns, rows, place, piece_rows, stamp)
 
 
 @contextmanager
@@ -196,6 +199,14 @@ def _backbones(run: dict[str, Any] | None) -> list[str]:
     config = run["recipe"].get("config") if run else None
     backbone = config.get("backbone") if isinstance(config, dict) else None
     return [str(backbone["kind"])] if isinstance(backbone, dict) and "kind" in backbone else []
+
+
+def _stamp(path: Path) -> str:
+    """Digest of name, size, number and time of writing of a file, or of a folder's files; nothing is read."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stats = [(file.as_posix(), file.stat()) for file in files if file.exists()]
+    lines = [f"{name} {stat.st_size} {stat.st_ino} {stat.st_mtime_ns}" for name, stat in stats]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Embeddings and words drawn together, without Ray."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.schema import EMBEDDING, PART, ROW_ID
 from xfm.loops.group import Group
 from xfm.loops.pretraining.alignment import AlignmentLearner, AlignmentRecipe, learner_of
+from xfm.loops.pretraining.alignment_figures import draw
 from xfm.loops.training.settings import Settings
 from xfm.loops.training.trainer import Trainer
 from xfm.models.fusion.config import Fusion
@@ -225,9 +227,49 @@ def test_groups_are_known_where_a_column_is_named():
     assert len(np.unique(of.outcome(0)["groups"])) == 3
 
 
+def test_cells_of_unknown_groups_stand_for_themselves():
+    tables = [table.set_column(table.column_names.index("donor_id"), "donor_id",
+                               pa.array(["d1", "d2", None, "unknown", "d2"] * (len(table) // 5)))
+              for table in memory().tables]  # fmt: skip
+    rows = Memory(tables)
+    with BUILDING:
+        of = learner_of(recipe_of(rows, group="donor_id"), rows, Group(), "cpu")
+    groups = of.outcome(0)["groups"]  # of each five test cells one of d1, two of d2
+    assert sorted(np.bincount(groups).tolist()) == [1] * 6 + [3, 6]
+
+
+@pytest.mark.parametrize(("learned", "limit"), [(0.001, 0.01), (50.0, 1.0)])
+def test_a_last_step_beyond_the_limits_of_the_temperature_is_not_judged_or_reported(learned, limit):
+    of, within = learner(), learner()
+    with torch.no_grad():
+        of.network.log_temperature.fill_(np.log(learned))
+        within.network.log_temperature.fill_(np.log(limit))
+    assert of.network.temperature == of.outcome(0)["temperature"] == limit
+    assert of.validate(0)["validation_loss"] == pytest.approx(within.validate(0)["validation_loss"], rel=1e-5)
+
+
 def test_the_recipe_refuses_another_start_and_inputs_side_by_side():
     recipe = recipe_of(memory())
     with pytest.raises(EnvironmentProblem):
         replace(recipe, identity={"initial": "another"}).build(Group(), "cpu")
     with pytest.raises(Refused, match="side by side"):
         replace(recipe, start=Fusion(design="concat", text=SIZES["text"])).network("cpu")
+
+
+def test_what_text_latents_take_from_each_word_is_shown_where_a_label_has_words(tmp_path):
+    assert learner().outcome(0)["words"] is None
+    of = learner(text=HashedText(dim=12, level="tokens"))
+    found = of.outcome(0)
+    words = found["words"]
+    assert words["names"][0] == TYPES[0]
+    for weights, length, name in zip(words["weights"], words["lengths"], words["names"], strict=True):
+        assert length == len(name.split())
+        np.testing.assert_allclose(weights[:, :length].sum(axis=1), 1, rtol=1e-5)
+        assert not weights[:, length:].any()
+    with of.network.judged():
+        texts, held = of.network.texts[[0]], of.network.is_text[[0]]
+        (again,) = of.network.fusion.resample_text(texts, held, need_weights=True)[1]
+    np.testing.assert_allclose(words["weights"][0], again[0], rtol=1e-5)
+    history = [{"step": 1.0, "epoch": 1.0, "lr": 0.1, "loss": 1.0}]
+    names = [each.name for each in draw(SimpleNamespace(outcome=found, history=history), "random weights", tmp_path)]
+    assert "word_attention" in names

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.fusion_examples import GENE_DIM, TYPES, tiny_fusion, write_tiny_fusion
 from xfm.core.errors import Refused
 from xfm.models.fusion.checkpoint import LABELS, SETTINGS, WEIGHTS, read_fusion, write_fusion
+from xfm.models.fusion.config import Fusion
 
 
 @pytest.fixture
@@ -72,6 +74,18 @@ def test_an_existing_folder_is_not_overwritten_unasked(folder):
     bank = config.bank_of(TYPES, None)
     write_fusion(folder, config.start(GENE_DIM, bank, 0), config, bank, GENE_DIM, {"steps": 4}, replace=True)
     assert read_fusion(folder).header.about == {"steps": 4}
+
+
+def test_the_checkpoint_states_the_vectors_of_its_labels_and_knows_others(folder, tmp_path):
+    """Of the same labels, width and encoder: only their digest tells them apart."""
+    stated = json.loads((folder / SETTINGS).read_text())["label_vectors"]
+    config = Fusion(checkpoint=str(folder))
+    assert stated == config.bank_of((), None).digest() == config.describe()["label_vectors"]
+    bank = tiny_fusion().bank_of(TYPES, None)
+    other = replace(bank, vectors=bank.vectors[::-1].copy())
+    write_fusion(tmp_path / "other", tiny_fusion().start(GENE_DIM, bank, 0), tiny_fusion(), other, GENE_DIM)
+    shutil.copy(tmp_path / "other" / LABELS, folder / LABELS)
+    assert refusal(folder) == "BROKEN_LABELS"
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def test_a_checkpoints_sizes_and_text_encoder_count(folder):
     assert read.describe()["architecture"]["hidden"] == 16
     assert Fusion(checkpoint=str(folder), hidden=16, latents=4).settled().sizes == tiny_fusion().sizes
     for fields, word in (({"hidden": 32}, r"hidden 32 \(the checkpoint's: 16\)"),
+                         ({"hidden": 256}, r"hidden 256 \(the checkpoint's: 16\)"),  # the default, and asked for
+                         ({"text": "hashed"}, "text .*768.*24"),
                          ({"pool": "attended"}, "pool attended"),
                          ({"text": {"kind": "hashed", "dim": 25}}, "text .*25.*24")):  # fmt: skip
         other = Fusion(checkpoint=str(folder), **fields)
@@ -95,9 +97,39 @@ def test_a_checkpoints_sizes_and_text_encoder_count(folder):
             assert refused.value.code == "OTHER_SIZES"
 
 
+def test_dropout_is_no_size_of_weights(tmp_path):
+    folder = write_tiny_fusion(tmp_path / "aligned", tiny_fusion(dropout=0.3, resampler_dropout=0.2))
+    read = Fusion(checkpoint=str(folder))
+    assert (read.settled().dropout, read.settled().resampler_dropout) == (0.3, 0.2)
+    other = Fusion(checkpoint=str(folder), dropout=0.1, resampler_dropout=0.5)
+    assert (other.settled().dropout, other.settled().resampler_dropout) == (0.1, 0.5)
+    bank = other.bank_of((), None)
+    for config, rates in ((read, {0.3, 0.2}), (other, {0.1, 0.5}), (other.randomised(1), {0.1, 0.5})):
+        network = config.start(GENE_DIM, bank, 0)
+        found = {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)}
+        assert found <= rates
+        assert network.dropout.p == config.settled().dropout
+    kept = read.start(GENE_DIM, bank, 0).state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in other.start(GENE_DIM, bank, 0).state_dict().items())
+
+
+def test_sizes_that_members_share_go_with_the_checkpoint_of_one(folder):
+    """As base.finetune.backbone of a comparison, whose members start from scratch or from the aligned one."""
+    words = ["--source.kind", "grammar", "--output", "x", "--backbone.kind", "fusion", "--backbone.checkpoint",
+             str(folder), "--backbone.hidden"]  # fmt: skip
+    assert parse(EmbedJob, [*words, "16"], {}, "embed").backbone.settled().sizes == tiny_fusion().sizes
+    with pytest.raises(Refused, match="OTHER_SIZES"):
+        parse(EmbedJob, [*words, "256"], {}, "embed").backbone.settled()
+    assert Fusion(checkpoint=str(folder)).settled().settled().sizes == tiny_fusion().sizes
+
+
 def test_a_recipe_that_went_through_json_still_takes_the_checkpoints_sizes(folder):
-    again = Fusion.model_validate(json.loads(Fusion(checkpoint=str(folder)).model_dump_json()))
-    assert again.settled().sizes == tiny_fusion().sizes
+    for plain in (Fusion(checkpoint=str(folder)), Fusion(checkpoint=str(folder), hidden=16, dropout=0.4)):
+        again = Fusion.model_validate(json.loads(plain.model_dump_json()))
+        assert again.settled().sizes == tiny_fusion(dropout=plain.dropout).sizes
+    strange = Fusion(checkpoint=str(folder), hidden=32)
+    with pytest.raises(Refused, match="OTHER_SIZES"):
+        Fusion.model_validate(strange.model_dump()).settled()
     assert pickle.loads(pickle.dumps(again)) == again  # noqa: S301 - our own bytes
 
 

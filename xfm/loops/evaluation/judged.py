@@ -194,6 +194,23 @@ def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int, flag: s
     return Labels(name, codes, classes, left_out, sum(value is None for value in known))
 
 
+def classes_of(column: pa.ChunkedArray | pa.Array, name: str, flag: str = "--labels") -> Labels:
+    """As `labels_of` with the smallest classes kept, for a column that may say the same of every row, or nothing.
+
+    Raises:
+        Refused: NUMERIC_LABEL or TOO_MANY_CLASSES.
+    """
+    try:
+        return labels_of(column, name, 1, flag)
+    except Refused as problem:
+        if problem.code != "ONE_CLASS":
+            raise
+    words = [None if is_unknown(word) else str(word) for word in column.to_pylist()]
+    classes = tuple(sorted({word for word in words if word is not None}))
+    codes = np.array([MISSING if word is None else classes.index(word) for word in words], np.int32)
+    return Labels(name, codes, classes, {}, words.count(None))
+
+
 def times_of(column: pa.ChunkedArray | pa.Array, name: str) -> NDArray[np.float64]:
     """An obs column as numbers, NaN where it has none; text such as "day 3" must be made a number before.
 

@@ -1,7 +1,9 @@
 """The rows that are trained on and judged: their labels, their parts, and copies among them.
 
-A row whose content (tokens and values, the encoded picture, or the embedding) is that of another is a copy of it. A
-test row with a copy in training is answered by heart; where every test row is one, the two are the same data.
+A row whose content (tokens and values, the encoded picture, or the embedding) is that of another is a copy of it: words
+beside an embedding are no part of it, and one vector under two cell types counts as a copy, as it does where stored
+vectors are judged. A test row with a copy in training is answered by heart; where every test row is one, the two are
+the same data.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.schema import EMBEDDING, IMAGE, INPUT_IDS, PART, ROW_ID, VALUES
-from xfm.loops.evaluation.judged import MISSING, Judged, Labels, group_keys, is_unknown, labels_of
+from xfm.loops.evaluation.judged import MISSING, Judged, Labels, classes_of, group_keys, labels_of
 from xfm.loops.evaluation.nouns import ROWS
 from xfm.loops.evaluation.split import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Split, straddling
 from xfm.loops.training import tokens
@@ -24,7 +26,7 @@ from xfm.loops.training.tokens import SplitRows, TokenStore
 from xfm.tokenizers.embedding import vectors_of
 from xfm.tokenizers.ragged import ragged
 
-CONTENT = "content"  # int64 digest of what the network sees of a row
+CONTENT = "content"  # int64 digest of a row's tokens and values, picture or embedding
 SEEN = (INPUT_IDS, VALUES, IMAGE, EMBEDDING)
 FEW = 100  # test rows: the interval of an accuracy is then some ten points wide to either side
 
@@ -38,7 +40,7 @@ class SplitWithContent(SplitRows):
 
 
 def content_of(rows: pa.Table) -> NDArray[np.int64]:
-    """(N,) digests, alike for rows that a network cannot tell apart."""
+    """(N,) digests of what is measured of each row; of a fusion the vector, whatever words stand beside it."""
     table = rows.combine_chunks()
     columns = [_bytes_of(table[name].chunk(0)) for name in SEEN if name in table.column_names and table.num_rows]
     words = [
@@ -123,7 +125,7 @@ def judged_rows(
     """
     row_ids = _together(store, ROW_ID).to_pylist()
     found = _labels(_together(store, label), label)
-    others = [_classes_of(_together(store, name), name) for name in beside if name != label]
+    others = [classes_of(_together(store, name), name) for name in beside if name != label]
     parts = _together(store, PART).to_numpy().astype(np.int8)
     parts[parts == tokens.LEFT_OUT] = LEFT_OUT
     names = row_ids if group is None else group_keys(_together(store, group).to_pylist(), row_ids)
@@ -143,19 +145,6 @@ def _labels(column: pa.ChunkedArray, name: str) -> Labels:
         found = ", ".join(str(value) for value in pc.unique(column).to_pylist()[:6])
         message = f"--task.label {name}: two classes are needed, found {found}; name another column"
         raise Refused("ONE_CLASS", message) from None
-
-
-def _classes_of(column: pa.ChunkedArray, name: str) -> Labels:
-    """As `labels_of`, for a column that may say the same of every row."""
-    try:
-        return labels_of(column, name, 1)
-    except Refused as problem:
-        if problem.code != "ONE_CLASS":
-            raise
-    words = [None if is_unknown(word) else str(word) for word in column.to_pylist()]
-    classes = tuple(sorted({word for word in words if word is not None}))
-    codes = np.array([MISSING if word is None else classes.index(word) for word in words], np.int32)
-    return Labels(name, codes, classes, {}, words.count(None))
 
 
 def codes_of(column: pa.ChunkedArray | pa.Array, classes: Sequence[str]) -> NDArray[np.int64]:

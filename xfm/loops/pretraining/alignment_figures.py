@@ -8,6 +8,7 @@ import numpy as np
 
 from xfm.core.report import Figure
 from xfm.loops.training.settings import Trained
+from xfm.plots.attention import draw_resampled_attention
 from xfm.plots.shared_space import SEED, draw_embedding_umap, draw_shared_space, shared_points
 from xfm.plots.training_metrics import draw_training_metrics
 from xfm.plots.umap import FEWEST
@@ -44,7 +45,23 @@ def draw(trained: Trained, start: str, folder: Path) -> list[Figure]:
             caption="Alignment by step and epoch; dots are validations, a line is a mean since the last record.",
         )
     )  # fmt: skip
-    return figures + _embeddings(found, folder) if found["cells"] else figures
+    return figures + _words(found, folder) + _embeddings(found, folder) if found["cells"] else figures
+
+
+def _words(found: dict[str, Any], folder: Path) -> list[Figure]:
+    """Nothing where labels are one vector, or one word, each."""
+    words = found["words"]
+    if words is None or max(words["lengths"]) < 2:
+        return []
+    tokens = [[f"{number}" for number in range(1, length + 1)] for length in words["lengths"]]
+    return [
+        draw_resampled_attention(
+            folder, words["weights"], words["names"], name="word_attention", side="text", keys="token",
+            key_names=tokens,
+            caption="What the text latents take from each token of a label, in the order of its words: mean over "
+            "heads, last block.",
+        )
+    ]  # fmt: skip
 
 
 def _shared(found: dict[str, Any], start: str, folder: Path) -> list[Figure]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xfm.core.errors import Refused
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.network import Concatenation, FusionModel
-from xfm.tasks.alignment import pair_distances
+from xfm.tasks.alignment import LEAST_TEMPERATURE, MOST_TEMPERATURE, pair_distances
 
 Loss = Literal["supcon_infonce", "margin"]
 
@@ -54,6 +54,11 @@ class AlignedFusion(nn.Module):
             fusion.project_gene.requires_grad_(False)
 
     @property
+    def temperature(self) -> float:
+        """As it counts: between the limits, beyond which the last step may have led."""
+        return min(max(float(self.log_temperature.detach().exp()), LEAST_TEMPERATURE), MOST_TEMPERATURE)
+
+    @property
     def width(self) -> int:
         """P."""
         return self.fusion.sizes.projection
@@ -73,6 +78,15 @@ class AlignedFusion(nn.Module):
         texts, is_text = self._words(codes)
         met = self.fusion(texts, genes, is_text)
         return pair_distances(met.text, met.gene)
+
+    def word_weights(self, codes: Tensor) -> Tensor | None:
+        """What the text latents take from each token of K labels: (K, N, L), mean over heads, last block. None where a
+        label is one vector: attention then has nothing to choose from."""
+        texts, is_text = self._words(codes)
+        if texts.ndim == 2 or texts.shape[1] == 1:
+            return None
+        weights: list[Tensor] = self.fusion.resample_text(texts, is_text, need_weights=True)[1]
+        return weights[-1]
 
     @contextmanager
     def judged(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xfm.core.random import rng_for
 from xfm.core.schema import EMBEDDING, ROW_ID
+from xfm.loops.evaluation.judged import group_keys
 from xfm.loops.group import Group
 from xfm.loops.pretraining.alignment_batches import other_types
 from xfm.loops.pretraining.alignment_network import AlignedFusion
@@ -31,6 +32,7 @@ F64 = NDArray[np.float64]
 PASS_ROWS = 1024  # cells of one pass where no gradient is kept
 DRAWN_PER_TYPE = 20  # cells of a type in the picture of the shared space
 DRAWN_CELLS = 1600  # in the picture of the embeddings as they came
+DRAWN_LABELS = 3  # in the picture of what text latents take from words
 DRAWN_COLUMNS = ("donor_id", "sex", "dataset_id")  # its panels, where rows bring them, beside the text column
 
 
@@ -51,7 +53,8 @@ class AlignedRows:
     Attributes:
         parts, rows: (N,) where they lie.
         types: (N,) their labels, the same on every worker.
-        groups: (N,) who is resampled together: every cell alone, or those with one value of a column.
+        groups: (N,) who is resampled together: every cell alone, or those with one value of a column; where that is
+            not known, the cell alone.
         genes: (M, D) embeddings of this worker's.
     """
 
@@ -71,8 +74,8 @@ class AlignedRows:
         types = recipe.bank.codes(_values(rows, recipe.task.text_column, parts, numbers))
         groups = np.arange(len(parts))
         if recipe.group is not None:
-            named = _values(rows, recipe.group, parts, numbers).to_pylist()
-            groups = np.unique([str(name) for name in named], return_inverse=True)[1].astype(np.int64)
+            named, ids = (_values(rows, name, parts, numbers).to_pylist() for name in (recipe.group, ROW_ID))
+            groups = np.unique(group_keys(named, ids), return_inverse=True)[1].astype(np.int64)
         mine, genes = slice(group.rank, None, group.world), torch.zeros(0, recipe.gene_dim)
         if len(parts) > group.rank:
             table = rows.take(parts[mine], numbers[mine])
@@ -103,7 +106,8 @@ def seen_by(
         pieces = [network.genes(piece.to(device)) for piece in torch.split(judged.genes, PASS_ROWS) if len(piece)]
         genes = in_order(group, torch.cat([*pieces, torch.zeros(0, network.width, device=device)]), total)
         texts = network.labels()
-        if recipe.task.loss == "margin" and wrong is not None:
+        if recipe.task.loss == "margin":
+            assert wrong is not None  # training has two types
             met = [_fused(network, judged, types, group, device) for types in (judged.types, wrong)]
             losses = margin_losses(torch.cat(met), torch.arange(2 * total, device=device) < total, recipe.task.margin)
             scores = {
@@ -134,7 +138,8 @@ def outcome(
         hits, hits_before: (N,) whether a cell finds its label; scores, scores_before: of `seen_by`;
         temperature: what was learned;
         shared: a sample with as many cells of each type: types, genes, texts, and genes_before, texts_before;
-        drawn: some cells as they came: embedding, columns and row ids.
+        drawn: some cells as they came: embedding, columns and row ids;
+        words: of some labels what the text latents take from each token; None where a label is one vector.
     """
     trained, untrained = (seen_by(each, judged, recipe, frequencies, group, device) for each in (after, before))
     sample = _balanced(judged.types, recipe.seed)
@@ -148,7 +153,7 @@ def outcome(
         "hits_before": retrieved(untrained.genes, untrained.texts, judged.types),
         "scores": trained.scores,
         "scores_before": untrained.scores,
-        "temperature": float(after.log_temperature.detach().exp()),
+        "temperature": after.temperature,
         "shared": {
             "types": judged.types[sample],
             "genes": trained.genes[sample],
@@ -157,7 +162,21 @@ def outcome(
             "texts_before": untrained.texts,
         },
         "drawn": _drawn(rows, judged, recipe),
+        "words": _words(after, judged.types, recipe, device),
     }
+
+
+def _words(network: AlignedFusion, types: I64, recipe: "AlignmentRecipe", device: str) -> dict[str, Any] | None:
+    """The labels that most cells have: names, weights (K, N, L), and how many tokens each has."""
+    most = np.argsort(-np.bincount(types, minlength=len(recipe.bank.labels)), kind="stable")[:DRAWN_LABELS]
+    with network.judged():
+        weights = network.word_weights(torch.from_numpy(most).to(device))
+    if weights is None:
+        return None
+    held = recipe.bank.is_token
+    lengths = [weights.shape[2]] * len(most) if held is None else held[most].sum(axis=1).tolist()
+    names = [recipe.bank.labels[code] for code in most]
+    return {"names": names, "weights": weights.cpu().numpy(), "lengths": lengths}
 
 
 def _fused(network: AlignedFusion, judged: AlignedRows, types: I64, group: Group, device: str) -> Tensor:
@@ -181,7 +200,7 @@ def _contrastive_loss(
     for start in range(0, len(types) - size + 1, size):
         rows = torch.from_numpy(shuffled[start : start + size]).to(genes.device)
         present, places = torch.unique(torch.from_numpy(types).to(genes.device)[rows], return_inverse=True)
-        halves = supcon_infonce(genes[rows], texts[present], places, network.log_temperature.exp())
+        halves = supcon_infonce(genes[rows], texts[present], places, network.temperature)
         losses.append(torch.stack(halves).double().mean())
     return float(torch.stack(losses).mean())
 

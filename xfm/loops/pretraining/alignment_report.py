@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from xfm.core.report import Estimate, Report, Table
 from xfm.loops.pretraining.alignment_scores import by_type
 from xfm.loops.training.settings import Settings, Trained
+from xfm.loops.training.words import out_of_time
 from xfm.metrics.paired import bootstrap_difference
 from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, group_sums, weighted_sums
 from xfm.tasks.alignment import Alignment
@@ -95,7 +96,7 @@ def alignment_report(
         headline=headline,
         numbers=numbers,
         tables=tables,
-        warnings=[*_warnings(found, task), *_ended(trained, settings)],
+        warnings=[*_warnings(found, task), *out_of_time(trained, settings)],
         provenance={
             "start": run["recipe"]["weights"], "text encoder": dict(encoder), "data": run["recipe"]["data"],
             "versions": run["versions"],
@@ -200,12 +201,3 @@ def _warnings(found: Mapping[str, Any], task: Alignment) -> list[str]:
     if found["part"] == "validation":
         said.append("The data name no test cells: the scores are those of validation cells.")
     return said
-
-
-def _ended(trained: Trained, settings: Settings) -> list[str]:
-    if not trained.is_out_of_time:
-        return []
-    return [
-        f"The time budget of {settings.max_seconds:g} s ended training after {trained.steps:,} of "
-        f"{settings.steps:,} steps: another machine would reach another step, and other weights."
-    ]

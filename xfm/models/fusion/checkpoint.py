@@ -58,6 +58,9 @@ class FusionHeader(Config):
     labels: tuple[str, ...]
     """Known labels, sorted."""
 
+    label_vectors: str | None = None
+    """SHA-256 over these labels and their vectors, `TextBank.digest`; not stated by folders older than the field."""
+
     about: dict[str, Any] = Field(default_factory=dict)
     """How it was made."""
 
@@ -100,7 +103,7 @@ def write_fusion(
     settled = config.settled()
     header = FusionHeader(
         sizes=settled.sizes, gene_dim=gene_dim, text_dim=bank.dim, text=settled.text, encoder=bank.encoder,
-        text_column=config.text_column, labels=bank.labels, about=dict(about or {}),
+        text_column=config.text_column, labels=bank.labels, label_vectors=bank.digest(), about=dict(about or {}),
     )  # fmt: skip
     # Copies: a shared attention has two names, and a file holds a tensor under one.
     tensors = {name: tensor.detach().float().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -110,8 +113,12 @@ def write_fusion(
         (new / LABELS).write_bytes(to_bytes(rows_of(bank.parts(), bank.encoder)))
 
 
-def read_fusion(folder: Path) -> FusionCheckpoint:
+def read_fusion(folder: Path, sizes: FusionSizes | None = None) -> FusionCheckpoint:
     """What `write_fusion` wrote.
+
+    Args:
+        folder: of the checkpoint.
+        sizes: of the network where its dropout is to be another; by default as in the header.
 
     Raises:
         Refused: NO_SETTINGS, BAD_SETTINGS, NO_WEIGHTS, BROKEN_WEIGHTS, MISSING_TENSORS, OTHER_SHAPES, NOT_FINITE or
@@ -121,7 +128,7 @@ def read_fusion(folder: Path) -> FusionCheckpoint:
 
     header = read_header(folder)
     bank = read_bank(folder, header)
-    network = build_network(header.sizes, header.gene_dim, header.text_dim, 0)
+    network = build_network(sizes or header.sizes, header.gene_dim, header.text_dim, 0)
     tensors = _tensors(folder / WEIGHTS)
     _check_tensors(folder / WEIGHTS, tensors, network.state_dict())
     network.load_state_dict(tensors)
@@ -152,7 +159,7 @@ def read_bank(folder: Path, header: FusionHeader) -> TextBank:
     """The labels' vectors.
 
     Raises:
-        Refused: BROKEN_LABELS, missing, damaged, or of other labels than fusion.json says.
+        Refused: BROKEN_LABELS, missing, damaged, or of other labels or vectors than fusion.json says.
     """
     path = folder / LABELS
     if not path.is_file():
@@ -166,7 +173,11 @@ def read_bank(folder: Path, header: FusionHeader) -> TextBank:
         raise Refused("BROKEN_LABELS", f"{path} holds {len(found)} labels of {sorted(widths)} numbers under this "
                       f"encoder, {SETTINGS} says {len(header.labels)} of {header.text_dim}: one of both is another "
                       "checkpoint's")  # fmt: skip
-    return TextBank.of(found, header.encoder)
+    bank = TextBank.of(found, header.encoder)
+    if header.label_vectors not in (None, bank.digest()):
+        raise Refused("BROKEN_LABELS", f"{path} holds other vectors than the network learned with: {SETTINGS} says "
+                      f"{header.label_vectors}, these are {bank.digest()}")  # fmt: skip
+    return bank
 
 
 def file_digests(folder: Path, *, weights: bool) -> dict[str, str]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FREE = ("dropout", "resampler_dropout")  # of the sizes, those that weights do not depend on
+
 
 class Fusion(FusionSizes):
     """A cell's embedding fused with the words for its type (the network of a public gene-text model, corrected)."""
@@ -45,7 +47,7 @@ class Fusion(FusionSizes):
 
     checkpoint: str | None = None
     """Folder that `pretrain --task.kind alignment` wrote, or hf://OWNER/NAME[@REVISION]: its sizes and its text encoder
-    then count, and others are refused. Without: from scratch."""
+    then count, and others are refused; dropout may be another. Without: from scratch."""
 
     text_column: str = "cell_type"
     """obs column of the words."""
@@ -78,20 +80,25 @@ class Fusion(FusionSizes):
         """obs columns that are read beside them; a job carries them along by itself."""
         return (self.text_column,)
 
+    @classmethod
+    def of_weights(cls) -> tuple[str, ...]:
+        """Fields that a checkpoint answers where nobody asks for them."""
+        return (*FusionSizes.model_fields, "text")
+
     def settled(self) -> Self:
-        """With the sizes and the text encoder of the checkpoint, where there is one.
+        """With the sizes and the text encoder of the checkpoint, where there is one, and its dropout unless set.
 
         Raises:
             Refused: OTHER_SIZES, fields are set to something else; NO_CHECKPOINT, or as `read_header`.
         """
         if self.checkpoint is None:
             return self
-        header = self._header()
-        asked, default, found = self.sizes.recipe(), FusionSizes().recipe(), header.sizes.recipe()
-        odd = [f"{name} {asked[name]} (the checkpoint's: {found[name]})" for name in asked
-               if asked[name] not in (default[name], found[name])]  # fmt: skip
+        header, asked = self._header(), self._asked()
+        wanted, found = self.sizes.recipe(), header.sizes.recipe()
+        odd = [f"{name} {wanted[name]} (the checkpoint's: {found[name]})" for name in wanted
+               if name in asked and name not in FREE and wanted[name] != found[name]]  # fmt: skip
         text, own = self.text, header.text
-        if text.recipe() not in (HashedText().recipe(), own.recipe()):
+        if "text" in asked and text.recipe() != own.recipe():
             odd.append(f"text {text.recipe()} (the checkpoint's: {own.recipe()})")
         if odd:
             raise Refused("OTHER_SIZES", f"sizes and text encoder are those of {self.checkpoint}; --backbone asks for "
@@ -99,7 +106,19 @@ class Fusion(FusionSizes):
                           "scratch")  # fmt: skip
         # The same encoder under another address: its files were moved.
         text = text if text.recipe() == own.recipe() else own
-        return self.model_copy(update={**dict(header.sizes), "text": text})
+        free = {name: getattr(self, name) for name in FREE if name in asked}
+        return self.model_copy(update={**dict(header.sizes), **free, "text": text})
+
+    def _asked(self) -> set[str]:
+        """Fields of the network that somebody set.
+
+        In a recipe that was read back from a record all of them are set: there, those that are not the default.
+        """
+        named = self.model_fields_set.intersection(self.of_weights())
+        if len(named) < len(self.of_weights()):
+            return named
+        default = type(self).model_fields
+        return {name for name in named if getattr(self, name) != default[name].default}
 
     def tokenizer(self, seed: int) -> EmbeddingTokenizer:  # noqa: ARG002 - nothing is drawn
         """Light: of a checkpoint, the labels that it knows."""
@@ -154,7 +173,7 @@ class Fusion(FusionSizes):
                     raise Refused("OTHER_WIDTH", f"{self.checkpoint} reads {what} of {own} numbers, these have "
                                   f"{given}: are they of the model that it was aligned on?")  # fmt: skip
             if self.weights_seed is None:
-                return self._read().network.train()
+                return read_fusion(self._fetched().folder, settled.sizes).network.train()
         if settled.design == "fusion" and gene_dim % settled.gene_chunks:
             raise Refused("OTHER_WIDTH", f"embeddings of {gene_dim} numbers cannot be cut into --backbone.gene_chunks "
                           f"{settled.gene_chunks} equal pieces")  # fmt: skip
@@ -216,7 +235,7 @@ class Fusion(FusionSizes):
             )
         return {
             "architecture": {"family": "fusion", **sizes, **widths}, "text": header.encoder,
-            "labels": list(header.labels), "about": header.about, **said,
+            "labels": list(header.labels), "label_vectors": header.label_vectors, "about": header.about, **said,
         }  # fmt: skip
 
     def n_layers(self) -> int:
