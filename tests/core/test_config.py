@@ -60,3 +60,20 @@ def test_differing_fields_are_named_with_both_values():
     assert differing_fields(a, b) == ["s.gone: [1] -> null", 's.k: "old" -> "new"', 't: null -> {"deep": true}']
     assert differing_fields(a, a) == []
     assert differing_fields({"a": None}, {}) == []
+
+
+class Grown(Config):
+    """With a field that came later."""
+
+    size: int = 1
+    extra: str | None = None
+
+    @classmethod
+    def later_fields(cls):
+        return {"extra": None}
+
+
+def test_a_field_that_came_later_counts_once_it_is_used():
+    assert Grown().recipe() == {"size": 1}
+    assert Grown(extra="x").recipe() == {"size": 1, "extra": "x"}
+    assert fingerprint(Grown().recipe()) != fingerprint(Grown(extra="x").recipe())

@@ -80,6 +80,11 @@ class Census(Config):
     gene_column: str | None = None
     """The var column that names genes. By default feature_name and feature_id."""
 
+    @classmethod
+    def later_fields(cls) -> dict[str, Any]:
+        """See `Config`."""
+        return {"embedding": None, "split": None}
+
     @field_validator("release")
     @classmethod
     def _pinned(cls, release: str | None) -> str | None:
