@@ -87,6 +87,10 @@ def test_another_kind_of_section_drops_what_was_said_of_the_old_kind():
             {"a": {"job": "finetune", "after": "b", "seeds": 2}, "b": {"job": "finetune", "seeds": 1}},
             "b has fewer seeds than 2",
         ),
+        (
+            {"a": {"job": "finetune", "after": "b", "backbone": "fusion"}, "b": {"job": "finetune"}},
+            r"--members.a.backbone: settings with after, e.g. \{kind: fusion\}, not 'fusion'",
+        ),
     ],
 )
 def test_a_mistake_is_named_before_anything_runs(plan, members, said):
@@ -99,3 +103,15 @@ def test_a_shared_setting_that_no_member_has_is_a_mistake_too(plan):
         plan({"a": {"job": "finetune"}}, BASE | {"splitt": "split"})
     # One that only some of the jobs have is none.
     assert plan({"a": {"job": "finetune"}}, BASE | {"patience": 1})[0].configs[0].patience == 1
+
+
+@pytest.mark.parametrize("said", [3, "fast", ["lr"]])
+def test_settings_of_a_job_that_are_none_are_named(plan, said):
+    with pytest.raises(UsageError, match=r"--base.finetune: settings of finetune jobs, e.g. .*, not"):
+        plan({"a": {"job": "finetune"}}, BASE | {"finetune": said})
+
+
+def test_a_shared_backbone_that_is_none_is_named_where_a_checkpoint_is_to_be_filled_in(plan):
+    own = {"job": "finetune", "backbone": BASE["finetune"]["backbone"]}
+    with pytest.raises(UsageError, match=r"--members.a.backbone: settings with after"):
+        plan({"a": {"job": "finetune", "after": "b"}, "b": own}, BASE | {"finetune": {"backbone": "x"}})

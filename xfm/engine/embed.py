@@ -1,13 +1,19 @@
 """Extraction of every layer, as `jobs/embed.py` runs it and `jobs/evaluate.py` before it judges."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from xfm.engine.config import AnyBackbone, AnySource, JobConfig
 
+if TYPE_CHECKING:
+    from xfm.engine.session import OpenJob
+
 Pooling = Literal["cls", "mean", "max"]
+Opened = Callable[[JobConfig, dict[str, Any]], AbstractContextManager["OpenJob"]]
 
 
 class EmbedJob(JobConfig):
@@ -32,8 +38,13 @@ class EmbedJob(JobConfig):
     """Type of the stored numbers."""
 
 
-def embed(config: EmbedJob) -> int:
-    """Plans, computes what OUTPUT lacks, writes the report; returns the exit code."""
+def embed(config: EmbedJob, opened: "Opened | None" = None) -> int:
+    """Plans, computes what OUTPUT lacks, writes the report; returns the exit code.
+
+    Args:
+        config: of the job.
+        opened: opens OUTPUT and its records; by default `session.open_job`, which sends them to MLflow.
+    """
     from xfm.engine import session
     from xfm.engine.columns import columns_of, with_columns
     from xfm.engine.planning import chosen_layers, describe_plan, plan_shards
@@ -60,7 +71,7 @@ def embed(config: EmbedJob) -> int:
         stored_dtype=config.dtype,
         identity=plan.weights,
     )
-    with session.open_job(config, plan.run) as job:
+    with (opened or session.open_job)(config, plan.run) as job:
         result = run_stage(
             source, config.backbone, config.seed, plan.shards, lambda device: partial(build, device=device),
             job.output, stage="embed", workers=config.workers, gpus=config.gpus, attempt=job.attempt,

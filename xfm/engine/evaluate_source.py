@@ -14,8 +14,8 @@ from xfm.core.ledger import REPORT
 from xfm.core.schema import EMBEDDING
 from xfm.core.source import Source
 from xfm.core.storage import below, open_storage
-from xfm.engine.columns import with_columns
-from xfm.engine.embed import EmbedJob, embed
+from xfm.engine.columns import columns_of, with_columns
+from xfm.engine.embed import EmbedJob, Opened, embed
 from xfm.engine.evaluate_rows import columns_wanted
 from xfm.engine.job import say, versions
 from xfm.engine.output import Output
@@ -41,11 +41,12 @@ class Embedded:
     ends: bool = False
 
 
-def embedded(config: Any) -> Embedded:
+def embedded(config: Any, opened: Opened | None = None) -> Embedded:
     """Embeds what OUTPUT/embeddings lacks, if the config names a source and a backbone.
 
     Args:
         config: `EvaluateJob`.
+        opened: as for `embed`.
 
     Raises:
         Refused: NO_BACKBONE, a source that gives no vectors needs one.
@@ -59,20 +60,40 @@ def embedded(config: Any) -> Embedded:
     is_there = open_storage(place).size(REPORT) is not None
     if config.dry_run and is_there:
         return Embedded(filled)
-    code = _stored(config, source, place) if config.backbone is None else _embedded(config, source, place)
+    code = _stored(config, source, place) if config.backbone is None else embed(_job(config, source), opened)
     if config.dry_run:
         say("what is judged on them is planned once they are there")
     return Embedded(filled, code, ends=config.dry_run or code not in (OK, QUARANTINED))
 
 
-def _embedded(config: Any, source: Source, place: str) -> int:
-    """Exit code of the embed job."""
-    job = EmbedJob(
-        source=source, backbone=config.backbone, output=place,
+def embedding_recipe(config: Any) -> dict[str, Any]:
+    """What the embeddings of an evaluation that begins with a source depend on, as their run.json has it.
+
+    Args:
+        config: `EvaluateJob`, with a source.
+
+    Raises:
+        Refused: source or checkpoint are not at hand.
+    """
+    source = with_columns(config.source, columns_wanted(config))
+    if config.backbone is None:
+        return _stored_recipe(source)
+    read = with_columns(source, columns_of(config.backbone))
+    return {"config": _job(config, source).recipe(), "weights": config.backbone.identity(), "data": read.identity()}
+
+
+def _job(config: Any, source: Source) -> EmbedJob:
+    """The embed job."""
+    return EmbedJob(
+        source=source, backbone=config.backbone, output=below(config.output, EMBEDDINGS),
         pools=("cls", "mean") if config.pools == "all" else config.pools, workers=config.workers, gpus=config.gpus,
         seed=config.seed, experiment=config.experiment, dry_run=config.dry_run,
     )  # fmt: skip
-    return embed(job)
+
+
+def _stored_recipe(source: Source) -> dict[str, Any]:
+    plain = cast(Config, source)
+    return {"job": "embed", "config": {"source": plain.recipe()}, "weights": {}, "data": source.identity()}
 
 
 def _stored(config: Any, source: Source, place: str) -> int:
@@ -92,7 +113,7 @@ def _stored(config: Any, source: Source, place: str) -> int:
     plain = cast(Config, source)
     run = {
         "job": "embed",
-        "recipe": {"job": "embed", "config": {"source": plain.recipe()}, "weights": {}, "data": source.identity()},
+        "recipe": _stored_recipe(source),
         "settings": redact({"source": plain.model_dump(mode="json"), "backbone": None}),
         "versions": versions(),
     }

@@ -8,20 +8,22 @@ longer to start than a small network to train. A task whose process died is star
 checkpoint, and so does a comparison that was killed. What fails is reported, and the others go on.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from xfm.core.config import differing_fields
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import REPORT, RUN, Refusal
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.config import JobConfig
+from xfm.engine.evaluate_source import EMBEDDINGS
 from xfm.engine.job import scratch_path
+from xfm.engine.members_finished import finished_of
 from xfm.engine.members_plan import MEMBERS, Member
+from xfm.engine.members_room import Need, need_of, next_of
 from xfm.engine.members_tokens import TokenStores
 from xfm.engine.members_work import Done, Work, here, is_alone, work_on
 from xfm.engine.progress import Progress
@@ -57,6 +59,12 @@ class Entry:
         """Below the comparison's OUTPUT."""
         return f"{MEMBERS}/{self.member.name}/seed-{self.seed}"
 
+    @property
+    def start(self) -> str | None:
+        """The key of the one whose checkpoint it starts from."""
+        before = self.member.words.after
+        return None if before is None else f"{before}-seed-{self.seed}"
+
     def __str__(self) -> str:
         return f"{self.member.name}, seed {self.seed}"
 
@@ -82,27 +90,6 @@ def entries_of(members: Sequence[Member]) -> list[Entry]:
     return [Entry(member, seed) for seed in seeds for member in members if seed in member.configs]
 
 
-def is_finished(entry: Entry) -> bool:
-    """Whether its report is there and its settings are those of now.
-
-    Raises:
-        Refused: OTHER_RUN, it was made with other settings.
-    """
-    storage = open_storage(entry.config.output)
-    names = storage.names()
-    if RUN not in names:
-        return False
-    content = storage.read(RUN)
-    assert content is not None
-    earlier = earlier_run(content, storage.place)["recipe"].get("config") or {}
-    now = json.loads(json.dumps(entry.config.recipe()))
-    if found := differing_fields(earlier, now):
-        raise Refused("OTHER_RUN", f"{storage.place} holds member {entry} with other settings. Then -> now: "
-                      f"{'; '.join(found[:10])}. Remove that folder, give another --output, or go back to the old "
-                      "settings")  # fmt: skip
-    return REPORT in names
-
-
 def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
     """Runs what is left.
 
@@ -111,11 +98,11 @@ def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
         job: the comparison.
 
     Raises:
-        Refused: a member's OUTPUT was made with other settings; nothing has run then.
-        EnvironmentProblem: no cluster.
+        Refused: as `finished_of`; nothing has run then.
+        EnvironmentProblem: no cluster, or one that is too small for a member; nothing has run then.
     """
     entries = entries_of(members)
-    done = {entry.key for entry in entries if is_finished(entry)}
+    done = finished_of(entries)
     ran = Ran()
     spool = scratch_path(job.output.uri, SPOOL)
     told = finished_children(spool)
@@ -128,8 +115,9 @@ def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
     logger.info("members: %d of %d are finished already, %d are left", len(done), len(entries), len(left))
     if left:
         connect()
+        crew = _Crew(left, done, job)
         with Progress("members", len(left), len(left), "members") as progress:
-            for entry, end in _Crew(left, done, job).run():
+            for entry, end in crew.run():
                 _note(ran, entry, end, progress)
                 progress.add(1)
     order = {entry.key: number for number, entry in enumerate(entries)}
@@ -140,10 +128,10 @@ def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
 
 def describe_members(members: Sequence[Member]) -> str:
     """What `--dry-run` prints."""
-    lines = []
+    lines, done = [], finished_of(entries_of(members))
     for member in members:
         entries = [Entry(member, seed) for seed in member.configs]
-        left = sum(not is_finished(entry) for entry in entries)
+        left = sum(entry.key not in done for entry in entries)
         after = f", after {member.words.after}" if member.words.after else ""
         lines.append(f"member        {member.name}: {member.words.job}{after}, {len(entries)} seeds, {left} left")
     return "\n".join(lines)
@@ -165,21 +153,43 @@ def _child(entry: Entry, job: OpenJob) -> SpoolTracker:
 
 
 def _close(child: SpoolTracker, entry: Entry, *, is_well: bool) -> None:
-    """Tells what the member recorded."""
-    storage = open_storage(entry.config.output)
-    if (content := storage.read(RUN)) is not None:
-        child.tags(run_tags(earlier_run(content, storage.place), storage.place))
-    forward(scratch_path(entry.config.output, SPOOL), child)
+    """Tells what the member recorded, and of an evaluation what embedding did, as a run below its own."""
+    embeddings = below(entry.config.output, EMBEDDINGS)
+    if _spool(embeddings).exists():
+        below_it = child.child(f"{entry.member.title}, seed {entry.seed}: {EMBEDDINGS}", key=EMBEDDINGS)
+        _tell(below_it, embeddings)
+        below_it.close("FINISHED" if open_storage(embeddings).size(REPORT) is not None else "FAILED")
+    _tell(child, entry.config.output)
     child.close("FINISHED" if is_well else "FAILED")
 
 
+def _tell(child: SpoolTracker, output: str) -> None:
+    storage = open_storage(output)
+    if (content := storage.read(RUN)) is not None:
+        child.tags(run_tags(earlier_run(content, storage.place), storage.place))
+    forward(_spool(output), child)
+
+
+def _spool(output: str) -> Path:
+    return scratch_path(output, SPOOL)
+
+
 class _Crew:
-    """Tasks side by side, as many as the cluster has CPUs."""
+    """Tasks side by side, as many as the cluster has CPUs and GPUs for.
+
+    Raises:
+        EnvironmentProblem: as `need_of`.
+    """
 
     def __init__(self, left: Sequence[Entry], done: set[str], job: OpenJob) -> None:
+        import ray
+
         self.waiting, self.done, self.job = list(left), set(done), job
         self.failed: set[str] = set()
-        self.running: dict[Any, tuple[Entry, SpoolTracker, int]] = {}
+        self.running: dict[Any, tuple[Entry, SpoolTracker]] = {}
+        found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self.have = Need(max(1.0, found.get("CPU", 1.0)), found.get("GPU", 0.0))
+        self.needs = {entry.key: need_of(entry, self.have) for entry in left}
         self.tokens = TokenStores(below(job.output.uri, MEMBERS))
         self.total = len(left)
 
@@ -187,9 +197,8 @@ class _Crew:
         """Each with its end, as they end."""
         import ray
 
-        slots = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
         while self.waiting or self.running:
-            while (entry := self._next(slots)) is not None:
+            while (entry := self._next()) is not None:
                 self.waiting.remove(entry)
                 if (end := self._begin(entry)) is not None:
                     self.failed.add(entry.key)
@@ -198,23 +207,16 @@ class _Crew:
                 (task,), _ = ray.wait(list(self.running), num_returns=1)
                 yield self._end(task)
 
-    def _next(self, slots: int) -> Entry | None:
-        """The first one that can begin now."""
-        used = sum(cpus for _, _, cpus in self.running.values())
-        for entry in self.waiting:
-            before = entry.member.words.after
-            if before is not None and f"{before}-seed-{entry.seed}" not in self.done | self.failed:
-                continue
-            if not self.running or used + _cpus(entry.config) <= slots:
-                return entry
-        return None
+    def _next(self) -> Entry | None:
+        running = [entry.key for entry, _ in self.running.values()]
+        return next_of(self.waiting, self.done | self.failed, running, self.needs, self.have)
 
     def _begin(self, entry: Entry) -> Done | None:
         """Starts a task; what stands in the way comes back as its end."""
         import ray
 
-        before = entry.member.words.after
-        if before is not None and f"{before}-seed-{entry.seed}" in self.failed:
+        if entry.start in self.failed:
+            before = entry.member.words.after
             return Done(4, 0.0, ("NOT_RUN", f"it starts from {before}, which has no checkpoint for this seed"))
         config: Any = entry.config
         job = entry.member.words.job
@@ -229,7 +231,7 @@ class _Crew:
         task: Any = ray.remote(num_cpus=cpus, max_retries=RETRIES)(work_on)
         number = self.total - len(self.waiting)
         logger.info("member %s: begins, %d of %d", entry, number, self.total)
-        self.running[task.remote(work)] = entry, _child(entry, self.job), _cpus(config)
+        self.running[task.remote(work)] = entry, _child(entry, self.job)
         return None
 
     def _prepared(self, job: str, config: Any) -> Any:
@@ -240,7 +242,7 @@ class _Crew:
     def _end(self, task: Any) -> tuple[Entry, Done]:
         import ray
 
-        entry, child, _ = self.running.pop(task)
+        entry, child = self.running.pop(task)
         try:
             end: Done = ray.get(task)
         except ray.exceptions.RayError as problem:
@@ -249,8 +251,3 @@ class _Crew:
         _close(child, entry, is_well=end.is_finished)
         (self.done if end.is_finished else self.failed).add(entry.key)
         return entry, end
-
-
-def _cpus(config: Any) -> int:
-    """That a member keeps busy."""
-    return int((config.workers or 1) * getattr(config, "threads", 1))

@@ -181,6 +181,10 @@ def _in_order(words: Mapping[str, MemberWords]) -> list[str]:
 def _check_base(base: Mapping[str, Any], used: Sequence[type[JobConfig]], jobs: Mapping[str, type[JobConfig]]) -> None:
     for key in base:
         name = key.replace("-", "_")
+        if name in jobs and not isinstance(base[key] or {}, Mapping):
+            raise UsageError(
+                f"--base.{key}: settings of {name} jobs, e.g. {{{key}: {{workers: 1}}}}, not {base[key]!r}"
+            )
         if name in jobs or (name not in OURS and any(name in job.model_fields for job in used)):
             continue
         known = sorted({*jobs, *(each for job in used for each in job.model_fields)} - set(OURS))
@@ -195,8 +199,6 @@ def _settings(
     """Of all its seeds: what all share, over it what its kind of job shares, over it its own."""
     common = {key: value for key, value in named_as_fields(job, base).items() if key in job.model_fields}
     own = {key: value for key, value in given.items() if key not in MemberWords.model_fields}
-    if words.after is not None and "checkpoint" in (own.get("backbone") or {}):
-        raise UsageError(f"--members.{name}: after says where backbone.checkpoint lies; give one of them")
     layers = [common, named_as_fields(job, base.get(words.job) or {}), named_as_fields(job, own)]
     settings: dict[str, Any] = {}
     for layer in layers:
@@ -204,7 +206,17 @@ def _settings(
             if key in layer:
                 raise UsageError(f"--members.{name}.{key}: the comparison gives every member its own")
         settings = merged(settings, layer)
+    if words.after is not None:
+        _check_section(name, settings.get("backbone"))
+        if "checkpoint" in (own.get("backbone") or {}):
+            raise UsageError(f"--members.{name}: after says where backbone.checkpoint lies; give one of them")
     return settings
+
+
+def _check_section(name: str, backbone: Any) -> None:
+    """That the settings which `after` fills in can be filled in."""
+    if backbone is not None and not isinstance(backbone, Mapping):
+        raise UsageError(f"--members.{name}.backbone: settings with after, e.g. {{kind: {backbone}}}, not {backbone!r}")
 
 
 def _config(

@@ -7,8 +7,9 @@ as those of a child (`track.forward`).
 import contextlib
 import logging
 import os
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from xfm.engine.train_alone import train_alone
 from xfm.engine.train_watch import track_step
 from xfm.loops.training.learner import Recipe
 from xfm.loops.training.settings import Settings, Trained
-from xfm.track.lineage import run_name, run_tags
+from xfm.track.lineage import datasets, run_name, run_tags
 from xfm.track.redact import redact
 from xfm.track.server import tracking_uri
 from xfm.track.spool import Spool
@@ -33,6 +34,7 @@ from xfm.track.tracker import open_run
 logger = logging.getLogger(__name__)
 
 LOCKED_S = 60.0  # the process of a killed comparison may hold an OUTPUT a little longer
+PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,39 @@ def is_alone(config: JobConfig) -> bool:
 def work_on(work: Work) -> Done:
     """Does it, or what is left of it."""
     started = time.monotonic()
-    with contextlib.chdir(work.folder) if Path(work.folder).is_dir() else contextlib.nullcontext():
-        try:
-            code = {"finetune": _finetune, "pretrain": _pretrain, "evaluate": _evaluate}[work.job](work)
-        except Refused as problem:
-            return Done(4, time.monotonic() - started, (problem.code, problem.message))
-        except EnvironmentProblem as problem:
-            return Done(5, time.monotonic() - started, ("ENVIRONMENT", str(problem)))
+    do = {"finetune": _finetune, "pretrain": _pretrain, "evaluate": _evaluate}[work.job]
+    try:
+        with _in_folder(work.folder):
+            code = _patiently(lambda: do(work))
+    except Refused as problem:
+        return Done(4, time.monotonic() - started, (problem.code, problem.message))
+    except EnvironmentProblem as problem:
+        return Done(5, time.monotonic() - started, ("ENVIRONMENT", str(problem)))
     return Done(code, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _in_folder(folder: str) -> Iterator[None]:
+    """Raises EnvironmentProblem: relative paths of settings would mean something else here."""
+    if not Path(folder).is_dir():
+        raise EnvironmentProblem(
+            f"the folder {folder}, in which the comparison was started, is not on node {socket.gethostname()}: "
+            "relative paths of settings would mean nothing there. Start it in a folder that all nodes share"
+        )
+    with contextlib.chdir(folder):
+        yield
+
+
+def _patiently(do: Callable[[], int]) -> int:
+    """Again, while the process of a killed comparison still holds one of the OUTPUTs: a member may have several."""
+    deadline = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            return do()
+        except Refused as problem:
+            if problem.code != "LOCKED" or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_S)
 
 
 def _finetune(work: Work) -> int:
@@ -119,7 +146,7 @@ def _evaluate(work: Work) -> int:
     from xfm.engine.evaluate_plan import plan_evaluation
     from xfm.engine.evaluate_source import embedded
 
-    embedding = embedded(work.config)
+    embedding = embedded(work.config, partial(_open, joint=False))
     if embedding.ends:
         return embedding.code
     plan = plan_evaluation(embedding.config)
@@ -139,40 +166,25 @@ def _train(
 
 
 @contextlib.contextmanager
-def _open(config: JobConfig, run: dict[str, Any]) -> Iterator[OpenJob]:
+def _open(config: JobConfig, run: dict[str, Any], *, joint: bool = True) -> Iterator[OpenJob]:
     """As `session.open_job`, with records that nothing sends.
 
     Raises:
         Refused: OUTPUT belongs to another run, or another process keeps it.
     """
     run = {**run, "settings": redact(run["settings"])}
-    with _entered(Output(config.output, run, joint=True)) as output:
+    with Output(config.output, run, joint=joint) as output:
         spool = scratch_path(config.output, SPOOL)
         spool.parent.mkdir(parents=True, exist_ok=True)
         tracker = open_run(Spool(spool), run_name(run, output.attempt), tags=run_tags(run, output.place))
         tracker.params(run["settings"])
+        for data in datasets(run):
+            tracker.dataset(data.name, data.digest, data.source, profile=data.profile)
         try:
             yield OpenJob(output, tracker, run, tracking_uri(config.output), config.output)
         except BaseException:
             tracker.close("FAILED")
             raise
-
-
-@contextlib.contextmanager
-def _entered(output: Output) -> Iterator[Output]:
-    deadline = time.monotonic() + LOCKED_S
-    while True:
-        try:
-            entered = output.__enter__()
-        except Refused as problem:
-            if problem.code != "LOCKED" or time.monotonic() > deadline:
-                raise
-            time.sleep(1.0)
-            continue
-        with contextlib.ExitStack() as stack:
-            stack.push(output.__exit__)
-            yield entered
-        return
 
 
 def here() -> str:

@@ -144,8 +144,35 @@ def plan_pretraining(config: PretrainConfig) -> ShardPlan:
     return plan
 
 
+def token_recipe(config: PretrainConfig, plan: ShardPlan) -> dict[str, Any]:
+    """What stored tokens depend on: of the network only what tokenising takes, its `token_fields` where it names any.
+
+    Args:
+        config: of the job.
+        plan: of `plan_pretraining`.
+    """
+    pretraining = pretraining_of(config)
+    reader: Any = pretraining.start
+    fields = getattr(reader, "token_fields", None)
+    weights = plan.weights
+    if fields is not None:
+        reader = type(reader)(**{name: getattr(reader, name) for name in fields})
+        weights = reader.identity()
+    same = ("source", "split", "validation_fraction", "group", "seed")
+    recipe = config.recipe()
+    own = {name: recipe[name] for name in same} | {"backbone": reader.recipe()}
+    own |= {"columns": list(pretraining.columns), "carried": list(pretraining.carried)}
+    return {"job": f"{JOB} {TOKENS}", "config": own, "weights": weights, "data": plan.run["recipe"]["data"]}
+
+
 def prepare(
-    config: PretrainConfig, plan: ShardPlan, uri: str, *, job: str = JOB, split: type[SplitRows] = SplitRows
+    config: PretrainConfig,
+    plan: ShardPlan,
+    uri: str,
+    *,
+    job: str = JOB,
+    split: type[SplitRows] = SplitRows,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Stage one: URI/tokens, resumable on its own.
 
@@ -155,6 +182,7 @@ def prepare(
         uri: where the tokens go; jobs that share the recipe of the tokens may share them.
         job: whose tokens they are; those of another one are not taken for its own.
         split: what sorts rows into parts.
+        recipe: of the tokens; by default the job's, and `token_recipe` where jobs share them.
 
     Raises:
         Refused: NO_TRAINING_ROWS, or as `store_tokens`.
@@ -166,7 +194,8 @@ def prepare(
     )  # fmt: skip
     parts, result = store_tokens(
         with_columns(config.source, pretraining.carried), pretraining.start, config.seed, plan.shards, split_rows,
-        below(uri, TOKENS), {**plan.run, "job": f"{job} {TOKENS}"}, workers=config.workers,
+        below(uri, TOKENS), {**plan.run, "job": f"{job} {TOKENS}", "recipe": recipe or plan.run["recipe"]},
+        workers=config.workers,
     )  # fmt: skip
     if not sum(parts.count(TRAIN)):
         raise Refused("NO_TRAINING_ROWS", f"none of the {pretraining.noun} is left to train on: see "
