@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.loops.finetuning.donors import Effects, atlas, memory
 from xfm.core.errors import Refused
 from xfm.engine.finetune import settings_of
-from xfm.engine.finetune_adversarial import check_backbone, columns_of
+from xfm.engine.finetune_adversarial import adversarial_settings, check_backbone, columns_of, width_of
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.loops.finetuning.rows import labelled_rows
 from xfm.loops.training.tokens import TokenParts
@@ -29,11 +29,36 @@ def config(backbone=None, task=None, **more):
 
 
 def test_the_task_is_trained_its_own_way_unless_something_else_is_asked_for():
-    settings = settings_of(config(), PARTS)
+    settings = settings_of(config(task={"adversary": False}), PARTS)
     assert (settings.steps, settings.batch_size, settings.warmup, settings.patience) == (1000, 32, 50, 3)
     assert (settings.schedule, settings.weight_decay, settings.clip) == ("cosine", 0.01, 1.0)
     assert settings.watch == "validation_f1"
     assert settings_of(config(epochs=2, batch_size=16), PARTS).steps == 400
+
+
+def test_against_an_adversary_the_last_step_is_kept_unless_something_is_watched():
+    """A score of the classes says nothing of what was unlearned."""
+    kept = {
+        "default": adversarial_settings(config(), PARTS),
+        "watch": adversarial_settings(config(watch="f1"), PARTS),
+        "patience": adversarial_settings(config(patience=2), PARTS),
+        "without": adversarial_settings(config(task={"adversary": False}), PARTS),
+        "nothing to unlearn": adversarial_settings(config(task={"attribute": None}), PARTS),
+    }
+    assert {name: (each.watch, each.patience) for name, each in kept.items()} == {
+        "default": ("", None),
+        "watch": ("validation_f1", None),
+        "patience": ("validation_f1", 2),
+        "without": ("validation_f1", 3),
+        "nothing to unlearn": ("validation_f1", 3),
+    }
+
+
+def test_the_width_of_an_embedding_is_that_of_one_row():
+    rows = memory(atlas(Effects(), dim=12))
+    parts = rows.parts()
+    rows.column = lambda name: pytest.fail(f"the whole column {name} was read")
+    assert width_of(rows, parts) == 12
 
 
 def test_columns_of_task_and_network_are_carried_along_by_themselves():
@@ -42,10 +67,9 @@ def test_columns_of_task_and_network_are_carried_along_by_themselves():
     assert other.columns == ("study", "split", "tissue")
 
 
-def test_runs_of_other_sizes_share_stored_tokens(monkeypatch):
+def test_runs_of_other_sizes_share_stored_tokens():
     """Where a network says which of its fields tokenising takes; a column of words is one."""
     one, other, words = config(), config({"hidden": 64, "latents": 4}), config({"text_column": "tissue"})
-    monkeypatch.setattr(type(one.backbone), "token_fields", ("text_column",), raising=False)
     assert one.token_recipe() == other.token_recipe()
     assert one.reader.identity() == other.reader.identity()
     assert one.token_recipe() != words.token_recipe()

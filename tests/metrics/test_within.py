@@ -22,9 +22,16 @@ def test_cells_of_unknown_data_sets_and_of_those_without_training_cells_have_no_
     assert has_choice(np.array([0, 1, 2, -1]), SEEN).tolist() == [True, True, False, False]
 
 
+def test_a_column_that_says_nothing_of_any_cell_gives_no_choice():
+    sets, seen = np.full(4, -1), seen_classes(np.full(3, -1), np.array([0, 1, 1]), 0, 2)
+    assert has_choice(sets, seen).tolist() == [False] * 4
+    assert set_majorities(sets, seen, 1).tolist() == [1] * 4
+
+
 def test_the_data_set_alone_says_its_largest_class_and_chance_is_one_over_its_classes():
     sets = np.array([0, 1, 0])
-    assert set_majorities(sets, SEEN).tolist() == [0, 2, 0]
+    assert set_majorities(sets, SEEN, 3).tolist() == [0, 2, 0]
+    assert set_majorities(np.array([-1, 2, 1]), SEEN, 3).tolist() == [3, 3, 2]
     assert within_chance(sets, SEEN) == pytest.approx((0.5 + 1 + 0.5) / 3)
 
 

@@ -3,9 +3,11 @@
 OUTPUT/label_embeddings.parquet   vectors of the words, made once on the driver
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from xfm.core.errors import Refused
@@ -25,7 +27,7 @@ from xfm.loops.finetuning.adversarial_words import attention_words, cautions
 from xfm.loops.finetuning.rows import Labelled
 from xfm.loops.finetuning.scores import prediction_table
 from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TRAIN, TokenStore
+from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore
 from xfm.tasks.adversarial import MISSING, AdversarialClassification
 
 
@@ -41,11 +43,11 @@ class AdversarialKind:
         task, backbone = config.task, config.backbone
         check_backbone(config)
         columns = columns_of(config, prepared.labelled)
-        store, settings = TokenStore(prepared.parts), settings_of(config, prepared.parts)
+        store, settings = TokenStore(prepared.parts), adversarial_settings(config, prepared.parts)
         texts = pa.chunked_array([chunk for each in store.column(columns.text) for chunk in each.chunks])
         recipe = AdversarialRecipe(
             backbone, task, columns, backbone.bank_of(texts.unique().to_pylist(), open_storage(config.output)),
-            store.column(EMBEDDING)[0].type.list_size, prepared.parts, settings.batch_size, settings.steps,
+            width_of(store, prepared.parts), prepared.parts, settings.batch_size, settings.steps,
             config.seed, prepared.plan.weights,
         )  # fmt: skip
         recipe.network()  # on the driver, so that weights that do not fit are refused before workers start
@@ -55,7 +57,7 @@ class AdversarialKind:
         self, config: FinetuneConfig, prepared: Prepared, recipe: AdversarialRecipe, trained: Trained, job: OpenJob
     ) -> int:
         """Writes checkpoint, scores, predictions and report; returns the exit code."""
-        labelled, settings, task = prepared.labelled, settings_of(config, prepared.parts), recipe.task
+        labelled, settings, task = prepared.labelled, adversarial_settings(config, prepared.parts), recipe.task
         rows = sum(prepared.parts.count(TRAIN))
         steps = rows // min(config.batch_size, rows)
         write_checkpoint(config, recipe, trained, job)
@@ -93,6 +95,19 @@ def check_backbone(config: FinetuneConfig) -> None:
             "--backbone.design concat gives its inputs as they are: there are no weights below the head that could "
             f"unlearn {task.attribute}. Add --no-task.adversary, or use --backbone.design fusion",
         )
+
+
+def adversarial_settings(config: FinetuneConfig, parts: TokenParts) -> Settings:
+    """Against an adversary the weights of the last step are kept, unless --watch or --patience is given."""
+    settings, task = settings_of(config, parts), config.task
+    watched = not task.is_adversarial or "watch" in config.model_fields_set or config.patience is not None
+    return settings if watched else replace(settings, watch="")
+
+
+def width_of(store: TokenStore, parts: TokenParts) -> int:
+    """Numbers of an embedding, of one row."""
+    first = next(number for number, sizes in enumerate(parts.sizes) if sum(sizes))
+    return int(store.take(np.array([first]), np.array([0]))[EMBEDDING].type.list_size)
 
 
 def columns_of(config: FinetuneConfig, labelled: Labelled) -> Columns:

@@ -4,29 +4,64 @@ An adversary's own loss is no evidence: it may be weak, or broken. A new classif
 invariance of representations (Elazar and Goldberg, EMNLP 2018, section 4), and cross-validated over whole groups:
 where an attribute is a function of the donor, a classifier that has seen the donor answers by heart.
 
-AUROC of groups that were held out may lie below one half. That is no error: with few groups, leaving some out shifts
-the mean of their class away from them. What leaks is the distance from one half, |AUROC - 1/2|.
+Scores of classifiers that were fitted on other groups cannot be ranked together: leaving a group out moves the mean of
+its class away from it, so that an AUROC over all folds falls below one half where nothing leaks (to .45 with fourteen
+uneven donors and one feature; Airola et al., Comput. Stat. Data Anal. 2011, on leave-pair-out). Here a positive and a
+negative are compared only where they were held out together, by the same classifier. Without leakage groups that were
+held out are exchangeable, and the expectation is one half. What lies below it is noise, and few groups make much of it:
+with twenty donors the AUROC has a standard deviation of .12 around it, with fourteen .16, with six .23.
 
-Reference implementation: sklearn.metrics.roc_auc_score, average="macro", one class against the rest.
+Reference implementation: sklearn.metrics.roc_auc_score of each fold, one class against the rest.
 """
 
-# Shapes: N cells, D features, K classes, G groups, B resamples.
+# Shapes: N cells, D features, K classes, G groups, R repeats, B resamples.
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xfm.core.random import key64
-from xfm.metrics.classification import bootstrap_scores
+from xfm.core.random import key64, rng_for
 from xfm.metrics.regression import ratios
 from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap
 
-FOLDS, REPEATS = 5, 3
+FOLDS, REPEATS = 5, 5
 C = 1.0  # inverse penalty, fixed: choosing it would need groups inside groups, and there are few
 LEAST = 2  # groups of each class
+PROBED = 2000  # rows that a fresh classifier is fitted on, at most
 ITERATIONS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """What classifiers say of cells that they were not fitted on, several times over.
+
+    Attributes:
+        probabilities: (R, N, K) of each class.
+        folds: (R, N) with which cells each was held out: those of one number met the same classifier.
+    """
+
+    probabilities: F64
+    folds: NDArray[np.int64]
+
+
+def evenly_apart(rows: NDArray[np.int64], most: int = PROBED) -> NDArray[np.int64]:
+    """At most so many of the rows."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
+
+def of_one_class(codes: Ints, groups: Ints) -> NDArray[np.bool_]:
+    """(N,) whether all cells of a cell's group are of one class: only then holding groups out holds classes out.
+
+    Groups of several classes, e.g. cell types with cells of both sexes, share their donors with other groups: who has
+    seen those knows the donors by heart.
+    """
+    found, place = np.unique(groups, return_inverse=True)
+    pairs = np.unique(np.stack([place, codes]), axis=1)
+    single: NDArray[np.bool_] = (np.bincount(pairs[0], minlength=len(found)) == 1)[place]
+    return single
 
 
 def why_undefined(codes: Ints, groups: Ints) -> str:
@@ -34,6 +69,8 @@ def why_undefined(codes: Ints, groups: Ints) -> str:
     classes = np.unique(codes)
     if len(classes) < 2:
         return f"{len(classes)} class of the attribute: nothing to tell apart"
+    if not (single := of_one_class(codes, groups)).all():
+        return f"{len(np.unique(groups[~single]))} groups have several classes of the attribute"
     least = min(len(np.unique(groups[codes == each])) for each in classes)
     if least < LEAST:
         return f"a class of the attribute has {least} group: none is left to learn from when it is held out"
@@ -48,40 +85,33 @@ def leakage(
     *,
     n_classes: int | None = None,
     repeats: int = REPEATS,
-) -> F64:
+) -> OutOfFold:
     """Out-of-fold probabilities of an attribute.
 
     Features are standardised on the training folds; classes count alike, so that a fold's shares of them do not move
-    its probabilities. Folds hold whole groups and, as far as groups allow, every class.
+    its probabilities. Every fold holds whole groups, and at least one of each class.
 
     Args:
         features: (N, D), frozen.
         codes: (N,) classes of the attribute, 0 to K - 1, all known.
-        groups: (N,) e.g. donors; cells of one are held out together.
+        groups: (N,) e.g. donors, each of one class; cells of one are held out together.
         seed: keys the folds.
         n_classes: K; by default the largest code and one.
-        repeats: other folds to average over.
-
-    Returns:
-        (N,) probability of class 1 for two classes, else (N, K).
+        repeats: R, other folds each time.
 
     Raises:
         ValueError: undefined, see `why_undefined`.
     """
     if why := why_undefined(codes, groups):
         raise ValueError(why)
-    from sklearn.model_selection import StratifiedGroupKFold
-
     k = n_classes or int(codes.max()) + 1
-    folds = min(FOLDS, *(len(np.unique(groups[codes == each])) for each in np.unique(codes)))
-    total = np.zeros((len(codes), k))
+    probabilities, folds = np.zeros((repeats, len(codes), k)), np.zeros((repeats, len(codes)), np.int64)
     for repeat in range(repeats):
-        state = key64(seed, f"leakage {repeat}") % 2**32
-        cut = StratifiedGroupKFold(folds, shuffle=True, random_state=state)
-        for train, test in cut.split(features, codes, groups):
-            total[test] += _probabilities(features, codes, train, test, k, balanced=True)
-    found: F64 = total / repeats
-    return found[:, 1] if k == 2 else found
+        folds[repeat] = _dealt(codes, groups, seed, repeat)
+        for fold in np.unique(folds[repeat]):
+            train, test = np.flatnonzero(folds[repeat] != fold), np.flatnonzero(folds[repeat] == fold)
+            probabilities[repeat, test] = _probabilities(features, codes, train, test, k, balanced=True)
+    return OutOfFold(probabilities, folds)
 
 
 def fresh_predictions(features: NDArray[Any], codes: Ints, seed: int, folds: int = 3) -> NDArray[np.int64]:
@@ -91,7 +121,7 @@ def fresh_predictions(features: NDArray[Any], codes: Ints, seed: int, folds: int
         features: (N, D), frozen.
         codes: (N,) classes, 0 to K - 1; at least two of them occur.
         seed: keys the folds.
-        folds: of the cross-validation; classes with fewer cells are missing from some.
+        folds: of the cross-validation, no more than N; classes with fewer cells are missing from some.
     """
     from sklearn.model_selection import KFold
 
@@ -103,43 +133,66 @@ def fresh_predictions(features: NDArray[Any], codes: Ints, seed: int, folds: int
     return found
 
 
-def auroc(scores: NDArray[Any], codes: Ints, draws: GroupDraws) -> Resampled:
-    """Area under the ROC curve with draws over groups; ties count one half.
+def auroc(read: OutOfFold, codes: Ints, draws: GroupDraws) -> Resampled:
+    """Area under the ROC curve over pairs that were held out together, with draws over groups; ties count one half.
+
+    Of more than two classes it is the mean of each against the rest.
 
     Args:
-        scores: (N,) of class 1, or (N, K): then the mean over classes, each against the rest.
+        read: of `leakage`.
         codes: (N,) true classes.
-        draws: resamples of groups; one that lacks a class has NaN.
+        draws: resamples of groups; one without such a pair has NaN.
     """
-    columns = {1: scores} if scores.ndim == 1 else {each: scores[:, each] for each in np.unique(codes)}
-    wins = {each: _wins(column, codes == each, draws) for each, column in columns.items()}
-    sizes = {each: _per_group(codes == each, draws) for each in columns}
-    everyone = _per_group(np.ones(len(codes), bool), draws)
+    classes = np.unique(codes)
+    # Of two classes, one against the other is the same either way round.
+    positives = classes[1:] if len(classes) == 2 else classes
+    pairs = [_pairs(read, each, codes == each, draws) for each in positives]
 
     def statistic(weights: NDArray[Any]) -> dict[str, F64]:
         w = weights.astype(np.float64)
-        areas = [
-            ratios(np.einsum("bg,gh,bh->b", w, wins[each], w, optimize=True),
-                   (w @ sizes[each]) * (w @ (everyone - sizes[each])))
-            for each in columns
-        ]  # fmt: skip
+        areas = [ratios(*(np.einsum("bg,bg->b", w @ each, w) for each in both)) for both in pairs]
         return {"auroc": np.mean(areas, axis=0)}
 
     return bootstrap(draws, statistic)["auroc"]
 
 
-def leakage_scores(scores: NDArray[Any], codes: Ints, draws: GroupDraws) -> dict[str, Resampled]:
-    """`auroc` and `balanced_accuracy` of out-of-fold probabilities, with draws over groups.
+def leakage_scores(read: OutOfFold, codes: Ints, draws: GroupDraws) -> dict[str, Resampled]:
+    """`auroc`, and `balanced_accuracy`: the mean over classes of the share of cells told rightly, over all repeats.
+
+    Both are chance, 1/2 and 1/K, where nothing leaks: each fold is read by one classifier, and has every class.
 
     Args:
-        scores: as `leakage` returns them.
+        read: of `leakage`.
         codes: (N,) true classes.
         draws: resamples of the groups that were held out.
     """
-    predicted = (scores > 0.5).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
-    k = 2 if scores.ndim == 1 else scores.shape[1]
-    balanced = bootstrap_scores(codes, predicted, k, draws)["balanced_accuracy"]
-    return {"auroc": auroc(scores, codes, draws), "balanced_accuracy": balanced}
+    is_right = (read.probabilities.argmax(axis=2) == codes).mean(axis=0)
+    classes = np.unique(codes)
+    hits = np.stack([_per_group(is_right * (codes == each), draws) for each in classes], axis=1)
+    sizes = np.stack([_per_group(1.0 * (codes == each), draws) for each in classes], axis=1)
+
+    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
+        w = weights.astype(np.float64)
+        return {"balanced_accuracy": ratios(w @ hits, w @ sizes).mean(axis=1)}
+
+    return {"auroc": auroc(read, codes, draws), **bootstrap(draws, statistic)}
+
+
+def _dealt(codes: Ints, groups: Ints, seed: int, repeat: int) -> NDArray[np.int64]:
+    """(N,) fold of each cell: the groups of a class are shuffled and dealt in turn, so that each fold has every class.
+
+    StratifiedGroupKFold deals groups by their sizes: where these differ, every seed has the same folds.
+    """
+    found, first, place = np.unique(groups, return_index=True, return_inverse=True)
+    of_class, fold = codes[first], np.zeros(len(found), np.int64)
+    classes = np.unique(of_class)
+    folds = min(FOLDS, *(int((of_class == each).sum()) for each in classes))
+    for each in classes:
+        mine = np.flatnonzero(of_class == each)
+        order = rng_for(seed, f"leakage {repeat} class {each}").permutation(len(mine))
+        fold[mine[order]] = np.arange(len(mine)) % folds
+    dealt: NDArray[np.int64] = fold[place]
+    return dealt
 
 
 def _probabilities(
@@ -162,21 +215,35 @@ def _probabilities(
     return found
 
 
-def _per_group(is_held: NDArray[np.bool_], draws: GroupDraws) -> F64:
-    """(G,) cells of each group that are held."""
-    return np.bincount(draws.codes[is_held], minlength=draws.n_groups).astype(np.float64)
+def _per_group(values: NDArray[Any], draws: GroupDraws) -> F64:
+    """(G,) sums of (N,) values of the cells of each group."""
+    return np.bincount(draws.codes, weights=values, minlength=draws.n_groups).astype(np.float64)
 
 
-def _wins(scores: NDArray[Any], is_positive: NDArray[np.bool_], draws: GroupDraws) -> F64:
+def _pairs(read: OutOfFold, column: int, is_positive: NDArray[np.bool_], draws: GroupDraws) -> tuple[F64, F64]:
+    """Of a positive of one group and a negative of another that were held out together, summed over repeats.
+
+    Returns:
+        (G, G) pairs that are ranked rightly, ties half; and (G, G) all pairs.
+    """
+    wins, pairs = np.zeros((draws.n_groups, draws.n_groups)), np.zeros((draws.n_groups, draws.n_groups))
+    for probabilities, folds in zip(read.probabilities, read.folds, strict=True):
+        for fold in np.unique(folds):
+            held = folds == fold
+            wins += _wins(probabilities[:, column], held & is_positive, held & ~is_positive, draws)
+            pairs += np.outer(_per_group(held & is_positive, draws), _per_group(held & ~is_positive, draws))
+    return wins, pairs
+
+
+def _wins(scores: F64, is_positive: NDArray[np.bool_], is_negative: NDArray[np.bool_], draws: GroupDraws) -> F64:
     """(G, G): pairs of a positive of one group and a negative of another that are ranked rightly; ties half."""
     order = np.flatnonzero(is_positive)
     belongs = sparse.csr_array(
         (np.ones(len(order)), (draws.codes[order], np.arange(len(order)))), shape=(draws.n_groups, len(order))
     )
     wins = np.zeros((draws.n_groups, draws.n_groups))
-    for group in range(draws.n_groups):
-        rivals = np.sort(scores[(draws.codes == group) & ~is_positive])
-        if len(rivals):
-            below = np.searchsorted(rivals, scores[order], "left") + np.searchsorted(rivals, scores[order], "right")
-            wins[:, group] = belongs @ (below / 2)
+    for group in np.unique(draws.codes[is_negative]):
+        rivals = np.sort(scores[(draws.codes == group) & is_negative])
+        below = np.searchsorted(rivals, scores[order], "left") + np.searchsorted(rivals, scores[order], "right")
+        wins[:, group] = belongs @ (below / 2)
     return wins

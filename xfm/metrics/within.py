@@ -24,7 +24,8 @@ def seen_classes(sets: Ints, codes: Ints, n_sets: int, n_classes: int) -> NDArra
 
 def has_choice(sets: Ints, seen: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(N,) whether a cell's data set is known and has training cells: only then the metric is defined for it."""
-    found: NDArray[np.bool_] = (sets != MISSING) & (seen.sum(axis=1) > 0)[sets]
+    found: NDArray[np.bool_] = np.asarray(sets != MISSING)
+    found[found] = seen.sum(axis=1)[sets[found]] > 0
     return found
 
 
@@ -43,9 +44,16 @@ def within_predictions(scores: NDArray[np.floating], sets: Ints, seen: NDArray[n
     return found
 
 
-def set_majorities(sets: Ints, seen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) the most frequent training class of each cell's data set: what knowing the data set alone can say."""
-    found: NDArray[np.int64] = seen.argmax(axis=1)[sets]
+def set_majorities(sets: Ints, seen: NDArray[np.int64], otherwise: int) -> NDArray[np.int64]:
+    """(N,) the most frequent training class of each cell's data set: what knowing the data set alone can say.
+
+    Args:
+        sets: (N,) data set of each cell.
+        seen: of `seen_classes`.
+        otherwise: class of cells that have no choice, see `has_choice`.
+    """
+    found, known = np.full(len(sets), otherwise, np.int64), has_choice(sets, seen)
+    found[known] = seen.argmax(axis=1)[sets[known]]
     return found
 
 

@@ -34,7 +34,8 @@ class AdversarialClassification(Config):
     """Column of what is to be unlearned, and measured as leakage; unknown values are left out of the adversary."""
 
     adversary: bool = True
-    """Whether to unlearn it; without, it is measured alone."""
+    """Whether to unlearn it; without, it is measured alone. With it the weights of the last step are kept, unless
+    --watch or --patience is given."""
 
     within: str | None = "dataset_id"
     """Column of the data set: accuracy is also told among the classes of a row's own data set."""
@@ -88,11 +89,19 @@ class AdversarialClassification(Config):
         return reversal_strength(progress, self.lambda_adv) if self.ramp else self.lambda_adv
 
     @classmethod
-    def training_defaults(cls, task: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        """For fields of the job that are not given: ten epochs of 32 rows, warm-up for a twentieth of them, cosine."""
+    def training_defaults(cls, task: Mapping[str, Any]) -> dict[str, Any]:
+        """For fields of the job that are not given: ten epochs of 32 rows, warm-up for a twentieth of them, cosine.
+
+        Against an adversary the whole run counts: a score of the classes says nothing of what was unlearned, and would
+        keep weights of an early step, against which the reversal was weak.
+
+        Args:
+            task: fields of this config, not validated yet.
+        """
+        without = str(task.get("adversary", True)).lower() == "false" or task.get("attribute", "") is None
         return {
             "lr": 3e-4, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.5, "batch_size": 32, "epochs": 10.0,
-            "patience": 3, "clip": 1.0,
+            "patience": 3 if without else None, "clip": 1.0,
         }  # fmt: skip
 
 

@@ -174,6 +174,16 @@ def test_an_attribute_with_a_single_donor_is_not_measured_and_says_why():
     assert "1 group" in score.note
 
 
+def test_of_classes_with_several_values_of_the_attribute_nothing_is_measured():
+    """Cell types have cells of both sexes: whoever has seen other types has seen their donors."""
+    vectors, judged = cells(donor=3.0)
+    types = np.random.default_rng(4).integers(0, 6, len(vectors))
+    by_type = judged_cells(types, name="cell_type", attribute=judged.attribute)
+    score = found(vectors, by_type)["leakage", "auroc", "test"]
+    assert score.value is None
+    assert "6 of several sex values left out" in score.note
+
+
 def test_both_are_in_the_tables_the_numbers_and_the_digest():
     vectors, judged = cells(donor=1.0, sex=1.0)
     scores, verdict = judge_layers({0: vectors}, judged)

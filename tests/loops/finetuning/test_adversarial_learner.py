@@ -195,6 +195,21 @@ def test_train_mode_is_restored_after_validation(cells):
     assert not any(module.training for module in of.network.modules())
 
 
+def test_train_mode_and_gradients_are_back_after_a_validation_that_failed(cells, monkeypatch):
+    of = learner(cells, AdversarialClassification())
+    of.network.train()
+
+    def fails(*_):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(of.network, "classify", fails)
+    with pytest.raises(RuntimeError, match="planted") as kept:
+        of.validate(1)
+    assert kept.tb is not None  # frames, and what they suspended, are alive
+    assert of.network.training
+    assert not torch.is_inference_mode_enabled()
+
+
 def test_dropout_is_off_while_scores_are_taken(cells):
     of = learner(cells, AdversarialClassification(head_dropout=0.5), TINY.model_copy(update={"dropout": 0.5}))
     of.network.train()

@@ -1,16 +1,19 @@
 """What a donor classifier leaves behind: scores beside what a data set alone tells, leakage, report, checkpoint."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn import metrics
 
 from tests.loops.finetuning.donors import TINY, Effects, atlas, learner, memory, truth
 from tests.loops.finetuning.test_finetuning_results import RUN, SETTINGS, trained
+from xfm.core.errors import Refused
 from xfm.core.report import Estimate
 from xfm.core.storage import open_storage
 from xfm.loops.evaluation.judge import SCHEMA
@@ -77,7 +80,10 @@ def test_scores_have_a_row_for_each_question(scores):
         assert (name, "finetune", "donor_id", "within_accuracy", "test") in found
     for split in ("validation", "test"):
         assert (OWN, "leakage", "sex", "auroc", split) in found
-    assert {(OWN, "fresh_probe", label, "accuracy", "test") for label in ("donor_id", "dataset_id")} <= found
+    assert (OWN, "fresh_probe", "donor_id", "accuracy", "test") in found
+    assert (OWN, "fresh_probe", "dataset_id", "auroc", "test") in found
+    for split in ("validation", "test"):
+        assert {(OWN, "finetune", "donor_id", metric, split) for metric in ("log_loss", "ece")} <= found
 
 
 def test_accuracies_are_counted_by_hand(rows, outcome, scores):
@@ -126,9 +132,120 @@ def test_leakage_that_is_not_defined_has_no_value_but_a_note(cells):
     table = cells.set_column(cells.schema.get_field_index("sex"), "sex", pa.array(only))
     rows = memory(table)
     found = score_table(learner(table, TASK, rows=rows).outcome(0), labelled_of(rows), TASK)
+    found = found.filter(pc.equal(found["task"], "leakage"))
     (row,) = found.filter(pc.and_(pc.equal(found["metric"], "auroc"), pc.equal(found["split"], "test"))).to_pylist()
     assert row["value"] is None
     assert "1 group" in row["note"]
+
+
+def rows_with(cells, name, words):
+    return cells.set_column(cells.schema.get_field_index(name), name, pa.array(words))
+
+
+def test_the_data_set_is_read_in_donors_that_were_held_out(cells, labelled, outcome, rows):
+    """Features that are the donor: cell by cell its data set is read by heart, over whole donors it is not."""
+    planted = dict(outcome)
+    for part, name in ((1, "validation"), (2, "test")):
+        donor = truth(rows, part, "donor_id")
+        planted[f"{name}_features"] = (donor[:, None] == np.unique(donor)).astype(np.float32)
+    found = score_table(planted, labelled, TASK)
+    assert found_score(found, OWN, "accuracy", "test", "fresh_probe").value == 1.0  # of the donors
+    (row,) = [each for each in found.to_pylist() if (each["label"], each["metric"]) == ("dataset_id", "auroc")]
+    assert row["value"] == pytest.approx(0.5, abs=0.05)  # ties, up to rounding
+    assert row["note"] == "cross-validated over whole donor_ids"
+
+
+def test_a_data_set_with_a_single_donor_has_no_value_but_a_note(cells):
+    sets = np.where(np.array(cells["donor_id"].to_pylist()) == "donor 00", "alone", "others")
+    table = rows_with(cells, "dataset_id", sets)
+    rows = memory(table)
+    found = score_table(learner(table, TASK, rows=rows).outcome(0), labelled_of(rows), TASK).to_pylist()
+    (row,) = [each for each in found if (each["label"], each["metric"]) == ("dataset_id", "auroc")]
+    assert row["value"] is None
+    assert "1 group" in row["note"]
+
+
+def test_a_donor_of_two_sexes_is_left_out_and_said(cells, labelled):
+    donor, sex = np.array(cells["donor_id"].to_pylist()), np.array(cells["sex"].to_pylist())
+    mixed = np.where((donor == "donor 00") & (np.arange(len(donor)) % 2 == 0), "male", sex)
+    table = rows_with(cells, "sex", mixed)
+    rows = memory(table)
+    labels = labelled_of(rows)
+    found = score_table(learner(table, TASK, rows=rows).outcome(0), labels, TASK).to_pylist()
+    (row,) = [each for each in found if (each["task"], each["metric"], each["split"]) == ("leakage", "auroc", "test")]
+    assert row["groups"] == 7
+    assert "1 of several sex values left out" in row["note"]
+    said = " ".join(cautions(trained({}), SETTINGS, TASK, labels, None))
+    assert "donor_id has classes of several sex" in said
+    assert "is a function of" not in said
+
+
+def test_a_data_set_that_is_unknown_of_every_row_is_said(cells):
+    table = rows_with(cells, "dataset_id", ["unknown"] * len(cells))
+    rows = memory(table)
+    labels = labelled_of(rows)
+    found = score_table(learner(table, TASK, rows=rows).outcome(0), labels, TASK)
+    for row in found.to_pylist():
+        if row["metric"] == "within_accuracy":
+            assert row["value"] is None
+            assert row["note"] == "no dataset_id of training is among them"
+    assert scores_of(found, "within_majority", "accuracy") == scores_of(found, "majority", "accuracy")
+
+
+def test_rows_of_an_unknown_data_set_get_the_largest_class_of_all_rows(cells):
+    """Also of those that are themselves of no known data set: here these are all rows of the largest donor."""
+    donor = np.array(cells["donor_id"].to_pylist())
+    training = donor[np.array(cells["split"].to_pylist()) == "train"]
+    names, counts = np.unique(training, return_counts=True)
+    largest = names[counts.argmax()]
+    table = rows_with(cells, "dataset_id", np.where(donor == largest, "unknown", cells["dataset_id"].to_pylist()))
+    rows = memory(table)
+    labels = labelled_of(rows)
+    found = score_table(learner(table, TASK, rows=rows).outcome(0), labels, TASK).to_pylist()
+    (row,) = [
+        each for each in found
+        if (each["representation"], each["metric"], each["split"]) == ("within_majority", "f1", "test")
+    ]  # fmt: skip
+    said = np.array(labels.label.classes)[np.array(row["predicted"])]
+    assert (said[truth(rows, TEST, "donor_id") == largest] == largest).all()
+
+
+def test_two_test_rows_are_too_few_for_a_fresh_probe_and_no_error(cells):
+    split = np.array(cells["split"].to_pylist())
+    split[np.flatnonzero(split == "test")[2:]] = "train"
+    table = rows_with(cells, "split", split)
+    rows = memory(table)
+    found = score_table(learner(table, TASK, rows=rows).outcome(0), labelled_of(rows), TASK).to_pylist()
+    for row in found:
+        if row["split"] == "test" and row["task"] in ("fresh_probe", "leakage"):
+            assert row["value"] is None
+            assert row["note"]
+
+
+def test_log_loss_and_calibration_error_are_those_of_the_reference(labelled, outcome, rows, scores):
+    donor = truth(rows, TEST, "donor_id")
+    logits = outcome["test"].astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert scores_of(scores, OWN, "log_loss").value == pytest.approx(metrics.log_loss(donor, shares), rel=1e-5)
+    confidence, right = shares.max(axis=1), np.unique(donor)[shares.argmax(axis=1)] == donor
+    place = np.ceil(confidence * 15)
+    by_hand = sum(abs(right[place == k].sum() - confidence[place == k].sum()) for k in range(1, 16)) / len(donor)
+    assert scores_of(scores, OWN, "ece").value == pytest.approx(by_hand)
+
+
+def test_weights_of_an_early_step_are_reported_with_the_strength_that_they_met(labelled, outcome, scores):
+    """2 / (1 + exp(-10 p)) - 1 is .46 a tenth through the run, and .76 a fifth through it."""
+    settings = replace(SETTINGS, steps=100)
+    for step, strength, is_weak in ((10, 0.0462, True), (20, 0.0762, False)):
+        early = replace(trained(outcome), best_step=step)
+        said = " ".join(cautions(early, settings, TASK, labelled, None))
+        assert ("less than half of --task.lambda_adv" in said) == is_weak
+        report = adversarial_report(early, settings, 4, TASK, labelled, scores, RUN, notes=[], warnings=[], refused={})
+        assert report.numbers["strength of reversal at the step kept"] == strength
+    plain = TASK.model_copy(update={"adversary": False})
+    assert "--task.lambda_adv" not in " ".join(
+        cautions(replace(trained({}), best_step=1), settings, plain, labelled, None)
+    )
 
 
 def test_an_attribute_of_one_class_is_no_error_without_an_adversary(cells):
@@ -204,5 +321,14 @@ def test_a_checkpoint_gives_the_same_logits_and_is_a_fusion_to_start_from(tmp_pa
     started = Fusion(checkpoint=str(tmp_path / "checkpoint")).start(16, bank, 5)
     torch.testing.assert_close(dict(started.named_parameters()), dict(of.network.network.named_parameters()))
     about = json.loads((tmp_path / "checkpoint" / "classifier.json").read_text())
+    path = tmp_path / "checkpoint" / "classifier.safetensors"
+    tensors = load_file(path)
+    save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}, path)
+    with pytest.raises(Refused, match=r"lacking head\.0\.weight") as refused:
+        read_adversarial(tmp_path / "checkpoint")
+    assert refused.value.code == "OTHER_WEIGHTS"
+    path.unlink()
+    with pytest.raises(Refused, match=r"classifier\.safetensors not found"):
+        read_adversarial(tmp_path / "checkpoint")
     assert about["classes"] == list(of.columns.classes)
     assert about["training"] == {"lr": 1}

@@ -105,8 +105,8 @@ def _tradeoff(table: Ablation, column: Column, name: str, folder: Path) -> Figur
         folder, points, name=name, score=f"{table.label} accuracy (test)", leakage=name_of(column),
         title=f"What is kept of {table.label}, and what leaks",
         caption=f"{table.label} accuracy against the AUROC of a fresh probe, {column.metric.task}, over groups that it "
-        "never saw, with 95 % intervals. Dashed: chance; as far below as above it leaks too. Lines join rows in the "
-        "order of the adversary's strength.",
+        "never saw, with 95 % intervals. Dashed: chance; what lies below it is noise, and few groups make much of it. "
+        "Lines join rows in the order of the adversary's strength.",
     )  # fmt: skip
 
 

@@ -249,8 +249,8 @@ def _note(table: Ablation, marks: Mapping[str, int]) -> str:
         )
     if any(column.metric.task.startswith(LEAKAGE) for column in table.columns):
         parts.append(
-            "leakage: a fresh logistic regression on frozen features, on held-out groups; 0.5 tells nothing, and the "
-            "distance from it counts, to either side."
+            "leakage: a fresh logistic regression on frozen features, on held-out groups; 0.5 tells nothing, what lies "
+            "below it is noise, and few groups make much of it."
         )
     return " ".join(parts)
 

@@ -1,10 +1,12 @@
 """What a representation still says of an attribute, e.g. of a donor's sex: a fresh classifier on held-out donors.
 
-The groups that are held out whole are the classes of the first label, because the attribute is a function of them:
-whoever has seen the donor knows its sex by heart. See metrics/leakage.py.
+The groups that are held out whole are the classes of the first label, where the attribute is a function of them:
+whoever has seen the donor knows its sex by heart. Classes that have several values of the attribute are left out (of
+cell types, and the sex of their donors, that is all of them: nothing is measured). See metrics/leakage.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +14,11 @@ from numpy.typing import NDArray
 from xfm.loops.evaluation.judge import Score
 from xfm.loops.evaluation.judged import MISSING, Judged, Labels
 from xfm.loops.evaluation.split import PARTS, TEST, VALIDATION
-from xfm.metrics.leakage import leakage, leakage_scores, why_undefined
+from xfm.metrics.leakage import evenly_apart, leakage, leakage_scores, of_one_class, why_undefined
 from xfm.metrics.resampling import GroupDraws
 
 LEAKAGE = "leakage"
 METRICS = ("auroc", "balanced_accuracy")
-PROBED = 2000  # rows that a fresh classifier is fitted on at most, evenly apart
 
 
 def judge_leakage(vectors: NDArray[np.float32], judged: Judged, attribute: Labels) -> Iterator[Score]:
@@ -28,25 +29,42 @@ def judge_leakage(vectors: NDArray[np.float32], judged: Judged, attribute: Label
         judged: rows, first label, split.
         attribute: what should not be told.
     """
+    yield from judge_probe(lambda rows, _: vectors[rows], judged, attribute, LEAKAGE, (VALIDATION, TEST))
+
+
+def judge_probe(
+    features: Callable[[NDArray[np.int64], int], NDArray[Any]],
+    judged: Judged,
+    attribute: Labels,
+    task: str,
+    parts: Sequence[int],
+) -> Iterator[Score]:
+    """As `judge_leakage`, for features that are at hand for some parts.
+
+    Args:
+        features: (n,) rows and their part to (n, D) frozen features.
+        judged: rows, first label, split.
+        attribute: what is read, over held-out classes of the first label.
+        task: what the scores are called.
+        parts: that are read.
+    """
     label = judged.labels[0]
-    for part in (VALIDATION, TEST):
-        known = (label.codes != MISSING) & (attribute.codes != MISSING) & (judged.split.parts == part)
-        rows = _some(np.flatnonzero(known))
+    known = np.flatnonzero((label.codes != MISSING) & (attribute.codes != MISSING))
+    usable = np.zeros(len(label.codes), bool)
+    usable[known] = of_one_class(attribute.codes[known], label.codes[known])
+    several = len(np.unique(label.codes[known[~usable[known]]]))
+    left = f"; {several} of several {attribute.name} values left out" * (several > 0)
+    for part in parts:
+        rows = evenly_apart(np.flatnonzero(usable & (judged.split.parts == part)))
         codes, groups = attribute.codes[rows], label.codes[rows]
+        where = (task, attribute.name)
         if why := why_undefined(codes, groups):
             for metric in METRICS:
-                n_groups = len(np.unique(groups))
-                yield Score(LEAKAGE, attribute.name, metric, PARTS[part], None, None, len(rows), n_groups, why)
+                yield Score(*where, metric, PARTS[part], None, None, len(rows), len(np.unique(groups)), why + left)
             continue
         draws = GroupDraws(groups, judged.seed, judged.resamples)
-        read = leakage(vectors[rows], codes, groups, judged.seed, n_classes=len(attribute.classes))
+        read = leakage(features(rows, part), codes, groups, judged.seed, n_classes=len(attribute.classes))
+        note = f"cross-validated over whole {label.name}s{left}"
         for metric, one in leakage_scores(read, codes, draws).items():
             value = float(one.value) if np.isfinite(one.value) else None
-            yield Score(
-                LEAKAGE, attribute.name, metric, PARTS[part], value, one.draws, len(rows), draws.n_groups,
-                f"cross-validated over whole {label.name}s",
-            )  # fmt: skip
-
-
-def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    return rows if len(rows) <= PROBED else rows[np.linspace(0, len(rows) - 1, PROBED).astype(np.int64)]
+            yield Score(*where, metric, PARTS[part], value, one.draws, len(rows), draws.n_groups, note)

@@ -34,7 +34,8 @@ def judge_within(task: str, prediction: Prediction, judged: Judged, label: Label
         rows = np.flatnonzero((label.codes != MISSING) & (judged.split.parts == part))
         some = has_choice(judged.within.codes[rows], seen)
         held, sets = rows[some], judged.within.codes[rows[some]]
-        note = f"{len(rows) - len(held):,} in sets without training rows left out" * (len(held) < len(rows))
+        left = len(rows) - len(held)
+        note = f"{left:,} of unknown sets, or of sets without training rows, left out" * (left > 0)
         draws = GroupDraws(judged.split.groups[held], judged.seed, judged.resamples) if len(held) else None
         groups = draws.n_groups if draws else 0
         where = (task, label.name, WITHIN, PARTS[part])
@@ -65,9 +66,10 @@ def largest_within(judged: Judged, label: Labels) -> Prediction:
     classes, scores = [], []
     for part in (VALIDATION, TEST):
         sets = judged.within.codes[(label.codes != MISSING) & (judged.split.parts == part)]
-        guess = np.where(has_choice(sets, seen), set_majorities(sets, seen), everywhere)
-        classes.append(guess.astype(np.int32))
-        scores.append(np.where((sets != MISSING)[:, None], seen[sets], 0).astype(np.float32))
+        classes.append(set_majorities(sets, seen, everywhere).astype(np.int32))
+        counts = np.zeros((len(sets), seen.shape[1]), np.float32)
+        counts[sets != MISSING] = seen[sets[sets != MISSING]]
+        scores.append(counts)
     note = f"largest class of each {judged.within.name} in training"
     return Prediction(classes[0], classes[1], note, scores[0], scores[1])
 

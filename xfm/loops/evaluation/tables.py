@@ -26,8 +26,8 @@ CLUSTERING = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score
 TASKS = {
     LEAKAGE: (
         "How well a fresh classifier reads {} from each representation, test {}",
-        "Logistic regression on frozen vectors, cross-validated over whole classes of the first label: half is chance "
-        "for auroc, and what is away from it on either side leaks. Intervals draw these classes.",
+        "Logistic regression on frozen vectors, cross-validated over whole classes of the first label, of pairs that "
+        "were held out together: half is chance for auroc, below it is noise. Intervals draw these classes.",
     ),
     "integration": (
         "How well batches of {} are mixed, all {}",

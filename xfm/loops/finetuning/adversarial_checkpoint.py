@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from xfm.core.errors import Refused
 from xfm.loops.finetuning.adversarial_classifier import AdversarialClassifier
 from xfm.loops.finetuning.adversarial_learner import Columns
 from xfm.models.fusion.bank import TextBank
@@ -58,16 +59,23 @@ def read_adversarial(folder: Path) -> tuple[AdversarialClassifier, TextBank, Col
     """The classifier of a folder, in evaluation mode, its words and its classes.
 
     Raises:
-        Refused: as `read_fusion`.
+        Refused: as `read_fusion`; NO_CLASSIFIER, head and classes are not there; OTHER_WEIGHTS, or not all of them.
     """
+    if missing := [name for name in (CLASSIFIER, ABOUT) if not (folder / name).is_file()]:
+        raise Refused("NO_CLASSIFIER", f"{folder}: {' and '.join(missing)} not found. A donor classifier is what "
+                      "--task.kind adversarial writes to OUTPUT/checkpoint; an aligned fusion has no head")  # fmt: skip
     fusion, about = read_fusion(folder), json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     task = AdversarialClassification(**about["task"])
     classes, attributes = tuple(about["classes"]), tuple(about["attributes"])
     classifier = AdversarialClassifier(
         fusion.network, fusion.bank, task, len(classes), len(attributes), about["hidden"], seed=0
     )
-    missing = classifier.load_state_dict(load_file(folder / CLASSIFIER), strict=False)
-    assert not missing.unexpected_keys, missing.unexpected_keys
+    found = classifier.load_state_dict(load_file(folder / CLASSIFIER), strict=False)
+    lacking = [name for name in found.missing_keys if name.startswith(BESIDE)]
+    if lacking or found.unexpected_keys:
+        raise Refused("OTHER_WEIGHTS", f"{folder / CLASSIFIER}: {ABOUT} describes other tensors than it holds: lacking "
+                      f"{', '.join(lacking) or 'none'}, unexpected {', '.join(found.unexpected_keys) or 'none'}. Copy "
+                      "both files of one run")  # fmt: skip
     columns = Columns(fusion.header.text_column, about["label"], classes, about["attribute"], attributes)
     return classifier.eval(), fusion.bank, columns
 

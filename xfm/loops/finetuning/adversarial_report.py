@@ -25,6 +25,7 @@ from xfm.tasks.adversarial import AdversarialClassification
 
 Value = Estimate | float | None
 OWN_SET = "accuracy within the data set"
+CALIBRATION = {"log_loss": "log loss", "ece": "calibration error (15 bins)"}
 CURVES = ("validation_accuracy", "validation_f1", "validation_leakage_auroc")
 
 
@@ -60,6 +61,7 @@ def adversarial_report(
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}
     for name, value in (
         (f"test {OWN_SET}", found_score(scores, own, WITHIN, "test", TASK)),
+        *((f"test {words}", found_score(scores, own, name, "test", TASK)) for name, words in CALIBRATION.items()),
         (f"test {task.attribute} leakage AUROC", found_score(scores, own, "auroc", "test", LEAKAGE)),
     ):
         numbers |= {} if value is None else {name: value}
@@ -70,15 +72,23 @@ def adversarial_report(
         "epoch kept": round(trained.best_step / steps_per_epoch, 2),
         "training seconds": round(trained.seconds, 1),
     }
+    if task.is_adversarial:
+        numbers["strength of reversal at the step kept"] = round(task.strength(trained.best_step / settings.steps), 4)
     return Report(
         title=f"Fine-tuning: {label.name}" + (f" against {task.attribute}" if task.is_adversarial else ""),
         job="finetune",
         headline=headline(scores, labelled, task),
         numbers=numbers,
-        tables=[summary(scores, labelled, own), *leakage_tables(scores, own), classes(trained.outcome, labelled)],
+        tables=[
+            summary(scores, labelled, own, is_chosen=bool(settings.watch)),
+            *leakage_tables(scores, own),
+            classes(trained.outcome, labelled),
+        ],
         warnings=[*warnings, *notes, *labelled.warnings],
         provenance={
-            "choice": {label.name: {"representation": own, "chosen_on": "validation", "by": settings.watch}},
+            "choice": {
+                label.name: {"representation": own, "chosen_on": "validation", "by": settings.watch or "the last step"}
+            },
             "start": recipe["weights"],
             "data": recipe["data"],
             judged.noun: {f"sha256 of {judged.noun} and labels": recipe["cells"]},
@@ -106,15 +116,16 @@ def headline(scores: pa.Table, labelled: Labelled, task: AdversarialClassificati
     return "; ".join(said) + "."
 
 
-def summary(scores: pa.Table, labelled: Labelled, own: str) -> Table:
+def summary(scores: pa.Table, labelled: Labelled, own: str, *, is_chosen: bool) -> Table:
     """Every score of the network and of guesses, on validation and on test rows."""
     judged = labelled.judged
     words = {own: "fine-tuned", WITHIN_MAJORITY: "largest class of the data set", MAJORITY: "largest class",
              CHANCE: "guessing by frequency"}  # fmt: skip
     there = set(scores["representation"].to_pylist())
+    kept = f"were chosen on validation {judged.noun}" if is_chosen else "are those of the last step"
     rows: list[list[Any]] = [
         [shown, split, *(score(scores, name, metric, split) for metric in METRICS),
-         found_score(scores, name, WITHIN, split, TASK)]
+         *(found_score(scores, name, metric, split, TASK) for metric in (WITHIN, *CALIBRATION))]
         for name, shown in words.items() if name in there
         for split in ("validation", "test")
     ]  # fmt: skip
@@ -122,10 +133,10 @@ def summary(scores: pa.Table, labelled: Labelled, own: str) -> Table:
         name="summary",
         caption=f"{labelled.label.name}: {len(labelled.label.classes)} classes, 95 % intervals over "
         f"{judged.resamples:,} resamples",
-        columns=["prediction", "read on", *METRICS.values(), OWN_SET],
+        columns=["prediction", "read on", *METRICS.values(), OWN_SET, *CALIBRATION.values()],
         rows=rows,
         note=f"Within the data set only its own classes may be chosen; guessing there is 1 over their number. The "
-        f"weights were chosen on validation {judged.noun}; test {judged.noun} were read once, after the last step.",
+        f"weights {kept}; test {judged.noun} were read once, after the last step. Log loss is in nats.",
         best=1,
     )
 
@@ -146,8 +157,9 @@ def leakage_tables(scores: pa.Table, own: str) -> list[Table]:
             caption="What logistic regressions, fitted after training, read from the frozen features",
             columns=["column", "metric", "read on", "value", "cells", "how"],
             rows=rows,
-            note="Of the attribute over donors that were held out: 0.5 is chance, and as far below as above is leakage "
-            "too. The adversary's own loss is no evidence.",
+            note="Of attribute and data set over donors that were held out, of pairs that were held out together: an "
+            "AUROC of 0.5 is chance, and what lies below it is noise, of which few donors make much. The adversary's "
+            "own loss is no evidence.",
         )
     ]
 

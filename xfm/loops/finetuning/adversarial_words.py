@@ -40,6 +40,7 @@ def cautions(
         found.append(DOUBLED)
     found += [PURPOSE] if "donor" in task.label else []
     found += list(_of_attribute(task, labelled))
+    found += _of_strength(trained, settings, task)
     found += [SCHEMES[scheme]] if scheme in SCHEMES else []
     return [*found, *out_of_time(trained, settings), *best_was_last(trained, settings)]
 
@@ -51,6 +52,17 @@ DOUBLED = (
 )
 
 
+def _of_strength(trained: Trained, settings: Settings, task: AdversarialClassification) -> list[str]:
+    """A warning where the weights that are kept met a weak adversary."""
+    strength = task.strength(trained.best_step / settings.steps) if task.is_adversarial else task.lambda_adv
+    if strength >= task.lambda_adv / 2:
+        return []
+    return [f"The weights that are kept are those of step {trained.best_step:,} of {settings.steps:,}, where the "
+            f"reversal had a strength of {strength:.3g}, less than half of --task.lambda_adv {task.lambda_adv:g}: they "
+            "were hardly trained against it. Leave out --watch and --patience to keep those of the last step, or add "
+            "--no-task.ramp"]  # fmt: skip
+
+
 def _of_attribute(task: AdversarialClassification, labelled: Labelled) -> list[str]:
     attribute, label = labelled.beside(task.attribute), labelled.label
     if attribute is None:
@@ -60,7 +72,12 @@ def _of_attribute(task: AdversarialClassification, labelled: Labelled) -> list[s
     found = []
     if len(attribute.classes) < 2:
         found.append(f"{attribute.name} has {len(attribute.classes)} class: there is nothing to unlearn or to measure.")
-    elif pairs.shape[1] == len(np.unique(pairs[0])):
+    elif several := pairs.shape[1] - len(np.unique(pairs[0])):
+        found.append(
+            f"{label.name} has classes of several {attribute.name} ({several:,} more pairs than classes): they are "
+            f"left out where leakage is read, which needs {label.name}s of one {attribute.name} to hold out."
+        )
+    else:
         found.append(
             f"{attribute.name} is a function of {label.name}: whoever tells the {label.name} knows it. What can be "
             f"unlearned is what {label.name}s of one {attribute.name} share; leakage is read in {label.name}s that "
