@@ -31,14 +31,6 @@ TASK = AdversarialClassification()
 OWN = "finetuned_adversarial"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def cells():
     return atlas(Effects(donor=1.0, sex=1.0), cells=500, donors=8)

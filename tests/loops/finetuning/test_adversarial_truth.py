@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from tests.loops.finetuning.donors import learner, memory, truth
 from xfm.engine.finetune_adversarial import adversarial_settings
@@ -19,14 +18,6 @@ from xfm.tasks.adversarial import AdversarialClassification
 
 SMALL = FusionSizes(hidden=64, latents=4, heads=4, projection=8, dropout=0.1)
 PLAIN = AdversarialClassification(adversary=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def rows_of(source):

@@ -28,14 +28,6 @@ SETTINGS = Settings(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("kind", sorted(registry.BACKBONES))
 @pytest.mark.parametrize("mode", ["full", "last_n", "head"])
 def test_a_few_steps_change_the_head_and_what_the_mode_says(kind, mode, tmp_path):

@@ -33,14 +33,6 @@ SETTINGS = Settings(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     return write_encoder(tmp_path_factory.mktemp("results") / "distilbert", "distilbert")

@@ -31,14 +31,6 @@ SETTINGS = Settings(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def cells(types: list[int], parts: list[int], seed: int) -> pa.Table:
     """Type t lies at its own corner, with a noise of half the distance; three quarters are of the first two types."""
     rng = np.random.default_rng(seed)

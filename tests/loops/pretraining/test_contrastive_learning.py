@@ -21,14 +21,6 @@ SETTINGS = Settings(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def learner(group: Group | None = None, *, rows: Memory | None = None, batch_tokens: int = 10_000, seed: int = 0):
     rows, start = rows or memory(), fresh(seed)
     recipe = ContrastiveRecipe(start, rows.parts(), "caption", "colour", BATCH, batch_tokens, 100, 0, start.identity())

@@ -46,14 +46,6 @@ class Memory:
         return pa.concat_tables([self.parts[i].take(np.sort(rows[parts == i])) for i in np.unique(parts)])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def start(dropout: float = 0.0) -> FreshScGPT:
     sizes = {"n_layers": 2, "n_heads": 2, "dim": 16, "ffn": 16, "n_bins": 11, "max_length": 64}
     architecture = Architecture(n_tokens=len(TOKENS), dropout=dropout, mvc="inner product", **sizes)
