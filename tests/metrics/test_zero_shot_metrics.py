@@ -11,15 +11,13 @@ from sklearn.metrics import (
 )
 
 from xfm.metrics.calibration import expected_calibration_error, reliability
+from xfm.metrics.classification import confusion_matrix as counted
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.zero_shot import (
     bootstrap_class_recall,
     bootstrap_ranked,
     confused_pairs,
     is_hit,
-)
-from xfm.metrics.zero_shot import (
-    confusion_matrix as counted,
 )
 
 

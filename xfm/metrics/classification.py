@@ -58,6 +58,13 @@ def confusion_of(truth: Ints, predicted: Ints, n_classes: int, codes: Ints, n_gr
     return count_columns([(codes, pairs)], n_groups, n_classes**2)
 
 
+def confusion_matrix(truth: Ints, predicted: Ints, n_classes: int) -> NDArray[np.int64]:
+    """(K, K) rows by true and predicted class."""
+    check_classes(truth, predicted, n_classes)
+    pairs = truth.astype(np.int64) * n_classes + predicted
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
 def scores(confusion: NDArray[Any]) -> dict[str, F64]:
     """Scores of (..., K, K) confusion matrices, truth in rows: {name of SCORES: (...)}; NaN without a cell."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.metrics.calibration import gap_sums, weighted_error
-from xfm.metrics.classification import check_classes, group_counts, scores_of_counts
+from xfm.metrics.classification import group_counts, scores_of_counts
 from xfm.metrics.regression import ratios
 from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, group_sums, weighted_sums
 
@@ -108,13 +108,6 @@ def bootstrap_class_recall(truth: Ints, predicted: Ints, n_classes: int, draws: 
 
     found = bootstrap(draws, statistic)
     return [found[str(number)] for number in range(n_classes)]
-
-
-def confusion_matrix(truth: Ints, predicted: Ints, n_classes: int) -> NDArray[np.int64]:
-    """(K, K) rows by true and predicted class."""
-    check_classes(truth, predicted, n_classes)
-    pairs = truth.astype(np.int64) * n_classes + predicted
-    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def confused_pairs(confusion: NDArray[np.integer[Any]], most: int) -> list[Pair]:

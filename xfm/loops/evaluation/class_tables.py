@@ -15,7 +15,7 @@ from xfm.loops.evaluation.probe import CLASSIFIER_WORDS
 from xfm.loops.evaluation.split import TRAIN
 from xfm.loops.evaluation.verdict import PRIMARY, Scores, Verdict
 from xfm.loops.evaluation.words import file_name, last_words, name_of
-from xfm.metrics.classification import confusion_of, per_class
+from xfm.metrics.classification import confusion_matrix, per_class
 
 SHOWN = ("precision", "recall", "f1")
 HEADS = {"precision": "precision", "recall": "recall", "f1": "F1"}
@@ -48,9 +48,7 @@ def confusion(scores: Scores, judged: Judged, label: Labels, name: str, task: st
     assert row.predicted is not None
     truth = label.codes[judged.test_cells(label)]
     n_classes = len(label.classes)
-    one = confusion_of(truth, row.predicted, n_classes, np.zeros(len(truth), np.int64), 1)
-    counts: NDArray[np.int64] = one.toarray().reshape(n_classes, n_classes)
-    return counts
+    return confusion_matrix(truth, row.predicted, n_classes)
 
 
 def class_table(scores: Scores, judged: Judged, label: Labels, verdict: Verdict) -> Table:

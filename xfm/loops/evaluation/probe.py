@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
-from xfm.metrics.classification import confusion_of, majority, scores
+from xfm.metrics.classification import confusion_matrix, majority, scores
 from xfm.metrics.neighbours import is_constant
 
 COSTS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of logistic regression, weak to strong fit
@@ -219,5 +219,4 @@ def _read(model: Any, features: F32, n_classes: int) -> tuple[I32, F32]:
 
 
 def _f1(truth: I32, predicted: I32, n_classes: int) -> float:
-    one = confusion_of(truth, predicted, n_classes, np.zeros(len(truth), np.int64), 1).toarray()
-    return float(scores(one.reshape(n_classes, n_classes))["f1"])
+    return float(scores(confusion_matrix(truth, predicted, n_classes))["f1"])

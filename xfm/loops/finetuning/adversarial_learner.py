@@ -29,7 +29,7 @@ from xfm.loops.training.settings import VALIDATION as MEASURED
 from xfm.loops.training.settings import Record
 from xfm.loops.training.tokens import TEST, VALIDATION, Rows, TokenParts
 from xfm.metrics.attention import MeanAttention
-from xfm.metrics.classification import confusion_of, scores
+from xfm.metrics.classification import confusion_matrix, scores
 from xfm.metrics.leakage import auroc, evenly_apart, leakage, of_one_class, why_undefined
 from xfm.metrics.resampling import GroupDraws
 from xfm.models.fusion.bank import TextBank
@@ -164,8 +164,7 @@ class AdversarialLearner:
             return {}
         logits, truth = found.logits[held].double(), found.codes[held]
         k = len(self.columns.classes)
-        one = confusion_of(truth.numpy(), logits.argmax(1).numpy(), k, np.zeros(len(truth), np.int64), 1)
-        named = scores(one.toarray().reshape(k, k))
+        named = scores(confusion_matrix(truth.numpy(), logits.argmax(1).numpy(), k))
         record = {"loss": float(functional.cross_entropy(logits, truth))} | {
             name: float(value) for name, value in named.items()
         }

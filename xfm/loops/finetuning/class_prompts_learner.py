@@ -28,8 +28,7 @@ from xfm.loops.training.order import Order
 from xfm.loops.training.settings import VALIDATION as MEASURED
 from xfm.loops.training.settings import Record
 from xfm.loops.training.tokens import TEST, TRAIN, VALIDATION, TokenStore
-from xfm.metrics.classification import scores
-from xfm.metrics.zero_shot import confusion_matrix
+from xfm.metrics.classification import confusion_matrix, scores
 from xfm.models.adapters import set_alpha
 from xfm.models.clip.network import CLIPBackbone
 from xfm.tasks.class_prompts import Prompts, ensembled

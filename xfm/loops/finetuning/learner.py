@@ -28,7 +28,7 @@ from xfm.loops.training.order import Order
 from xfm.loops.training.settings import VALIDATION as MEASURED
 from xfm.loops.training.settings import Record
 from xfm.loops.training.tokens import TEST, VALIDATION, Rows, TokenParts
-from xfm.metrics.classification import confusion_of, scores
+from xfm.metrics.classification import confusion_matrix, scores
 from xfm.tasks.classification import class_loss
 
 AT_ONCE = 8192  # rows of a part that are in memory together when they are scored
@@ -117,8 +117,7 @@ class ClassificationLearner:
             return {}
         logits, codes = logits[held].double(), codes[held]
         n_classes, truth = len(self.classes), codes.numpy()
-        one = confusion_of(truth, logits.argmax(dim=1).numpy(), n_classes, np.zeros(len(truth), np.int64), 1)
-        found = scores(one.toarray().reshape(n_classes, n_classes))
+        found = scores(confusion_matrix(truth, logits.argmax(dim=1).numpy(), n_classes))
         record = {"loss": float(functional.cross_entropy(logits, codes))} | {
             name: float(value) for name, value in found.items()
         }

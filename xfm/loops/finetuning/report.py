@@ -17,7 +17,7 @@ from xfm.loops.finetuning.rows import Labelled
 from xfm.loops.finetuning.scores import F32, TASK, name_of, predicted
 from xfm.loops.training.settings import Record, Settings, Trained
 from xfm.loops.training.words import best_was_last, out_of_time
-from xfm.metrics.classification import confusion_of, per_class
+from xfm.metrics.classification import confusion_matrix, per_class
 from xfm.plots.confusion import draw_confusion
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
@@ -161,9 +161,7 @@ def classes(outcome: Mapping[str, F32], labelled: Labelled) -> Table:
 def confusion(outcome: Mapping[str, F32], labelled: Labelled) -> NDArray[np.int64]:
     """(K, K) test rows by true and predicted class."""
     truth, k = labelled.label.codes[labelled.held(TEST)], len(labelled.label.classes)
-    one = confusion_of(truth, predicted(outcome, labelled).test, k, np.zeros(len(truth), np.int64), 1)
-    counts: NDArray[np.int64] = one.toarray().reshape(k, k)
-    return counts
+    return confusion_matrix(truth, predicted(outcome, labelled).test, k)
 
 
 def cautions(trained: Trained, settings: Settings) -> list[str]:

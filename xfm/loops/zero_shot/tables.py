@@ -12,8 +12,8 @@ from xfm.loops.zero_shot.rows import ONE_TEMPLATE, ZERO_SHOT
 from xfm.loops.zero_shot.scores import Question, Results
 from xfm.loops.zero_shot.words import METRICS, RIVALS, significance
 from xfm.metrics.calibration import BINS, Reliability, reliability
-from xfm.metrics.classification import per_class
-from xfm.metrics.zero_shot import confused_pairs, confusion_matrix
+from xfm.metrics.classification import confusion_matrix, per_class
+from xfm.metrics.zero_shot import confused_pairs
 from xfm.tasks.class_prompts import Prompts
 
 MOST_PAIRS = 20
