@@ -229,6 +229,7 @@ def check_runs(folder):
         assert children[name].data.metrics["test_macro_F1"] >= 0
 
 
+@pytest.mark.nightly
 def test_a_comparison_killed_before_it_told_of_a_finished_member_tells_it_once(cluster, given, tmp_path):
     members = {
         "short": {"job": "finetune", "epochs": 1},

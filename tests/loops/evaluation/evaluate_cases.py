@@ -4,7 +4,7 @@ import numpy as np
 
 from xfm.loops.evaluation.judge import judge, table_of
 from xfm.loops.evaluation.judged import Judged, Labels
-from xfm.loops.evaluation.representations import UNSEEING, Representation, layers_of
+from xfm.loops.evaluation.representations import CHANCE, MAJORITY, Representation, layers_of
 from xfm.loops.evaluation.split import split_cells
 from xfm.loops.evaluation.verdict import Scores, judge_label
 
@@ -42,7 +42,7 @@ def judge_layers(layers, judged, tasks=("probe",), baselines=(), by="probe"):
     """Scores and the verdict on the first label. `baselines`: {name: (N, D)}."""
     representations = [*layers_of({"mean": sorted(layers)}, "embeddings", kind="layer")]
     vectors = {each.name: layers[each.layer] for each in representations}
-    representations += [Representation(name, "baseline", "none", "", ()) for name in UNSEEING]
+    representations += [Representation(name, "baseline", "none", "", ()) for name in (MAJORITY, CHANCE)]
     for name, values in dict(baselines).items():
         representations.append(Representation(name, "baseline", "column", "expression", (name,)))
         vectors[name] = values
