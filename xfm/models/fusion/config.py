@@ -190,11 +190,6 @@ class Fusion(FusionSizes):
         from xfm.models.fusion.backbone import FusionBackbone
         from xfm.models.fusion.network import FusionModel
 
-        if self.checkpoint is None:
-            raise Refused("NO_CHECKPOINT", "--backbone.kind fusion has learned nothing yet. Align it first, "
-                          "`jobs/pretrain.py --task.kind alignment --output DIR`, and name --backbone.checkpoint "
-                          "DIR/checkpoint; or train it from scratch, `jobs/finetune.py --task.kind "
-                          "adversarial`")  # fmt: skip
         self._check_blocks()
         bank = self._bank()
         network = self.start(self._header().gene_dim, bank, 0)
@@ -242,7 +237,7 @@ class Fusion(FusionSizes):
         """Blocks of a resampler, and the meeting of both sides.
 
         Raises:
-            Refused: NO_BLOCKS, a concatenation has none.
+            Refused: NO_CHECKPOINT, nothing was learned yet; NO_BLOCKS, a concatenation has none.
         """
         self._check_blocks()
         return self.settled().layers + 1
@@ -279,6 +274,11 @@ class Fusion(FusionSizes):
     def _check_blocks(self) -> None:
         if self.settled().design == "concat":
             raise Refused("NO_BLOCKS", "--backbone.design concat has no layers to read: judge the embedding itself")
+        if self.checkpoint is None:
+            raise Refused("NO_CHECKPOINT", "--backbone.kind fusion has learned nothing yet. Align it first, "
+                          "`jobs/pretrain.py --task.kind alignment --output DIR`, and name --backbone.checkpoint "
+                          "DIR/checkpoint; or train it from scratch, `jobs/finetune.py --task.kind "
+                          "adversarial`")  # fmt: skip
 
     def _fetched(self) -> Fetched:
         assert self.checkpoint is not None
