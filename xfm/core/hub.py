@@ -63,3 +63,8 @@ def fetch_folder(address: str, patterns: tuple[str, ...]) -> Fetched:
     if not folder.is_dir():
         raise Refused("NO_CHECKPOINT", f"{address}: the repository has no folder {match['folder']!r}.")
     return Fetched(folder, Path(root).name)
+
+
+def absolute(address: str) -> str:
+    """A folder as an absolute path, since workers run in folders of their own; hf://OWNER/NAME[@REVISION] as it is."""
+    return address if address.startswith("hf://") else str(Path(address).expanduser().absolute())

@@ -32,3 +32,11 @@ def with_columns(source: Source, columns: Iterable[str]) -> Source:
         kind = getattr(source, "kind", type(source).__name__)
         raise Refused("NO_COLUMN", f"--source.kind {kind} cannot carry {', '.join(lacking)}: {said}") from None
     return made
+
+
+def check_columns(source: Source, columns: Iterable[str]) -> None:
+    """Raises Refused: NO_COLUMN, the source does not bring one of them."""
+    given = source.schema.names
+    if lacking := [name for name in columns if name not in given]:
+        kind = getattr(source, "kind", type(source).__name__)
+        raise Refused("NO_COLUMN", f"--source.kind {kind} gives no column {lacking[0]!r}, only {', '.join(given)}")

@@ -11,9 +11,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
-from xfm.core.errors import Refused
 from xfm.core.storage import below
-from xfm.engine.columns import with_columns
+from xfm.engine.columns import check_columns, with_columns
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.planning import ShardPlan, plan_shards
 from xfm.engine.same_run import check_output
@@ -83,10 +82,7 @@ def plan_finetuning(config: FinetuneConfig) -> ShardPlan:
     """
     source = with_columns(config.source, config.columns)
     plan = plan_shards(JOB, config, source, config.backbone)
-    given = source.schema.names
-    if missing := [name for name in config.columns if name not in given]:
-        raise Refused("NO_COLUMN", f"--source.kind {config.source.kind} gives no column {missing[0]!r}, only "
-                      f"{', '.join(given)}")  # fmt: skip
+    check_columns(source, config.columns)
     return plan
 
 

@@ -18,7 +18,7 @@ from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
 from xfm.core.report import Figure, Report
 from xfm.core.storage import below
-from xfm.engine.columns import with_columns
+from xfm.engine.columns import check_columns, with_columns
 from xfm.engine.planning import ShardPlan, plan_shards
 from xfm.engine.pretrain_config import PretrainConfig
 from xfm.engine.session import OpenJob
@@ -137,10 +137,7 @@ def plan_pretraining(config: PretrainConfig) -> ShardPlan:
     pretraining = pretraining_of(config)
     source = with_columns(config.source, pretraining.carried)
     plan = plan_shards(JOB, config, source, pretraining.start)
-    given = source.schema.names
-    if missing := [name for name in pretraining.carried if name not in given]:
-        raise Refused("NO_COLUMN", f"--source.kind {config.source.kind} gives no column {missing[0]!r}, only "
-                      f"{', '.join(given)}")  # fmt: skip
+    check_columns(source, pretraining.carried)
     return plan
 
 

@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt, field_validator
 
 from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
-from xfm.core.hub import Fetched, fetch_folder
+from xfm.core.hub import Fetched, absolute, fetch_folder
 from xfm.models.hub_folder import PATTERNS, Files, digests, read_json
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class HubCheckpoint(Config):
     @classmethod
     def _absolute(cls, path: str) -> str:
         """Workers run in folders of their own."""
-        return path if path.startswith("hf://") else str(Path(path).expanduser().absolute())
+        return absolute(path)
 
     @classmethod
     def neutral_fields(cls) -> set[str]:

@@ -15,7 +15,8 @@ from xfm.core.errors import Refused
 from xfm.loops.comparison.boards import difference
 from xfm.loops.comparison.pick import Pick
 from xfm.loops.comparison.row import Against, Column, Measure, Row, measure_of
-from xfm.loops.comparison.run import LEAKAGE, Metric, Run, Score
+from xfm.loops.comparison.run import Metric, Run, Score
+from xfm.loops.evaluation.judge_leakage import LEAKAGE
 from xfm.loops.evaluation.representations import UNSEEING
 from xfm.metrics.paired import holm
 

@@ -15,8 +15,8 @@ from xfm.loops.comparison.ablation_tables import (
     summary_table,
 )
 from xfm.loops.comparison.row import Column, Measure
-from xfm.loops.comparison.run import LEAKAGE
 from xfm.loops.comparison.tables import refused_table
+from xfm.loops.evaluation.judge_leakage import LEAKAGE
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
 

@@ -9,7 +9,8 @@ from xfm.core.report import DASH, Cell, Estimate, Report, Table, markdown_table
 from xfm.loops.comparison.ablation import SHOWN, TESTED, Ablation, AblationRow
 from xfm.loops.comparison.files import link, plain
 from xfm.loops.comparison.row import Column, Measure
-from xfm.loops.comparison.run import LEAKAGE, Run
+from xfm.loops.comparison.run import Run
+from xfm.loops.evaluation.judge_leakage import LEAKAGE
 
 SUMMARY = "ablation_summary"
 PUBLISHED = "published, different data"

@@ -17,7 +17,8 @@ from xfm.core.errors import Refused
 from xfm.loops.comparison.classifiers import by_classifier, comparable, frozen
 from xfm.loops.comparison.data_sets import DataSet, data_sets, other_data
 from xfm.loops.comparison.row import Against, Column, Row, rows_of
-from xfm.loops.comparison.run import CLASSIFIERS, COMMON, LEAKAGE, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
+from xfm.loops.comparison.run import CLASSIFIERS, COMMON, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
+from xfm.loops.evaluation.judge_leakage import LEAKAGE
 from xfm.loops.evaluation.nouns import ROWS
 from xfm.loops.evaluation.representations import UNSEEING
 from xfm.metrics.paired import bootstrap_difference, holm

@@ -30,7 +30,6 @@ PRIMARY = {
     "trajectory": "spearman",
     "leakage": "auroc",
 }
-LEAKAGE = "leakage"  # task of a fresh classifier of an attribute that features should not tell
 # Classifiers that may stand beside one another on the same rows, whatever made their predictions. Those that read a
 # frozen representation stand on the boards of representations too; the others are rows of their own.
 CLASSIFIERS = ("probe", "svm", "finetune", "zero_shot")

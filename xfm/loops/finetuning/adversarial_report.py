@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xfm.core.report import Estimate, Figure, Report, Table
+from xfm.loops.evaluation.judge_leakage import LEAKAGE
+from xfm.loops.evaluation.judge_within import WITHIN
 from xfm.loops.evaluation.judged import MISSING
 from xfm.loops.evaluation.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
 from xfm.loops.evaluation.split import TEST
-from xfm.loops.finetuning.adversarial_scores import FRESH, LEAKAGE, WITHIN
+from xfm.loops.finetuning.adversarial_scores import FRESH
 from xfm.loops.finetuning.report import METRICS, WORDS, classes, confusion, score
 from xfm.loops.finetuning.rows import Labelled
 from xfm.loops.finetuning.scores import TASK, name_of

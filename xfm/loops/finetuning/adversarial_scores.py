@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xfm.loops.evaluation.judge import Score, classifier_scores, table_of
 from xfm.loops.evaluation.judge_leakage import LEAKAGE, judge_probe
-from xfm.loops.evaluation.judge_within import WITHIN, judge_within, largest_within
+from xfm.loops.evaluation.judge_within import judge_within, largest_within
 from xfm.loops.evaluation.judged import Labels
 from xfm.loops.evaluation.probe import Prediction
 from xfm.loops.evaluation.representations import CHANCE, WITHIN_MAJORITY, Representation
@@ -29,8 +29,6 @@ from xfm.metrics.leakage import evenly_apart, fresh_predictions
 from xfm.metrics.regression import ratios
 from xfm.metrics.resampling import F64, GroupDraws, bootstrap, group_sums, weighted_sums
 from xfm.tasks.adversarial import AdversarialClassification
-
-__all__ = ["FRESH", "LEAKAGE", "WITHIN", "score_table"]
 
 FRESH = "fresh_probe"  # task of the table, as LEAKAGE
 FRESH_FOLDS = 3

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfm.core.errors import Refused
 from xfm.core.random import rng_for
-from xfm.loops.training.order import Order
+from xfm.loops.training.order import Order, check_shares
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -95,10 +94,7 @@ class TypeDraws:
         Raises:
             Refused: FEW_ROWS, a worker would have nothing to do.
         """
-        if self.batch_size < world:
-            raise Refused(
-                "FEW_ROWS", f"{world} workers cannot share {self.batch_size} rows a batch; give fewer --workers"
-            )
+        check_shares(self.batch_size, world)
         parts, rows, types = self.batch(step)
         return parts[rank::world], rows[rank::world], types[rank::world]
 

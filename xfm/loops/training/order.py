@@ -65,10 +65,7 @@ class Order:
         Raises:
             Refused: FEW_ROWS, a worker would have nothing to do.
         """
-        if self.batch_size < world:
-            raise Refused(
-                "FEW_ROWS", f"{world} workers cannot share {self.batch_size} rows a batch; give fewer --workers"
-            )
+        check_shares(self.batch_size, world)
         epoch, parts, rows = self.batch(number)
         return epoch, parts[rank::world], rows[rank::world]
 
@@ -137,3 +134,9 @@ class BucketOrder(Order):
             batches = by_length.reshape(-1, size)
             order[low:high] = rng_for(self.seed, f"buckets {key} {first}").permutation(batches).ravel()
         return parts[order], rows[order]
+
+
+def check_shares(batch_size: int, world: int) -> None:
+    """Raises Refused: FEW_ROWS, a worker would have nothing to do."""
+    if batch_size < world:
+        raise Refused("FEW_ROWS", f"{world} workers cannot share {batch_size} rows a batch; give fewer --workers")

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ from pydantic import NonNegativeInt, field_validator
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import Refused
-from xfm.core.hub import Fetched, fetch_folder
+from xfm.core.hub import Fetched, absolute, fetch_folder
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import Storage
 from xfm.models.fusion.bank import TextBank
@@ -63,7 +62,7 @@ class Fusion(FusionSizes):
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
         """Workers run in folders of their own."""
-        return path if path is None or path.startswith("hf://") else str(Path(path).expanduser().absolute())
+        return None if path is None else absolute(path)
 
     @classmethod
     def neutral_fields(cls) -> set[str]:

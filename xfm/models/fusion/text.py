@@ -6,13 +6,13 @@ with one key give the same label the same vectors, and those that are stored und
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from pydantic_core import from_json
 
 from xfm.core.config import Config, fingerprint
+from xfm.core.hub import absolute
 from xfm.models.fusion.bank import LabelVectors
 from xfm.models.hf_text.config import HFText
 
@@ -93,7 +93,7 @@ class BertText(TextEncoder):
     @classmethod
     def _absolute(cls, path: str) -> str:
         """Workers run in folders of their own."""
-        return path if path.startswith("hf://") else str(Path(path).expanduser().absolute())
+        return absolute(path)
 
     @classmethod
     def neutral_fields(cls) -> set[str]:
