@@ -54,7 +54,7 @@ def run(bench: Bench) -> int:
 
     warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")  # the reference's fast path uses them
 
-    from xfm.loops.embed import Embedder
+    from xfm.compute.embed import Embedder
     from xfm.models.reductions import Pool
     from xfm.models.scgpt.network import ScGPTBackbone
     from xfm.models.scgpt.settings import Architecture

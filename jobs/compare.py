@@ -82,10 +82,10 @@ class CompareJob(JobConfig):
         return self
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """How runs were found or made (which ones they are counts), the seed (nothing is drawn), and words."""
         made = {"members", "base", "seeds", "against", "title", "notes"}
-        return super().neutral_fields() | made | {"runs", "query", "seed"}
+        return super().not_in_fingerprint() | made | {"runs", "query", "seed"}
 
 
 def check_rows(members: Sequence[Any], against: str | None) -> None:
@@ -116,8 +116,8 @@ def plan_of(config: CompareJob) -> list[Any]:
     from evaluate import EvaluateJob
 
     from xfm.engine.finetune_config import FinetuneConfig
-    from xfm.engine.members_plan import plan_members
     from xfm.engine.pretrain_config import PretrainConfig
+    from xfm.studies.ablation.plan import plan_members
 
     jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
     return plan_members(config.members, config.base, jobs, config.output, seed=config.seed, seeds=config.seeds)
@@ -129,7 +129,7 @@ def run(config: CompareJob) -> int:
 
     if config.members:
         return _run_members(config)
-    from xfm.engine.compare import describe, plan_comparison, write_comparison
+    from xfm.studies.compare.run import describe, plan_comparison, write_comparison
 
     plan = plan_comparison(config)
     if config.dry_run:
@@ -140,8 +140,8 @@ def run(config: CompareJob) -> int:
 
 def _run_members(config: CompareJob) -> int:
     from xfm.engine import session
-    from xfm.engine.compare_members import compare_members, run_of
-    from xfm.engine.members import describe_members
+    from xfm.studies.ablation.run import compare_members, run_of
+    from xfm.studies.ablation.schedule import describe_members
 
     members = plan_of(config)
     if config.dry_run:

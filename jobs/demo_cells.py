@@ -17,7 +17,7 @@ from demo_steps import Step, shown
 from xfm.core.random import in_fraction
 from xfm.engine.job import say
 from xfm.models.scgpt.config import ScGPT
-from xfm.sources.census import Census
+from xfm.sources.census.source import Census
 
 NOTE = (
     "A demonstration: a small model (4 layers, 64 wide) trained for about a minute on some 400 of 700 blood cells and "
@@ -65,7 +65,7 @@ def steps(folder: Path, seed: int, train_seconds: float) -> Iterator[Step]:
 
 def write_cells(store: Path, seed: int) -> None:
     """The 700 cells as a Census-layout store, 60 % of them for training, by a keyed draw."""
-    from xfm.sources.census_store import write_census_store
+    from xfm.sources.census.store import write_census_store
     from xfm.sources.pbmc import pbmc_counts
 
     cells = pbmc_counts()

@@ -15,8 +15,8 @@ import zero_shot
 from demo_steps import Step
 
 from xfm.models.clip.config import CLIP
-from xfm.sources.digits import Digits
-from xfm.tasks.class_prompt_tuning import ClassPromptTuning
+from xfm.sources.synthetic.digits import Digits
+from xfm.tasks.class_prompts.settings import ClassPromptTuning
 
 NOTE = (
     "A demonstration: a CLIP trained from scratch on made-up colourings of 8 x 8 digits. It shows the way (zero-shot "
@@ -62,6 +62,6 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
 
 def every_pair() -> list[str]:
     """The 50 classes, of which training shows 40."""
-    from xfm.sources.digits import COLOURS, DIGITS
+    from xfm.sources.synthetic.digits import COLOURS, DIGITS
 
     return [f"{colour} {digit}" for colour in COLOURS for digit in DIGITS]

@@ -14,9 +14,9 @@ from demo_steps import Step
 
 from xfm.engine.settings import read_yaml
 from xfm.models.fusion.config import Fusion
-from xfm.sources.atlas import Atlas
-from xfm.tasks.adversarial import AdversarialClassification
-from xfm.tasks.alignment import Alignment
+from xfm.sources.synthetic.atlas import Atlas
+from xfm.tasks.adversarial.settings import AdversarialClassification
+from xfm.tasks.alignment.settings import Alignment
 
 NOTE = (
     "A demonstration: a made (synthetic) atlas of cells with planted effects, and networks of 64 wide that are trained "

@@ -15,8 +15,8 @@ from demo_steps import Step
 
 from xfm.models.hf_text.config import HFText
 from xfm.models.hf_text.fresh import FreshDistilBERT
-from xfm.sources.grammar import Grammar, sentences
-from xfm.tasks.classification import Classification
+from xfm.sources.synthetic.grammar import Grammar, sentences
+from xfm.tasks.classification.settings import Classification
 
 NOTE = (
     "A demonstration: made-up sentences of six structures with known labels, and a DistilBERT of 4 layers, 64 wide, "

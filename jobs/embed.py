@@ -4,8 +4,8 @@
         --backbone.kind scgpt --backbone.checkpoint DIR --output runs/cells
 """
 
-from xfm.engine.embed import EmbedJob, embed
 from xfm.engine.job import main
+from xfm.studies.embed.run import EmbedJob, embed
 
 
 def run(config: EmbedJob) -> int:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from xfm.engine.config import AnyBackbone, AnySource, JobConfig
-from xfm.engine.embed import Pooling
 from xfm.engine.job import main
+from xfm.studies.embed.run import Pooling
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 Task = Literal["probe", "svm", "knn", "clustering", "integration", "trajectory"]
@@ -132,12 +132,12 @@ class EvaluateJob(JobConfig):
         return self
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Where the embeddings lie or come from (their digest counts), and words."""
-        return super().neutral_fields() | {"embeddings", "source", "backbone", "notes"}
+        return super().not_in_fingerprint() | {"embeddings", "source", "backbone", "notes"}
 
     @classmethod
-    def later_fields(cls) -> dict[str, Any]:
+    def added_later(cls) -> dict[str, Any]:
         """See `Config`."""
         return {"split": None, "choose_by": "probe", "within": None, "leakage": None}
 
@@ -145,9 +145,9 @@ class EvaluateJob(JobConfig):
 def run(config: EvaluateJob) -> int:
     """Embeds where asked to, judges what OUTPUT lacks, chooses, compares, reports; returns the exit code."""
     from xfm.engine import session
-    from xfm.engine.evaluate import evaluate
-    from xfm.engine.evaluate_plan import describe, plan_evaluation
-    from xfm.engine.evaluate_source import embedded
+    from xfm.studies.evaluate.plan import describe, plan_evaluation
+    from xfm.studies.evaluate.run import evaluate
+    from xfm.studies.evaluate.source import embedded
 
     embedding = embedded(config)
     if embedding.ends:

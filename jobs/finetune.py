@@ -18,9 +18,9 @@ class FinetuneJob(FinetuneConfig):
     """Train so many times, from --seed on, into OUTPUT/seed-0, seed-1, ...; the report says mean and spread."""
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """More seeds may join those that are done."""
-        return super().neutral_fields() | {"seeds"}
+        return super().not_in_fingerprint() | {"seeds"}
 
 
 def run(config: FinetuneJob) -> int:

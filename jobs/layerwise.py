@@ -48,19 +48,19 @@ class LayerwiseJob(JobConfig):
     """Sentences to put on the report, e.g. what the data are not."""
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Words change no number."""
-        return super().neutral_fields() | {"notes"}
+        return super().not_in_fingerprint() | {"notes"}
 
 
 def run(config: LayerwiseJob) -> int:
     """Fits, scores, reports; returns the exit code."""
     from xfm.engine import session
-    from xfm.engine.layerwise import Layerwise, draw, fit, fit_shards, score_cells, track_scores
     from xfm.engine.planning import describe_plan, plan_shards
-    from xfm.loops.layerwise import Design, score_columns
-    from xfm.loops.layerwise_report import layerwise_report, score
     from xfm.metrics.regression import SUMS
+    from xfm.studies.layerwise.report import layerwise_report, score
+    from xfm.studies.layerwise.run import Layerwise, draw, fit, fit_shards, score_cells, track_scores
+    from xfm.studies.layerwise.scoring import Design, score_columns
 
     plan = plan_shards("layerwise", config, config.source, config.backbone)
     config.backbone.check_decoder()

@@ -59,7 +59,7 @@ class TuneJob(JobConfig):
     validation_leakage_auroc~0.5. OUTPUT/front then holds a preset for each trial that none beats in both."""
 
     searcher: Literal["tpe", "random"] = "tpe"
-    """What chooses values: a tree-structured Parzen estimator (Optuna), or chance."""
+    """What chooses values: a tree-structured TreeParzen estimator (Optuna), or chance."""
 
     asha: Asha | None = Asha()
     """When trials that are behind are given up; null lets all run to their end, as --also does: a trial that is behind
@@ -92,12 +92,12 @@ class TuneJob(JobConfig):
         return self
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """More trials may join those that are done."""
-        return super().neutral_fields() | {"trials", "concurrent"}
+        return super().not_in_fingerprint() | {"trials", "concurrent"}
 
     @classmethod
-    def later_fields(cls) -> dict[str, Any]:
+    def added_later(cls) -> dict[str, Any]:
         """See `Config`."""
         return {"pretrain": None, "also": None}
 
@@ -107,12 +107,12 @@ def run(config: TuneJob) -> int:
     from functools import partial
 
     from xfm.engine import session
-    from xfm.engine.search_space import parse_space
-    from xfm.engine.tune import Halve, describe_search, publish, run_of, run_search
-    from xfm.engine.tune_book import Book
-    from xfm.engine.tune_searched import searched_job
-    from xfm.loops.training.tokens import TRAIN, VALIDATION
-    from xfm.loops.tuning.report import drawer, tune_report
+    from xfm.studies.tune.report import drawer, tune_report
+    from xfm.studies.tune.run import Halve, describe_search, publish, run_of, run_search
+    from xfm.studies.tune.space import parse_space
+    from xfm.studies.tune.target import searched_job
+    from xfm.studies.tune.trial_log import TrialLog
+    from xfm.training.tokens import TRAIN, VALIDATION
 
     space = parse_space(config.space)
     place = {name: value for name, value in (("workers", config.workers), ("gpus", config.gpus)) if value}
@@ -127,7 +127,7 @@ def run(config: TuneJob) -> int:
     with session.open_job(config, run, joint=True) as job:
         prepared = searched.kind.prepare(given, plan, job.output.uri)
         defaults = {field: searched.value_of(field) for field in space.fields}
-        book = Book(job.output.uri, aim, config.trials, job.tracker, defaults)
+        book = TrialLog(job.output.uri, aim, config.trials, job.tracker, defaults)
         run_search(
             space, book, partial(searched.trained_of, prepared), searcher=config.searcher, seed=config.seed,
             halve=Halve(**config.asha.model_dump()) if config.asha else None,

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from xfm.engine.config import AnyBackbone, AnySource, JobConfig
 from xfm.engine.job import main
-from xfm.tasks.class_prompts import ClassPrompts
+from xfm.models.clip.prompts import ClassPrompts
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 BY_PROMPTS = ("classes", "templates", "class_templates")
@@ -67,15 +67,15 @@ class ZeroShotJob(ClassPrompts, JobConfig):
         return self
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Words, and where a classifier lies (its digest counts)."""
-        return super().neutral_fields() | {"notes", "classifier"}
+        return super().not_in_fingerprint() | {"notes", "classifier"}
 
 
 def run(config: ZeroShotJob) -> int:
     """Scores what OUTPUT lacks, compares, reports; returns the exit code."""
     from xfm.engine import session
-    from xfm.engine.zero_shot import describe, plan_zero_shot, zero_shot
+    from xfm.studies.zero_shot.run import describe, plan_zero_shot, zero_shot
 
     plan = plan_zero_shot(config)
     if config.dry_run:

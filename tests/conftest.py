@@ -31,6 +31,19 @@ def load_job(name: str) -> ModuleType:
     return module
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread: tensors of these sizes are slower on two, far slower on a busy machine."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with reference outputs of official packages, kept beside the repository."""

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from xfm.core.schema import IMAGE, PART, ROW_ID
-from xfm.loops.group import Group
-from xfm.loops.training.tokens import TokenParts
 from xfm.models.clip.fresh import CLIPSizes, FreshCLIP
+from xfm.training.group import Group
+from xfm.training.tokens import TokenParts
 
 COLOURS = {"red": (230, 40, 40), "green": (40, 200, 60), "blue": (60, 90, 240), "yellow": (235, 215, 40)}
 SIZES = CLIPSizes(

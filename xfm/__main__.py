@@ -70,15 +70,15 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from xfm.engine import doctor
-    from xfm.engine.doctor_services import start_ray
+    from xfm.doctor import screen
+    from xfm.doctor.services import start_ray
 
-    findings = doctor.examine(doctor.checks(os.environ, Path.cwd()))
+    findings = screen.examine(screen.checks(os.environ, Path.cwd()))
     if arguments.start_ray:
-        findings.append(doctor.redacted(start_ray()))
+        findings.append(screen.redacted(start_ray()))
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(doctor.as_json(findings) if arguments.json else doctor.screen(findings, colour=colour))
-    return doctor.exit_code(findings)
+    print(screen.as_json(findings) if arguments.json else screen.screen(findings, colour=colour))
+    return screen.exit_code(findings)
 
 
 if __name__ == "__main__":

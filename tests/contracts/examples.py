@@ -20,16 +20,16 @@ from xfm.models.clip.config import CLIP
 from xfm.models.fusion.config import Fusion
 from xfm.models.hf_text.config import HFText
 from xfm.models.scgpt.config import ScGPT
-from xfm.sources.atlas import Atlas
 from xfm.sources.cell_split import CellSplit
-from xfm.sources.census import Census
-from xfm.sources.census_store import write_census_store
-from xfm.sources.digits import Digits
-from xfm.sources.embeddings import Embeddings
-from xfm.sources.grammar import Grammar
-from xfm.sources.h5ad import H5ad
-from xfm.sources.hub_images import HubImages
-from xfm.sources.hub_text import HubText
+from xfm.sources.census.source import Census
+from xfm.sources.census.store import write_census_store
+from xfm.sources.files.images import HubImages
+from xfm.sources.files.text import HubText
+from xfm.sources.h5ad.source import H5ad
+from xfm.sources.stored.source import Embeddings
+from xfm.sources.synthetic.atlas import Atlas
+from xfm.sources.synthetic.digits import Digits
+from xfm.sources.synthetic.grammar import Grammar
 
 TINY_SCGPT = Path(__file__).parents[1] / "fixtures" / "scgpt_tiny"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from examples import BACKBONES, example
 
+from xfm.compute.read import read_tokens
 from xfm.core import registry
 from xfm.core.config import differing_fields
 from xfm.core.schema import EMBEDDING, INPUT_IDS, PIXELS, ROW_ID
-from xfm.loops.read import read_tokens
 
 ROWS = 6
 

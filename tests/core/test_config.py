@@ -13,7 +13,7 @@ class Inner(Config):
     rows: int = 3
 
     @classmethod
-    def neutral_fields(cls):
+    def not_in_fingerprint(cls):
         return {"path"}
 
 
@@ -23,7 +23,7 @@ class Outer(Config):
     output: str = "out"
 
     @classmethod
-    def neutral_fields(cls):
+    def not_in_fingerprint(cls):
         return {"output"}
 
 
@@ -69,7 +69,7 @@ class Grown(Config):
     extra: str | None = None
 
     @classmethod
-    def later_fields(cls):
+    def added_later(cls):
         return {"extra": None}
 
 

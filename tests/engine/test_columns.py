@@ -4,10 +4,10 @@ from tests.conftest import load_job
 from tests.fusion_examples import write_tiny_fusion
 from xfm.core.errors import Refused
 from xfm.engine.columns import columns_of, with_columns
-from xfm.engine.embed import EmbedJob, embed
-from xfm.sources.atlas import Atlas
-from xfm.sources.embeddings import Embeddings
-from xfm.sources.h5ad import H5ad
+from xfm.sources.h5ad.source import H5ad
+from xfm.sources.stored.source import Embeddings
+from xfm.sources.synthetic.atlas import Atlas
+from xfm.studies.embed.run import EmbedJob, embed
 
 
 class Reader:

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
+from xfm.compute.read import RefusedRow
 from xfm.engine.envelope import Envelope
-from xfm.loops.read import RefusedRow
 
 
 def test_everything_in_an_envelope_survives_the_way():

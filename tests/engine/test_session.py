@@ -15,9 +15,9 @@ from xfm.engine.pretrain import left_out
 from xfm.engine.pretrain_masked import MaskedPretraining
 from xfm.engine.session import open_job
 from xfm.engine.train_watch import track_step
-from xfm.loops.training.tokens import TokenParts
 from xfm.track.memory import MemoryTracker
 from xfm.track.mlflow import ENVIRONMENT
+from xfm.training.tokens import TokenParts
 
 WEIGHTS = "ab" * 32
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xfm.loops.embed import Embedder
-from xfm.loops.read import read_tokens
+from xfm.compute.embed import Embedder
+from xfm.compute.read import read_tokens
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
-from xfm.sources.h5ad import H5ad
+from xfm.sources.h5ad.source import H5ad
 
 pytestmark = pytest.mark.ray
 

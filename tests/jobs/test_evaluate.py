@@ -13,13 +13,13 @@ import pytest
 from pydantic import ValidationError
 
 from tests.conftest import load_job
-from tests.loops.evaluation.evaluate_cases import planted_layers
+from tests.judging.evaluate_cases import planted_layers
 from xfm.core.errors import Refused
-from xfm.engine.evaluate import _random_twins
-from xfm.engine.evaluate_plan import describe, plan_evaluation
-from xfm.loops.evaluation.judge import SCHEMA
-from xfm.loops.evaluation.split import TEST, TRAIN, VALIDATION
+from xfm.judging.score import SCHEMA
+from xfm.judging.split import TEST, TRAIN, VALIDATION
 from xfm.models.scgpt.config import ScGPT
+from xfm.studies.evaluate.plan import describe, plan_evaluation
+from xfm.studies.evaluate.run import _random_twins
 
 CELLS, BEST = 600, 3
 

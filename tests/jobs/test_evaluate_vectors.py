@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import load_job
 from xfm.core.errors import Refused
-from xfm.engine.evaluate_source import embedded
-from xfm.sources.atlas import Atlas
-from xfm.sources.stored import open_embeddings
+from xfm.sources.stored.open import open_embeddings
+from xfm.sources.synthetic.atlas import Atlas
+from xfm.studies.evaluate.source import embedded
 
 ATLAS = {"kind": "atlas", "n_cells": 600, "donor_effect": 0.0, "dataset_effect": 1.0, "sex_effect": 0.0}
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from tests.conftest import REPOSITORY
-from xfm.loops.embed import Embedder
-from xfm.loops.read import read_tokens
+from xfm.compute.embed import Embedder
+from xfm.compute.read import read_tokens
 from xfm.models.hf_text.config import HFText
 from xfm.models.reductions import Pool
-from xfm.sources.hub_text import HubText
+from xfm.sources.files.text import HubText
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SENTENCES = 10_662

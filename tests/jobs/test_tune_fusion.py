@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.search_outputs import await_half_way, book, children, stored_rows
-from xfm.sources.atlas import Atlas
+from xfm.sources.synthetic.atlas import Atlas
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 

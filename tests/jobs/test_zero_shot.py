@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 from tests.clip_examples import write_clip
 from tests.zero_shot_examples import CUT_OFF, EACH, NAMES, colour_picture, write_colours
 from xfm.core.storage import open_storage
-from xfm.engine.gather import read_run
-from xfm.loops.evaluation.judge import SCHEMA
+from xfm.judging.score import SCHEMA
+from xfm.studies.compare.gather import read_run
 
 pytestmark = pytest.mark.ray
 

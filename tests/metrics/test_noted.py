@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from xfm.metrics.noted import Measure, Noted, centred, mean_of_class_means, median, take
 from xfm.metrics.resampling import GroupDraws
+from xfm.metrics.score_with_note import Measure, NotedScore, centred, mean_of_class_means, median, take
 
 CELLS, GROUPS = 60, 12
 
@@ -63,10 +63,10 @@ def test_cells_that_are_not_drawn_leave_no_score():
 
 
 def test_centred_draws_scatter_as_before_around_the_value():
-    moved = centred(Noted(0.3, np.array([0.5, np.nan, 0.7, 0.9]), "a note"))
+    moved = centred(NotedScore(0.3, np.array([0.5, np.nan, 0.7, 0.9]), "a note"))
     np.testing.assert_allclose(moved.draws, [0.1, np.nan, 0.3, 0.5])
     assert (moved.value, moved.note) == (0.3, "a note")
-    for undefined in (Noted(None, np.full(4, np.nan)), Noted(0.3, np.full(4, np.nan))):
+    for undefined in (NotedScore(None, np.full(4, np.nan)), NotedScore(0.3, np.full(4, np.nan))):
         assert centred(undefined) is undefined
 
 

@@ -12,7 +12,7 @@ import scipy.sparse
 
 from xfm.core.schema import COUNTS, GENE_IDS, ROW_ID
 from xfm.core.source import Source
-from xfm.sources.census_store import write_census_store
+from xfm.sources.census.store import write_census_store
 
 
 def make_cells(n_cells: int = 40, n_genes: int = 30, seed: int = 0) -> anndata.AnnData:

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.sources.h5ad import H5ad
+from xfm.sources.h5ad.source import H5ad
 from xfm.sources.hub_files import Address, parse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

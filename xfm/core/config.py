@@ -14,18 +14,18 @@ class Config(BaseModel):
 
     def recipe(self) -> dict[str, Any]:
         """The fields as plain JSON values, without those (of sections, too) that cannot change a result."""
-        at_rest = {name for name, value in self.later_fields().items() if getattr(self, name) == value}
-        plain = self.model_dump(mode="json", exclude=self.neutral_fields() | at_rest)
+        at_rest = {name for name, value in self.added_later().items() if getattr(self, name) == value}
+        plain = self.model_dump(mode="json", exclude=self.not_in_fingerprint() | at_rest)
         values = {name: getattr(self, name) for name in plain}
         return plain | {name: value.recipe() for name, value in values.items() if isinstance(value, Config)}
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Fields that say where and how fast, not what: they are left out of the fingerprint."""
         return set()
 
     @classmethod
-    def later_fields(cls) -> dict[str, Any]:
+    def added_later(cls) -> dict[str, Any]:
         """Fields that came after runs were made, with the value at which they change nothing.
 
         At rest they are left out of the recipe: a run's fingerprint is what it was before there were any.

@@ -6,14 +6,14 @@ from importlib.metadata import entry_points
 from typing import Any
 
 SOURCES = {
-    "atlas": "xfm.sources.atlas:Atlas",
-    "census": "xfm.sources.census:Census",
-    "digits": "xfm.sources.digits:Digits",
-    "embeddings": "xfm.sources.embeddings:Embeddings",
-    "grammar": "xfm.sources.grammar:Grammar",
-    "h5ad": "xfm.sources.h5ad:H5ad",
-    "hub_images": "xfm.sources.hub_images:HubImages",
-    "hub_text": "xfm.sources.hub_text:HubText",
+    "atlas": "xfm.sources.synthetic.atlas:Atlas",
+    "census": "xfm.sources.census.source:Census",
+    "digits": "xfm.sources.synthetic.digits:Digits",
+    "embeddings": "xfm.sources.stored.source:Embeddings",
+    "grammar": "xfm.sources.synthetic.grammar:Grammar",
+    "h5ad": "xfm.sources.h5ad.source:H5ad",
+    "hub_images": "xfm.sources.files.images:HubImages",
+    "hub_text": "xfm.sources.files.text:HubText",
 }
 BACKBONES = {
     "clip": "xfm.models.clip.config:CLIP",
@@ -22,14 +22,14 @@ BACKBONES = {
     "scgpt": "xfm.models.scgpt.config:ScGPT",
 }
 PRETRAINING = {
-    "alignment": "xfm.tasks.alignment:Alignment",
-    "contrastive": "xfm.tasks.contrastive:Contrastive",
-    "masked_expression": "xfm.tasks.masked_expression:MaskedExpression",
+    "alignment": "xfm.tasks.alignment.settings:Alignment",
+    "contrastive": "xfm.tasks.contrastive.settings:Contrastive",
+    "masked_expression": "xfm.tasks.masked_expression.settings:MaskedExpression",
 }
 TASKS = {
-    "adversarial": "xfm.tasks.adversarial:AdversarialClassification",
-    "class_prompts": "xfm.tasks.class_prompt_tuning:ClassPromptTuning",
-    "classification": "xfm.tasks.classification:Classification",
+    "adversarial": "xfm.tasks.adversarial.settings:AdversarialClassification",
+    "class_prompts": "xfm.tasks.class_prompts.settings:ClassPromptTuning",
+    "classification": "xfm.tasks.classification.settings:Classification",
 }
 
 

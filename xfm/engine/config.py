@@ -41,6 +41,6 @@ class JobConfig(Config):
     """Print the plan (shards, rows, output bytes, actors) and stop."""
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Where and how fast; none of it changes a number."""
         return {"output", "workers", "gpus", "experiment", "dry_run"}

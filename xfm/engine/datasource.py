@@ -13,11 +13,11 @@ import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from xfm.compute.read import read_tokens
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
 from xfm.core.source import Shard, Source
 from xfm.engine.envelope import Envelope
-from xfm.loops.read import read_tokens
 
 
 class ShardDatasource(Datasource):

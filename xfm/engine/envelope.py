@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xfm.loops.read import RefusedRow
+from xfm.compute.read import RefusedRow
 
 
 @dataclass(slots=True)

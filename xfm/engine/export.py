@@ -23,8 +23,8 @@ from xfm.core.config import fingerprint
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import RUN
 from xfm.core.schema import ROW_ID
-from xfm.sources.stored_columns import LAYER, check_unique
-from xfm.sources.stored_output import StoredOutput, open_output, vectors
+from xfm.sources.stored.columns import LAYER, check_unique
+from xfm.sources.stored.output import StoredOutput, open_output, vectors
 
 logger = logging.getLogger(__name__)
 

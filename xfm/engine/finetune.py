@@ -15,17 +15,17 @@ from xfm.core.storage import below
 from xfm.engine.columns import check_columns, with_columns
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.planning import ShardPlan, plan_shards
-from xfm.engine.same_run import check_output
+from xfm.engine.resume_check import check_output
 from xfm.engine.session import OpenJob
 from xfm.engine.stage import StageResult
 from xfm.engine.tokens import TOKENS, store_tokens
 from xfm.engine.train import train
 from xfm.engine.train_watch import track_step
-from xfm.loops.evaluation.nouns import noun_of
-from xfm.loops.finetuning.rows import Labelled, SplitWithContent, labelled_rows
-from xfm.loops.training.learner import Recipe
-from xfm.loops.training.settings import VALIDATION, Settings, Trained
-from xfm.loops.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
+from xfm.judging.labelled import Labelled, SplitWithContent, labelled_rows
+from xfm.judging.row_noun import noun_of
+from xfm.training.learner import Recipe
+from xfm.training.settings import VALIDATION, Settings, Trained
+from xfm.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def prepare(config: FinetuneConfig, plan: ShardPlan, uri: str) -> Prepared:
     parts, result = split_tokens(config, plan, uri, JOB, SplitWithContent)
     labelled = labelled_rows(
         TokenStore(parts), config.task.label, config.group, seed=config.split_seed, resamples=config.bootstrap,
-        noun=noun_of(config.source.schema.names), beside=getattr(config.task, "columns", ()),
+        noun=noun_of(config.source.schema.names), also_read=getattr(config.task, "columns", ()),
     )  # fmt: skip
     judged = labelled.judged
     found = {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}

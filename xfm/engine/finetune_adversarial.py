@@ -17,18 +17,18 @@ from xfm.engine.finetune import Prepared, settings_of
 from xfm.engine.finetune_classification import PREDICTIONS, SCORES
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.session import OpenJob
-from xfm.loops.evaluation.split import TRAIN as TRAINING
-from xfm.loops.finetuning.adversarial_checkpoint import about_checkpoint, write_adversarial
-from xfm.loops.finetuning.adversarial_learner import Columns
-from xfm.loops.finetuning.adversarial_recipe import AdversarialRecipe
-from xfm.loops.finetuning.adversarial_report import adversarial_report, drawer
-from xfm.loops.finetuning.adversarial_scores import score_table
-from xfm.loops.finetuning.adversarial_words import attention_words, cautions
-from xfm.loops.finetuning.rows import Labelled
-from xfm.loops.finetuning.scores import prediction_table
-from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore
-from xfm.tasks.adversarial import MISSING, AdversarialClassification
+from xfm.judging.classifier_scores import prediction_table
+from xfm.judging.labelled import Labelled
+from xfm.judging.split import TRAIN as TRAINING
+from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
+from xfm.tasks.adversarial.learner import Columns
+from xfm.tasks.adversarial.recipe import AdversarialRecipe
+from xfm.tasks.adversarial.report import adversarial_report, drawer
+from xfm.tasks.adversarial.scores import score_table
+from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification
+from xfm.tasks.adversarial.warnings import attention_words, cautions
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import TRAIN, TokenParts, TokenStore
 
 
 class AdversarialKind:
@@ -117,7 +117,7 @@ def columns_of(config: FinetuneConfig, labelled: Labelled) -> Columns:
         Refused: ONE_CLASS, an adversary needs two classes among training rows.
     """
     task: AdversarialClassification = config.task
-    attribute = labelled.beside(task.attribute)
+    attribute = labelled.also_read(task.attribute)
     classes = () if attribute is None else attribute.classes
     if attribute is not None and task.is_adversarial:
         codes = attribute.codes[labelled.held(TRAINING)]

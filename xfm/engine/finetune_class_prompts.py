@@ -20,23 +20,23 @@ from xfm.engine.finetune_classification import PREDICTIONS, SCORES
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.session import OpenJob
 from xfm.engine.tokens import store_tokens
-from xfm.loops.evaluation.judged import MISSING, labels_of
-from xfm.loops.finetuning.class_prompts import ClassPromptsRecipe, Images
-from xfm.loops.finetuning.class_prompts_report import class_prompts_report, drawer
-from xfm.loops.finetuning.class_prompts_scores import (
+from xfm.judging.classifier_scores import prediction_table
+from xfm.judging.eval_set import MISSING, labels_of
+from xfm.judging.labelled import CONTENT, Labelled, SplitWithContent, codes_of
+from xfm.models.clip.prompts import ClassPrompts
+from xfm.models.clip.writing import save_clip
+from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images
+from xfm.tasks.class_prompts.report import class_prompts_report, drawer
+from xfm.tasks.class_prompts.scores import (
     adapted_scores,
     arranged,
     at_share,
     score_table,
     with_all_classes,
 )
-from xfm.loops.finetuning.rows import CONTENT, Labelled, SplitWithContent, codes_of
-from xfm.loops.finetuning.scores import prediction_table
-from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TEST, TRAIN, TokenParts, TokenStore
-from xfm.models.clip.writing import save_clip
-from xfm.tasks.class_prompt_tuning import ClassPromptTuning
-from xfm.tasks.class_prompts import ClassPrompts
+from xfm.tasks.class_prompts.settings import ClassPromptTuning
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import TEST, TRAIN, TokenParts, TokenStore
 
 FORGETTING = "forgetting"
 VALIDATIONS = 10  # over the run, where nothing else is asked for

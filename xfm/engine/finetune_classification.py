@@ -5,12 +5,12 @@ from pathlib import Path
 from xfm.engine.finetune import Prepared, settings_of
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.session import OpenJob
-from xfm.loops.finetuning.checkpoint import about_checkpoint, write_classifier
-from xfm.loops.finetuning.recipe import ClassificationRecipe
-from xfm.loops.finetuning.report import drawer, finetune_report
-from xfm.loops.finetuning.scores import prediction_table, score_table
-from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TRAIN
+from xfm.judging.classifier_scores import prediction_table, score_table
+from xfm.tasks.classification.checkpoint import about_checkpoint, write_classifier
+from xfm.tasks.classification.recipe import ClassificationRecipe
+from xfm.tasks.classification.report import drawer, finetune_report
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import TRAIN
 
 SCORES, PREDICTIONS = "scores.parquet", "predictions.parquet"
 

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from xfm.core import registry
 from xfm.engine.config import AnyBackbone, AnySource, JobConfig, union_of
-from xfm.tasks.classification import Classification
+from xfm.tasks.classification.settings import Classification
 
 if TYPE_CHECKING:
     AnyTask = Any
@@ -136,9 +136,9 @@ class FinetuneConfig(JobConfig):
         return self
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """A time budget may be raised to train on; it marks the report instead."""
-        return super().neutral_fields() | {"max_seconds", "threads", "log_every", "notes"}
+        return super().not_in_fingerprint() | {"max_seconds", "threads", "log_every", "notes"}
 
     @property
     def columns(self) -> tuple[str, ...]:

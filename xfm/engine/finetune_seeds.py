@@ -17,8 +17,8 @@ from xfm.engine.finetune_classification import SCORES
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob
-from xfm.loops.finetuning.scores import name_of
-from xfm.loops.finetuning.seeds import seeds_report
+from xfm.judging.classifier_scores import name_of
+from xfm.judging.seeds import seeds_report
 from xfm.track.lineage import run_tags
 from xfm.track.redact import redact
 from xfm.track.server import tracking_uri

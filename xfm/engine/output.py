@@ -40,7 +40,7 @@ from xfm.core.ledger import (
 )
 from xfm.core.storage import open_storage
 from xfm.engine.lease import lease_for
-from xfm.engine.same_run import check_same_recipe, earlier_run
+from xfm.engine.resume_check import check_same_recipe, earlier_run
 
 logger = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from xfm.engine.tokens import TOKENS, store_tokens
 from xfm.engine.train import train
 from xfm.engine.train_watch import track_step
 from xfm.engine.training_config import TrainingConfig
-from xfm.loops.training.learner import Recipe
-from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TRAIN, VALIDATION, SplitRows, TokenParts
+from xfm.training.learner import Recipe
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import TRAIN, VALIDATION, SplitRows, TokenParts
 
 logger = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ from xfm.core.storage import open_storage
 from xfm.engine.planning import ShardPlan
 from xfm.engine.pretrain import Pretraining
 from xfm.engine.pretrain_config import PretrainConfig
-from xfm.loops.pretraining.alignment import AlignmentRecipe
-from xfm.loops.pretraining.alignment_figures import drawer
-from xfm.loops.pretraining.alignment_report import alignment_report
-from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore
 from xfm.models.fusion.checkpoint import write_fusion
 from xfm.models.fusion.config import Fusion
-from xfm.tasks.alignment import Alignment
+from xfm.tasks.alignment.figures import drawer
+from xfm.tasks.alignment.learner import AlignmentRecipe
+from xfm.tasks.alignment.report import alignment_report
+from xfm.tasks.alignment.settings import Alignment
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import TRAIN, TokenParts, TokenStore
 
 
 class AlignmentPretraining(Pretraining):

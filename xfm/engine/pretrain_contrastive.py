@@ -16,14 +16,14 @@ from xfm.core.source import Source
 from xfm.engine.planning import ShardPlan
 from xfm.engine.pretrain import Pretraining
 from xfm.engine.training_config import TrainingConfig
-from xfm.loops.pretraining.contrastive import ContrastiveRecipe
-from xfm.loops.pretraining.contrastive_report import contrastive_report, drawer
-from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TRAIN, TokenParts, TokenStore
 from xfm.models.clip.config import CLIP
 from xfm.models.clip.fresh import FreshCLIP
 from xfm.models.clip.writing import save_clip, write_checkpoint
-from xfm.tasks.contrastive import Contrastive
+from xfm.tasks.contrastive.learner import ContrastiveRecipe
+from xfm.tasks.contrastive.report import contrastive_report, drawer
+from xfm.tasks.contrastive.settings import Contrastive
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import TRAIN, TokenParts, TokenStore
 
 
 class ContrastivePretraining(Pretraining):

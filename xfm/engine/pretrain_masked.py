@@ -10,17 +10,17 @@ from xfm.core.source import Source
 from xfm.engine.planning import ShardPlan
 from xfm.engine.pretrain import Pretraining
 from xfm.engine.training_config import TrainingConfig
-from xfm.loops.pretraining.masked_expression import MaskedExpressionRecipe
-from xfm.loops.pretraining.network import network_to_train
-from xfm.loops.pretraining.report import drawer, pretrain_report
-from xfm.loops.training.settings import Settings, Trained
-from xfm.loops.training.tokens import TokenParts
 from xfm.models.scgpt.checkpoint import write_checkpoint
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.files import read_vocab
 from xfm.models.scgpt.fresh import FreshScGPT, ordered, vocabulary_of
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.masked_expression import OBJECTIVES, MaskedExpression
+from xfm.tasks.masked_expression.learner import MaskedExpressionRecipe
+from xfm.tasks.masked_expression.network import network_to_train
+from xfm.tasks.masked_expression.report import drawer, pretrain_report
+from xfm.tasks.masked_expression.settings import OBJECTIVES, MaskedExpression
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import TokenParts
 
 TOKEN_BYTES = 4  # an id and a value
 

@@ -10,7 +10,7 @@ from xfm.core.source import Shard, Source
 from xfm.core.tokenizer import Tokenizer
 from xfm.engine.output import Output
 from xfm.engine.stage import StageResult, run_stage
-from xfm.loops.training.tokens import SplitRows, TokenParts, token_parts
+from xfm.training.tokens import SplitRows, TokenParts, token_parts
 
 TOKENS = "tokens"  # the folder below OUTPUT
 SMALL = 8  # so few shards need no second process to hand their tokens on

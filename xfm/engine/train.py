@@ -1,6 +1,6 @@
 """Training on Ray Train: where and on how many workers, checkpoints, and going on after a crash.
 
-    worker   xfm.loops.training     every `checkpoint_every` steps a checkpoint is handed to Ray Train
+    worker   xfm.training           every `checkpoint_every` steps a checkpoint is handed to Ray Train
     Ray      OUTPUT/train/          copies it, registers it in checkpoint_manager_snapshot.json, keeps the last two
     driver   OUTPUT/checkpoint/     the weights of the last one, as a directory that the backbone reads
 
@@ -23,8 +23,8 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.train_watch import Watch
-from xfm.loops.training.learner import Recipe
-from xfm.loops.training.settings import Record, Settings, Trained
+from xfm.training.learner import Recipe
+from xfm.training.settings import Record, Settings, Trained
 
 logger = logging.getLogger(__name__)
 
@@ -182,9 +182,9 @@ def _train(recipe: Recipe, settings: Settings, where: Place, mailbox: Any) -> Tr
     import torch
     from ray.train import Checkpoint, get_checkpoint, report
 
-    from xfm.loops.group import TorchGroup
-    from xfm.loops.training.state import load_training, save_training
-    from xfm.loops.training.trainer import Trainer
+    from xfm.training.group import TorchGroup
+    from xfm.training.state import load_training, save_training
+    from xfm.training.trainer import Trainer
 
     device = str(ray.train.torch.get_device()) if where.gpus else "cpu"
     group = TorchGroup()
@@ -208,7 +208,7 @@ def _train(recipe: Recipe, settings: Settings, where: Place, mailbox: Any) -> Tr
 
 
 def _weights(folder: Path) -> dict[str, Any]:
-    from xfm.loops.training.state import kept_weights
+    from xfm.training.state import kept_weights
 
     return kept_weights(folder)
 

@@ -11,7 +11,7 @@ import ray
 
 from xfm.core.tracker import Tracker
 from xfm.engine.progress import format_seconds
-from xfm.loops.training.settings import Record, Settings, curves_of
+from xfm.training.settings import Record, Settings, curves_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def track_step(tracker: Tracker, record: Record, name: Callable[[str], str] = st
 
     Args:
         tracker: of the job.
-        record: see `loops.training.settings`.
+        record: see `training.settings`.
         name: what an entry of a record is called with the tracker.
     """
     tracker.metrics(curves_of(record, name), step=int(record["step"]))

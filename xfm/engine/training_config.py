@@ -76,12 +76,12 @@ class TrainingConfig(JobConfig):
         return self
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """A time budget may be raised to train on; it marks the report instead."""
-        return super().neutral_fields() | {"max_seconds", "threads", "log_every"}
+        return super().not_in_fingerprint() | {"max_seconds", "threads", "log_every"}
 
     @classmethod
-    def later_fields(cls) -> dict[str, Any]:
+    def added_later(cls) -> dict[str, Any]:
         """See `Config`."""
         return {"watch": None, "patience": None}
 

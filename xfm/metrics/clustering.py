@@ -24,9 +24,9 @@ from scipy.sparse.csgraph import connected_components
 
 from xfm.metrics.classification import count_columns
 from xfm.metrics.neighbours import IN_GRAPH, Neighbours, connectivities, is_constant
-from xfm.metrics.noted import CONSTANT, Measure, Noted, mean_of_class_means, take
 from xfm.metrics.partitions import ari_of_counts, nmi_of_counts
 from xfm.metrics.resampling import F64, GroupDraws, Ints, weighted_sums
+from xfm.metrics.score_with_note import CONSTANT, Measure, NotedScore, mean_of_class_means, take
 from xfm.metrics.silhouette import silhouette_samples
 
 # Shapes: N cells, D width of the representation, R resolutions, L labels, G groups, b resamples of one block.
@@ -50,7 +50,7 @@ def clustering_scores(
     clusterings: Ints | None = None,
     resolutions: Sequence[float] = RESOLUTIONS,
     seed: int = 0,
-) -> dict[str, Noted]:
+) -> dict[str, NotedScore]:
     """How well a representation groups cells of one label.
 
     A cell without a label helps to build the graph and its clusters, and is left out of every score. NMI of labels by

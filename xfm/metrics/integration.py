@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from xfm.core.errors import EnvironmentProblem
 from xfm.metrics.kbet import kbet_acceptance
 from xfm.metrics.neighbours import Neighbours, is_constant, neighbours
-from xfm.metrics.noted import CONSTANT, Measure, Noted, mean_of_class_means, median, take
 from xfm.metrics.pcr import pcr_comparison_measure, pcr_measure
 from xfm.metrics.resampling import F64, GroupDraws, Ints
+from xfm.metrics.score_with_note import CONSTANT, Measure, NotedScore, mean_of_class_means, median, take
 from xfm.metrics.silhouette import silhouette_samples
 
 # Shapes: N cells, D width of the representation, K neighbours, b resamples of one block.
@@ -67,7 +67,7 @@ def integration_scores(
     draws: GroupDraws,
     *,
     before: Matrix | None = None,
-) -> dict[str, Noted]:
+) -> dict[str, NotedScore]:
     """How well a representation mixes batches and keeps labels apart.
 
     Cells without a batch or a label are left out; the neighbours of the others are then sought anew.

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xfm.metrics.noted import Measure, Statistic
 from xfm.metrics.regression import ratios
 from xfm.metrics.resampling import F64, Ints
+from xfm.metrics.score_with_note import Measure, Statistic
 
 # Shapes: N cells, D width of the representation, C components, b resamples of one block.
 COMPONENTS = 50

@@ -33,7 +33,7 @@ class HubCheckpoint(Config):
         return absolute(path)
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Where the files lie; `identity` says what they are."""
         return {"checkpoint"}
 

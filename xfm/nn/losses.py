@@ -1,11 +1,12 @@
-"""Losses over chosen positions of padded rows.
+"""Losses as sums, so that batches cut into pieces, or spread over workers, add up to the loss of the whole.
 
 Cui et al., Nature Methods 2024, Methods: gene expression prediction, L = 1/|M| sum over M of (predicted - target)^2.
 """
 
-# Shapes: B rows, T tokens.
+# Shapes: B rows, T tokens, K classes.
 
 from torch import Tensor
+from torch.nn import functional
 
 
 def squared_error(predicted: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
@@ -33,3 +34,15 @@ def masked_mse(predicted: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
     if count == 0:
         raise ValueError("no position is chosen: the mean of nothing is undefined")
     return squared_error(predicted, target, chosen).sum() / count
+
+
+def class_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """Cross entropy in nats, summed over rows.
+
+    A sum and not a mean, so that batches cut into pieces, or spread over workers, add up to the loss of the whole.
+
+    Args:
+        logits: (B, K).
+        codes: (B,) int64 classes.
+    """
+    return functional.cross_entropy(logits.float(), codes, reduction="sum")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.sources.h5ad_listing import Entry, read_file_paths, select
+from xfm.sources.h5ad.listing import Entry, read_file_paths, select
 
 _ADDRESS = re.compile(r"hf://(?:datasets/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")
 

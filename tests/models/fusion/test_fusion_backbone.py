@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.fusion_examples import DONORS, GENE_DIM, TYPES, Vectors, tiny_fusion, write_tiny_fusion
+from xfm.compute.embed import Embedder
+from xfm.compute.read import read_tokens
 from xfm.core.errors import Refused
-from xfm.loops.embed import Embedder
-from xfm.loops.read import read_tokens
 from xfm.models.adapters import LoRA, add_lora, keep_last
 from xfm.models.fusion.config import Fusion
 from xfm.models.reductions import Pool

@@ -12,12 +12,12 @@ from tests.fusion_examples import GENE_DIM, TYPES, tiny_fusion, write_tiny_fusio
 from tests.text_examples import write_encoder
 from xfm.core.errors import Refused
 from xfm.core.hub import fetch_folder
-from xfm.engine.embed import EmbedJob
 from xfm.engine.settings import UsageError, parse
 from xfm.models.fusion.checkpoint import WEIGHTS
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.network import Concatenation
 from xfm.models.fusion.text import BertText, HashedText
+from xfm.studies.embed.run import EmbedJob
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.text_examples import sentences, write_encoder
+from xfm.compute.embed import Embedder
 from xfm.core.schema import REFUSED, ROW_ID, SHARD, TEXT
 from xfm.core.tokenizer import Tokens
-from xfm.loops.embed import Embedder
 from xfm.models.hf_text import network as network_module
 from xfm.models.hf_text.config import HFText
 from xfm.models.hf_text.files import FAMILIES

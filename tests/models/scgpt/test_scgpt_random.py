@@ -9,15 +9,15 @@ import torch
 from scgpt_cases import small_network, small_vocab
 from torch import nn
 
+from xfm.compute.read import read_tokens
 from xfm.core.config import differing_fields, fingerprint
 from xfm.core.schema import INPUT_IDS, VALUES
-from xfm.loops.read import read_tokens
 from xfm.models.scgpt.checkpoint import write_checkpoint
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.network import ScGPTBackbone
 from xfm.models.scgpt.settings import Architecture
-from xfm.sources.h5ad import H5ad
+from xfm.sources.h5ad.source import H5ad
 
 BLOCK = "transformer_encoder.layers.0."
 

@@ -65,7 +65,7 @@ class Fusion(FusionSizes):
         return None if path is None else absolute(path)
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Where the files lie; `identity` says what they are."""
         return {"checkpoint"}
 

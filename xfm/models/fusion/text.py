@@ -96,7 +96,7 @@ class BertText(TextEncoder):
         return absolute(path)
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Where the files lie; `weights` says what they are."""
         return {"checkpoint"}
 

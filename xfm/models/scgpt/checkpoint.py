@@ -22,8 +22,8 @@ from xfm.core.errors import Refused
 from xfm.models.scgpt.files import complete, find_files, read_vocab
 from xfm.models.scgpt.layouts import load, official_names, unwrap
 from xfm.models.scgpt.network import ScGPTBackbone
+from xfm.models.scgpt.resolve_architecture import disagreements, settle
 from xfm.models.scgpt.settings import Architecture, declare, read_args
-from xfm.models.scgpt.settle import disagreements, settle
 
 logger = logging.getLogger(__name__)
 

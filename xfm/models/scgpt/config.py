@@ -72,7 +72,7 @@ class ScGPT(Config):
         return str(Path(path).expanduser().absolute())
 
     @classmethod
-    def neutral_fields(cls) -> set[str]:
+    def not_in_fingerprint(cls) -> set[str]:
         """Where the files lie; `identity` says what they are."""
         return {"checkpoint", "vocab"}
 

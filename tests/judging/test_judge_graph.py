@@ -1,0 +1,61 @@
+"""Neighbourhood scores of one representation, against planted truths."""
+
+import numpy as np
+import pytest
+
+from tests.judging.evaluate_cases import judged_cells
+from xfm.judging.eval_set import Labels
+from xfm.judging.judge import judge
+
+
+def scores_of(vectors, judged, *tasks):
+    return {(score.task, score.metric): score for score in judge(vectors, judged, tasks, judged.labels)}
+
+
+@pytest.fixture
+def codes():
+    return (np.arange(400) % 4).astype(np.int32)
+
+
+def test_clusters_that_are_the_labels_agree_with_them(codes):
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((400, 6)) + 30 * np.eye(6)[codes]).astype(np.float32)
+    found = scores_of(vectors, judged_cells(codes), "clustering")
+    for metric in ("normalized_mutual_info", "adjusted_rand_index", "graph_connectivity"):
+        assert found["clustering", metric].value > 0.98
+    noise = scores_of(rng.standard_normal((400, 6)).astype(np.float32), judged_cells(codes), "clustering")
+    assert noise["clustering", "adjusted_rand_index"].value < 0.05
+
+
+def test_a_constant_representation_is_one_cluster(codes):
+    found = scores_of(np.ones((400, 3), np.float32), judged_cells(codes), "clustering")
+    assert found["clustering", "normalized_mutual_info"].value == 0
+    assert found["clustering", "silhouette_score"].value is None
+    assert "constant" in found["clustering", "silhouette_score"].note
+
+
+def test_batches_drawn_by_lot_are_mixed_and_shifted_ones_are_not(codes):
+    pytest.importorskip("scib_metrics", reason="batch mixing needs the extra scib")
+    rng = np.random.default_rng(1)
+    batch = rng.integers(0, 2, 400).astype(np.int32)
+    vectors = (rng.standard_normal((400, 6)) + 6 * np.eye(6)[codes]).astype(np.float32)
+    judged = judged_cells(codes, batch=Labels("batch", batch, ("one", "two")))
+    mixed = scores_of(vectors, judged, "integration")
+    split = scores_of(vectors + 20 * batch[:, None].astype(np.float32), judged, "integration")
+    for metric, least, most in (("asw_batch", 0.9, 0.5), ("ilisi", 0.85, 0.05), ("kbet", 0.9, 0.05)):
+        assert mixed["integration", metric].value > least
+        assert split["integration", metric].value < most
+    assert mixed["integration", "pcr"].value < 0.02 < 0.8 < split["integration", "pcr"].value
+
+
+def test_pseudotime_follows_a_planted_line_and_not_a_shuffled_one():
+    rng = np.random.default_rng(2)
+    time = np.repeat(np.arange(20.0), 15)
+    codes = (np.arange(300) % 3).astype(np.int32)
+    line = np.stack([time, *(rng.standard_normal(300) * 0.3 for _ in range(4))], axis=1).astype(np.float32)
+    right = scores_of(line, judged_cells(codes, time=time), "trajectory")
+    assert right["trajectory", "spearman_exact"].value > 0.9
+    assert "slow diffusion component" in right["trajectory", "spearman"].note  # scanpy's rule loses thin lines
+    assert right["trajectory", "unreachable"].value == 0
+    wrong = scores_of(line, judged_cells(codes, time=rng.permutation(time)), "trajectory")
+    assert abs(wrong["trajectory", "spearman_exact"].value) < 0.3

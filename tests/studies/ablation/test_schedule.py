@@ -1,0 +1,130 @@
+"""Members side by side: who begins when, and what one does before and while it works; no cluster runs."""
+
+import pyarrow as pa
+import pytest
+
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.storage import open_storage
+from xfm.engine.finetune_config import FinetuneConfig
+from xfm.engine.pretrain import plan_pretraining, token_recipe
+from xfm.engine.pretrain_config import PretrainConfig
+from xfm.engine.train import Place
+from xfm.models.fusion.config import Fusion
+from xfm.models.fusion.text import HashedText
+from xfm.studies.ablation import scheduler, tokens, worker
+from xfm.studies.ablation.plan import Member, MemberWords
+from xfm.studies.ablation.schedule import Entry
+from xfm.studies.ablation.scheduler import Need, need_of, next_of
+from xfm.studies.ablation.tokens import TokenStores
+from xfm.studies.ablation.worker import MemberTask, work_on
+from xfm.training.tokens import TokenParts
+
+
+def entry(name, **settings):
+    after = settings.pop("after", None)
+    config = FinetuneConfig(
+        source={"kind": "grammar", "n": 10}, backbone={"kind": "hf_text", "checkpoint": "/none"},
+        task={"label": "label"}, output="/none", **settings,
+    )  # fmt: skip
+    return Entry(Member(name, MemberWords(job="finetune", after=after), {0: config}), 0)
+
+
+def test_members_share_cpus_and_gpus():
+    a, b, c, d = (entry(name) for name in "abcd")
+    needs = {a.key: Need(1, 1.0), b.key: Need(1, 1.0), c.key: Need(1, 0.0), d.key: Need(3, 0.0)}
+    have = Need(3, 1.0)
+    assert next_of([a, b], set(), set(), needs, have) is a
+    assert next_of([b, c], set(), {a.key}, needs, have) is c  # b would wait for the GPU
+    assert next_of([b], set(), {a.key}, needs, have) is None
+    assert next_of([d, b], set(), {c.key}, needs, have) is b  # d wants every CPU
+    assert next_of([d], set(), set(), needs, have) is d
+    tenths = {f"{name}-seed-0": Need(0, 0.1) for name in "abcd"}
+    assert next_of([a], set(), {b.key, c.key, d.key}, tenths, Need(4, 0.1 + 0.1 + 0.1 + 0.1)) is a
+
+
+def test_a_member_waits_for_the_one_that_it_starts_from():
+    first, second = entry("first"), entry("second", after="first")
+    needs = {first.key: Need(1, 0), second.key: Need(1, 0)}
+    assert next_of([second, first], set(), set(), needs, Need(2, 0)) is first
+    assert next_of([second], set(), {first.key}, needs, Need(2, 0)) is None
+    assert next_of([second], {first.key}, set(), needs, Need(2, 0)) is second
+
+
+def test_a_member_takes_what_its_workers_take(monkeypatch):
+    monkeypatch.setattr(scheduler, "place", lambda workers, gpus, threads: Place(workers or 4, threads, gpus))
+    assert need_of(entry("a", workers=2, threads=3), Need(8, 0)) == Need(6, 0)
+    assert need_of(entry("a", gpus=0.5, threads=2), Need(8, 2)) == Need(8, 2.0)
+
+
+def test_a_member_that_does_not_fit_is_named(monkeypatch):
+    def place(workers, gpus, threads):
+        raise EnvironmentProblem("too few CPUs")
+
+    monkeypatch.setattr(scheduler, "place", place)
+    with pytest.raises(EnvironmentProblem, match="member big, seed 0: too few CPUs"):
+        need_of(entry("big", threads=64), Need(2, 0))
+
+
+def test_a_member_waits_for_whoever_still_holds_any_of_its_outputs(monkeypatch, tmp_path):
+    left = [Refused("LOCKED", "held"), Refused("LOCKED", "held"), None]
+
+    def evaluate(work):
+        if (problem := left.pop(0)) is not None:
+            raise problem
+        return 0
+
+    monkeypatch.setattr(worker, "_evaluate", evaluate)
+    monkeypatch.setattr(worker, "PAUSE_S", 0.0)
+    work = MemberTask("evaluate", entry("a").config, None, str(tmp_path))
+    assert work_on(work).is_finished
+    assert left == []
+    left += [Refused("NO_COLUMN", "none"), None]
+    assert work_on(work).refused == ("NO_COLUMN", "none")
+    left[:] = [Refused("LOCKED", "held"), None]
+    monkeypatch.setattr(worker, "LOCKED_S", -1.0)
+    assert work_on(work).refused == ("LOCKED", "held")
+
+
+def test_a_folder_that_a_node_lacks_is_no_other_folder(tmp_path):
+    end = work_on(MemberTask("finetune", entry("a").config, None, str(tmp_path / "none")))
+    assert end.code == 5
+    assert end.refused is not None
+    assert end.refused[0] == "ENVIRONMENT"
+    assert f"{tmp_path / 'none'}, in which the comparison was started, is not on node" in end.refused[1]
+
+
+def pretraining(tmp_path, **more):
+    task = {"kind": "alignment", "hidden": 16, "heads": 2, "latents": 3} | more.pop("task", {})
+    source = {"kind": "atlas", "n_cells": 40, "n_types": 4, "n_donors": 4, "dim": 16}
+    config = PretrainConfig(source=source, task=task, split="split", output=str(tmp_path), **more)
+    return token_recipe(config, plan_pretraining(config))
+
+
+def test_alignments_that_differ_in_training_and_sizes_share_rows(tmp_path):
+    own = pretraining(tmp_path)
+    assert own == pretraining(tmp_path, lr=0.5, epochs=3, task={"hidden": 32, "loss": "margin"})
+    for other in ({"seed": 1}, {"task": {"text_column": "donor_id"}}, {"group": "donor_id"}):
+        assert own != pretraining(tmp_path, **other)
+
+
+def test_words_are_encoded_once_for_all_members(monkeypatch, tmp_path):
+    asked = []
+    encode = HashedText.encode
+    monkeypatch.setattr(HashedText, "encode", lambda self, labels: asked.append(list(labels)) or encode(self, labels))
+
+    class Store:
+        def __init__(self, parts):
+            pass
+
+        def column(self, name):
+            return [pa.chunked_array([["B cell", None]]), pa.chunked_array([["T cell", "B cell"]])]
+
+    monkeypatch.setattr(tokens, "TokenStore", Store)
+    stores = TokenStores(str(tmp_path / "members"))
+    network, parts = Fusion(hidden=16, heads=2, latents=3), TokenParts("/rows", ("a",), ((2, 1, 1),))
+    for name in ("first", "second"):
+        stores._hand_labels(network, parts, str(tmp_path / name))
+    assert asked == [["B cell", "T cell"]]
+    bank = network.bank_of(["T cell", "B cell"], open_storage(str(tmp_path / "second")))
+    assert len(asked) == 1
+    assert set(bank.labels) == {"B cell", "T cell"}

@@ -1,0 +1,118 @@
+"""Planted truths: an answer is found where it lies, none is claimed where none is, and cutting changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.studies.layerwise.layer_cases import (
+    CLS,
+    FakeConfig,
+    fit_and_score,
+    make_design,
+    noise,
+    noise_states,
+    random_cells,
+    token_table,
+)
+from xfm.compute.read import read_tokens
+from xfm.models.scgpt.config import ScGPT
+from xfm.sources.h5ad.source import H5ad
+from xfm.studies.layerwise.report import score
+from xfm.studies.layerwise.scoring import LayerReader
+
+MEAN_OF_GENE = np.random.default_rng(11).permutation(CLS) % 40 + 5
+
+
+def by_gene(genes, rng):
+    return MEAN_OF_GENE[genes] + rng.integers(-4, 5, len(genes))
+
+
+def planted(layer, ids, values):
+    """Six layers of noise; layer 3 also holds what it was shown and what is usual for the gene."""
+    state = noise_states(layer, ids, values)
+    if layer == 3:
+        usual = torch.from_numpy(np.append(MEAN_OF_GENE, [0, 0])).float()[ids]
+        state[..., 2] = 0.2 * values + 0.1 * noise(ids, values, 77)
+        state[..., 3] = 0.1 * usual + 2
+    return state
+
+
+def test_a_planted_layer_is_found_in_both_modes_from_the_fitting_cells_alone():
+    config = FakeConfig(planted, layers=6, width=4)
+    _, best, columns, _ = fit_and_score(config, make_design(), [token_table(random_cells(80, 1, by_gene))])
+    scores = score(columns, ("masked", "visible"), 6, seed=0, resamples=100)
+    for mode in ("masked", "visible"):
+        assert best[mode, "ridge"] == 3
+        errors = [scores.layer(mode, "ridge", layer).mse.value for layer in range(7)]
+        assert int(np.argmin(errors)) == 3
+        assert errors[3] < 0.2 * min(errors[:3] + errors[4:])
+        assert scores.layer(mode, "ridge", 3).skill["cell_mean"].low > 0
+    # The bin is usual +- 4: what is left of it in masked mode is the variance of nine equally likely steps, 6.7.
+    assert scores.layer("masked", "ridge", 3).mse.value == pytest.approx(6.7, abs=1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_states_that_say_nothing_do_not_beat_the_mean_of_the_gene(seed):
+    config = FakeConfig(noise_states, layers=2, width=4)
+    cells = random_cells(120, 100 + seed, by_gene)
+    _, _, columns, _ = fit_and_score(config, make_design(modes=("masked",), seed=seed), [token_table(cells)])
+    scores = score(columns, ("masked",), 2, seed=seed, resamples=200)
+    for layer in range(3):
+        assert scores.layer("masked", "ridge", layer).skill["gene_mean"].high < 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_shuffled_bins_leave_no_skill_over_the_gene_beyond_its_interval(seed):
+    config = FakeConfig(planted, layers=3, width=4)
+    cells = random_cells(120, 200 + seed)
+    _, best, columns, _ = fit_and_score(config, make_design(modes=("masked",), seed=seed), [token_table(cells)])
+    # The mean of a gene seen in a few fitting cells is itself noisy, so the constant that a ridge falls back on may
+    # beat it; what it must not beat is the best that can be done here, the mean of all bins.
+    total = columns["masked_decoder_l00"][:, 0].sum()
+    constant = np.var(np.concatenate([bins for _, bins in cells]))
+    error = columns[f"masked_ridge_l{best['masked', 'ridge']:02d}"][:, 1].sum() / total
+    assert error == pytest.approx(constant, rel=0.15)
+    assert score(columns, ("masked",), 3, 0, 200).layer("masked", "ridge", 3).skill["cell_mean"].low < 0.1
+
+
+def test_baselines_need_no_model():
+    table = [token_table(random_cells(40, 5, by_gene))]
+    a = fit_and_score(FakeConfig(noise_states, width=4), make_design(), table)[2]
+    b = fit_and_score(FakeConfig(planted, width=4), make_design(), table)[2]
+    for name in ("cell_mean", "gene_mean", "gene_depth"):
+        for mode in ("masked", "visible"):
+            np.testing.assert_array_equal(a[f"{mode}_{name}"], b[f"{mode}_{name}"])
+
+
+@pytest.fixture(scope="module")
+def real(tiny_scgpt):
+    """A recipe, and the tokens of 64 real cells as one table."""
+    config = ScGPT(checkpoint=str(tiny_scgpt / "checkpoint"))
+    source = H5ad(path=str(tiny_scgpt / "cells.h5ad"))
+    (shard,) = source.shards()
+    return config, read_tokens(source, config.tokenizer(0), shard).tokens.slice(0, 24)
+
+
+def test_scores_do_not_depend_on_batches_or_shards(real):
+    config, table = real
+    design = make_design(modes=("masked",))
+    whole = fit_and_score(config, design, [table])
+    shards = [table.slice(0, 1), table.slice(1, 13), table.slice(14)]
+    cut = fit_and_score(config, make_design(modes=("masked",), batch_tokens=300), shards)
+    assert cut[3] == whole[3]
+    assert cut[1] == whole[1]
+    for name, expected in whole[2].items():
+        is_model = any(readout in name for readout in ("decoder", "calibrated", "ridge"))
+        # Relative to the size of the numbers: squared errors of a cell add up to thousands.
+        tolerance = 1e-4 if is_model else 1e-9
+        np.testing.assert_allclose(cut[2][name], expected, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def test_another_seed_hides_other_genes():
+    table = token_table(random_cells(6, 3))
+    hidden = []
+    for seed in (0, 0, 1):
+        (batch,) = LayerReader(FakeConfig(), make_design(seed=seed), None).cells(table)
+        hidden.append(batch.hidden.tolist())
+    assert hidden[0] == hidden[1]
+    assert hidden[0] != hidden[2]

@@ -1,0 +1,72 @@
+"""Class lists that do not fit the rows, before anything is trained."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.picture_examples import fresh, pictures
+from xfm.core.errors import Refused
+from xfm.core.ledger import part_name
+from xfm.engine.finetune import Prepared
+from xfm.engine.finetune_class_prompts import ClassPromptsKind, _strangers, other_images
+from xfm.engine.finetune_config import FinetuneConfig
+from xfm.judging.labelled import SplitWithContent, labelled_rows
+from xfm.models.clip.prompts import ClassPrompts
+from xfm.models.clip.writing import write_checkpoint
+from xfm.training.tokens import TokenParts, TokenStore, token_parts
+
+
+@pytest.fixture
+def parts(tmp_path) -> TokenParts:
+    """12 pictures, 8 to train on, and a class by number, 0 to 3."""
+    table = pictures(range(12), [0] * 12).drop_columns(["part"])
+    table = table.append_column("number", pa.array([i % 4 for i in range(12)], pa.int32()))
+    table = table.append_column("split", pa.array(["train"] * 8 + ["validation"] * 2 + ["test"] * 2))
+    path = tmp_path / part_name("a")
+    path.parent.mkdir(parents=True)
+    pq.write_table(SplitWithContent(0, 0.0, split="split")(table), path)
+    return token_parts(str(tmp_path), ["a"])
+
+
+def prepared(parts: TokenParts) -> Prepared:
+    labelled = labelled_rows(TokenStore(parts), "colour", None, seed=0, resamples=10, noun="images")
+    return Prepared(SimpleNamespace(weights={}), parts, labelled, None)  # type: ignore[arg-type]
+
+
+def config(folder: Path, **task) -> FinetuneConfig:
+    write_checkpoint(folder, fresh().build("cpu"), fresh())
+    return FinetuneConfig.model_validate({
+        "source": {"kind": "digits"}, "backbone": {"kind": "clip", "checkpoint": str(folder)}, "output": "out",
+        "task": {"kind": "class_prompts", "label": "colour", "shots": 4, **task},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(("classes", "part"), [(["cat", "dog"], "training"), (["green", "red"], "test")])
+def test_listed_classes_that_no_row_has_are_refused_before_training(parts, tmp_path, classes, part):
+    with pytest.raises(Refused, match=f"NO_ROWS: no {part} images are of the classes {', '.join(classes)}"):
+        ClassPromptsKind().make(config(tmp_path / "clip", classes=classes), prepared(parts))
+
+
+def test_a_batch_is_no_larger_than_the_shots(parts, tmp_path):
+    _, settings = ClassPromptsKind().make(config(tmp_path / "clip", shots=1), prepared(parts))
+    assert settings.batch_size == 4
+
+
+def test_the_class_0_is_a_class_to_forget(parts):
+    assert other_images(parts, ClassPrompts(label="number")).prompts.values == ("0", "1", "2", "3")
+
+
+def test_other_images_of_none_of_the_listed_classes_are_refused(parts):
+    with pytest.raises(Refused, match="NO_ROWS: --forgetting: no image is of the classes seven, eight"):
+        other_images(parts, ClassPrompts(label="number", classes=("seven", "eight")))
+
+
+def test_other_images_without_a_class_are_counted():
+    assert _strangers(SimpleNamespace(outcome={"forgetting_codes": np.array([0, -1, 2])})) == [  # type: ignore[arg-type]
+        "1 of 3 images for forgetting have none of the classes: left out."
+    ]
+    assert _strangers(SimpleNamespace(outcome={})) == []  # type: ignore[arg-type]

@@ -1,0 +1,204 @@
+"""Cells out of a Census store: its Experiment, count rows and embeddings of given joinids.
+
+Measured on a local store of Census layout, 2,948 entries a cell: result order "auto" is 24 times faster than
+"row-major", so rows are put in order here; and reading a whole range of joinids to keep a part of it beats a list of
+single joinids down to about one cell in sixteen.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
+from xfm.sources.cells import Rows
+from xfm.sources.census.tiles import TILE
+from xfm.sources.gene_table import missing
+
+BUFFER_BYTES = 64 * 2**20  # for each column of each open query; Census' own default is 1 GiB
+THREADS = 2
+DENSE_ENOUGH = 1 / 16
+PUBLIC_BUCKETS = ("s3://cellxgene-census-public", "s3://cellxgene-contrib-public")
+
+
+def context(uri: str | None) -> Any:
+    """A SOMA context with small buffers and few threads, as fits one of many tasks on a machine."""
+    import tiledbsoma
+
+    remote = uri is None or "://" in uri
+    settings: dict[str, str | float] = {
+        "soma.init_buffer_bytes": BUFFER_BYTES,
+        "sm.compute_concurrency_level": THREADS,
+        "sm.io_concurrency_level": 8 if remote else THREADS,
+    }
+    if uri is None or uri.startswith(PUBLIC_BUCKETS):
+        settings |= {"vfs.s3.region": "us-west-2", "vfs.s3.no_sign_request": "true"}
+    return tiledbsoma.SOMATileDBContext(tiledb_config=settings)
+
+
+@contextmanager
+def open_store(release: str | None, uri: str | None) -> Iterator[Any]:
+    """The root collection of a release or of a store.
+
+    Raises:
+        Refused: NO_STORE or NO_RELEASE.
+        EnvironmentProblem: the release directory cannot be reached.
+    """
+    import tiledbsoma
+
+    if uri is not None:
+        try:
+            store = tiledbsoma.open(uri, context=context(uri))
+        except tiledbsoma.DoesNotExistError as error:
+            raise Refused("NO_STORE", f"there is no SOMA store at {uri}") from error
+    else:
+        import cellxgene_census
+
+        try:
+            store = cellxgene_census.open_soma(census_version=release, context=context(None))
+        except ValueError as error:
+            raise Refused("NO_RELEASE", f"Census release {release!r}: {error}") from error
+        except OSError as error:
+            raise EnvironmentProblem(f"the Census release directory cannot be reached: {error}") from error
+    with store:
+        yield store
+
+
+def experiment_of(store: Any, organism: str, measurement: str, x_name: str | None) -> Any:
+    """The Experiment of an organism, with its measurement and layer checked; with None nothing of X is opened.
+
+    Raises:
+        Refused: NOT_CENSUS, naming what is missing and what there is.
+    """
+    for path, name in (((), "census_data"), (("census_data",), organism)):
+        node = store
+        for part in path:
+            node = node[part]
+        if name not in node:
+            raise Refused("NOT_CENSUS", f"{store.uri}: {missing('/'.join((*path, 'member')), name, sorted(node))}")
+    experiment = store["census_data"][organism]
+    if measurement not in experiment.ms:
+        raise Refused("NOT_CENSUS", f"{store.uri}: {missing('measurement', measurement, sorted(experiment.ms))}")
+    layers = experiment.ms[measurement].X if x_name is not None else {}
+    if x_name is not None and x_name not in layers:
+        raise Refused("NOT_CENSUS", f"{store.uri}: {missing('layer of X', x_name, sorted(layers))}")
+    return experiment
+
+
+def coordinates(joinids: NDArray[np.int64]) -> Any:
+    """How to ask for some ascending joinids: as one range where they are dense enough in it, else one by one."""
+    first, last = int(joinids[0]), int(joinids[-1])
+    if len(joinids) / (last - first + 1) >= DENSE_ENOUGH:
+        return slice(first, last)
+    return pa.array(joinids)
+
+
+def _entries(array: Any, joinids: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Stored entries of a sparse array: row (position in `joinids`), column, value; in any order."""
+    rows = coordinates(joinids)
+    first = int(joinids[0])
+    position = None
+    if isinstance(rows, slice) and rows.stop - rows.start + 1 > len(joinids):
+        position = np.full(rows.stop - rows.start + 1, -1, np.int32)
+        position[joinids - first] = np.arange(len(joinids))
+    for table in array.read(coords=(rows,)).tables():
+        joinid = table["soma_dim_0"].to_numpy()
+        column, value = table["soma_dim_1"].to_numpy(), table["soma_data"].to_numpy()
+        if position is not None:
+            row = position[joinid - first]
+            keep = row >= 0
+            yield row[keep], column[keep], value[keep]
+        elif isinstance(rows, slice):
+            yield (joinid - first).astype(np.int32), column, value
+        else:
+            yield np.searchsorted(joinids, joinid).astype(np.int32), column, value
+
+
+def read_counts(layer: Any, joinids: NDArray[np.int64], n_genes: int) -> Rows:
+    """Rows of X for (R,) ascending joinids.
+
+    Raises:
+        ShardRefused: DUPLICATE_ENTRY or BAD_INDICES.
+    """
+    from scipy.sparse import coo_matrix
+
+    parts = [
+        (row, column.astype(np.int32), value)
+        for row, column, value in _entries(layer, joinids)
+        if _in_range(column, n_genes, layer.uri)
+    ]
+    if not parts:
+        return Rows(np.zeros(len(joinids) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+    row, column, value = parts[0] if len(parts) == 1 else (np.concatenate(part) for part in zip(*parts, strict=True))
+    matrix = coo_matrix((value, (row, column)), shape=(len(joinids), n_genes)).tocsr()
+    if matrix.nnz != len(value):
+        raise ShardRefused("DUPLICATE_ENTRY", f"{layer.uri}: {len(value) - matrix.nnz} entries are stored twice")
+    return Rows(matrix.indptr.astype(np.int64), matrix.indices, matrix.data)
+
+
+def _in_range(column: NDArray[Any], n_genes: int, uri: str) -> bool:
+    if len(column) and column.max() >= n_genes:
+        raise ShardRefused("BAD_INDICES", f"{uri}: gene {column.max()} where var holds {n_genes}")
+    return len(column) > 0
+
+
+def read_embedding(array: Any, joinids: NDArray[np.int64]) -> pa.Array:
+    """One vector for each of (R,) ascending joinids, null where the cell was not embedded.
+
+    A sparse array leaves out the whole row of a cell that was not embedded; a dense one holds NaN there.
+    """
+    width = int(array.shape[1])
+    vectors = np.zeros((len(joinids), width), np.float32)
+    present = np.zeros(len(joinids), bool)
+    if array.soma_type == "SOMADenseNDArray":
+        for tile in np.unique(joinids // TILE).tolist():
+            rows = np.flatnonzero(joinids // TILE == tile)
+            first, last = int(joinids[rows[0]]), int(joinids[rows[-1]])
+            block = array.read((slice(first, last), slice(0, width - 1))).to_numpy()
+            vectors[rows] = block[joinids[rows] - first]
+        present[:] = ~np.isnan(vectors).all(axis=1)
+    else:
+        for row, column, value in _entries(array, joinids):
+            vectors[row, column] = value
+            present[row] = True
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width, mask=pa.array(~present))
+
+
+@lru_cache(maxsize=16)
+def hosted_embedding(name: str, organism: str, release: str) -> str:
+    """Address of an embedding that Census hosts for a release.
+
+    Raises:
+        Refused: NO_EMBEDDING.
+        EnvironmentProblem: the list of embeddings cannot be reached.
+    """
+    from cellxgene_census.experimental import get_embedding_metadata_by_name
+
+    try:
+        found = get_embedding_metadata_by_name(name, organism, release, "obs_embedding")
+    except ValueError as error:
+        raise Refused(
+            "NO_EMBEDDING", f"release {release} has no obsm layer and no hosted embedding {name!r}"
+        ) from error
+    except OSError as error:
+        raise EnvironmentProblem(f"the list of hosted embeddings cannot be reached: {error}") from error
+    return f"s3://cellxgene-contrib-public/contrib/cell-census/soma/{found['census_version']}/{found['id']}"
+
+
+def check_embedding(array: Any, release: str | None, organism: str) -> None:
+    """Compare what a hosted embedding says about itself with the cells it shall describe.
+
+    Raises:
+        Refused: EMBEDDING_MISMATCH.
+    """
+    if "CxG_embedding_info" not in array.metadata:
+        return
+    about = json.loads(array.metadata["CxG_embedding_info"])
+    made_for = (about.get("census_version"), about.get("experiment_name"))
+    if (release is not None and made_for[0] not in (None, release)) or made_for[1] not in (None, organism):
+        raise Refused("EMBEDDING_MISMATCH", f"{array.uri} was made for {made_for}, asked for ({release}, {organism})")

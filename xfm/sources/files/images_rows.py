@@ -1,0 +1,112 @@
+"""Which column of a file is the picture, and rows as the three layouts of pictures hand them on."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xfm.core.errors import ShardRefused
+from xfm.core.schema import IMAGE
+from xfm.sources.files.columns import Layout, Outline, by_name, lay_out_rows, named
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+# Names that public data sets give these columns, the most common first.
+IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "images")
+CAPTION_NAMES = ("caption", "captions", "txt", "text", "sentence", "description")
+
+BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
+
+
+class Pictures(NamedTuple):
+    """Some rows of a file.
+
+    Attributes:
+        ids: of the rows.
+        images: encoded pictures; null where there is none.
+        columns: the obs columns that lie in the file, by their names there.
+        problems: row number in `ids` to "CODE: why" for rows that cannot be read.
+    """
+
+    ids: Sequence[str]
+    images: pa.Array
+    columns: Mapping[str, pa.Array]
+    problems: Mapping[int, str]
+
+
+def lay_out(
+    found: Outline,
+    name: str,
+    *,
+    split: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    label_names: Sequence[str],
+    obs: Sequence[str],
+) -> Layout:
+    """Finds the columns of one file of pictures; the arguments are those of `lay_out_rows`.
+
+    `label` and `caption` among the obs columns mean whatever the file calls them.
+
+    Raises:
+        ShardRefused: NO_COLUMN, NOT_IMAGE or BAD_LABEL_COLUMN.
+    """
+    types = found.types
+    image = named(types, image_column, "image column", name) or _image(types, name)
+    if not is_image(types[image]):
+        raise ShardRefused("NOT_IMAGE", f"{name}: column {image!r} is {types[image]}; {_choice(types)}")
+    caption = by_name([column for column in types if column != image], CAPTION_NAMES)
+    return lay_out_rows(
+        found, name, image, split=split, label_column=label_column, label_names=label_names, obs=obs,
+        other_names={"caption": caption} if caption else {},
+    )  # fmt: skip
+
+
+def is_image(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold encoded pictures: bytes, or the Hub's struct<bytes, path>."""
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and is_image(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def encoded(column: pa.Array) -> pa.Array:
+    """Encoded pictures of a column as large_binary; null where a struct or its bytes are."""
+    return (pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column).cast(pa.large_binary())
+
+
+def bounded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of at most 256 rows and 32 MiB of pictures (one row where it alone is larger)."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        start = 0
+        for i, length in enumerate(pc.fill_null(pc.binary_length(batch[IMAGE]), 0).to_pylist()):
+            if rows and (rows == BATCH_ROWS or size + length > BATCH_BYTES):
+                yield _joined([*held, batch.slice(start, i - start)])
+                held, rows, size, start = [], 0, 0, i
+            rows, size = rows + 1, size + length
+        held.append(batch.slice(start))
+    if rows:
+        yield _joined(held)
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    whole: pa.RecordBatch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    return whole
+
+
+def _image(types: Mapping[str, pa.DataType], name: str) -> str:
+    images = [column for column in types if is_image(types[column])]
+    if (found := by_name(images, IMAGE_NAMES)) is not None:
+        return found
+    if len(images) != 1:
+        raise ShardRefused(
+            "NO_COLUMN",
+            f"{name}: which column is the picture? Name it with --source.image_column; {_choice(types)}",
+        )
+    return images[0]
+
+
+def _choice(types: Mapping[str, Any]) -> str:
+    images = ", ".join(column for column in types if is_image(types[column])) or "none"
+    return f"columns of encoded pictures: {images}; all columns: {', '.join(types)}"

@@ -1,0 +1,152 @@
+"""Vectors that another job or another program stored: a layer of a backbone as the input of the next model.
+
+Any layer of any backbone that `jobs/embed.py` wrote, or any dense matrix in obsm of an AnnData. A read touches that
+column and the obs columns, no other; X of an AnnData is never opened. A row whose vector is not finite is refused.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import PositiveInt, field_validator
+
+from xfm.core.config import Config
+from xfm.core.errors import Refused, ShardRefused
+from xfm.core.schema import RESERVED
+from xfm.core.source import Shard
+from xfm.sources.cell_split import CellSplit
+from xfm.sources.cell_split_parts import RowParts, refuse_no_split, split_rows, with_split, without_split
+from xfm.sources.stored.columns import StoredEmbeddings
+from xfm.sources.stored.open import open_embeddings
+from xfm.sources.stored.rows import embedding_batch, embedding_schema
+
+logger = logging.getLogger(__name__)
+
+
+class Embeddings(Config):
+    """Stored embeddings as rows."""
+
+    kind: Literal["embeddings"] = "embeddings"
+    path: str
+    """OUTPUT of an embed job (folder or URI), or an .h5ad or .zarr with embeddings in obsm."""
+    column: str
+    """Which embedding: mean_l07 of an OUTPUT, X_scgpt_cls_l07 or any other name in obsm."""
+    obs: tuple[str, ...] = ()
+    """obs columns to carry along as text, e.g. cell_type,donor_id,sex,dataset_id."""
+    split: CellSplit | None = None
+    """Draws a column `split`: stratified_cell, random_cell or held_out_types. It hides one of that name in the data."""
+    shard_rows: PositiveInt = 2048
+    """Rows in one shard."""
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        # A worker's current folder is not the driver's.
+        return path if "://" in path else str(Path(path).expanduser().absolute())
+
+    @field_validator("obs")
+    @classmethod
+    def _not_ours(cls, obs: tuple[str, ...]) -> tuple[str, ...]:
+        if taken := [name for name in obs if name in RESERVED]:
+            raise ValueError(f"{taken[0]!r} is a name that xfm uses itself; it cannot be an obs column")
+        return obs
+
+    @classmethod
+    def not_in_fingerprint(cls) -> set[str]:
+        """Where the embeddings are; `identity` says which they are."""
+        return {"path"}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every batch."""
+        found = self._stored().column(self.column)
+        return embedding_schema(found.dim, dict.fromkeys(with_split(self.obs, self.split), pa.string()))
+
+    def shards(self) -> Sequence[Shard]:
+        """Ranges of rows. All bytes of an OUTPUT are compared with its manifest here, once.
+
+        Raises:
+            Refused: NO_COLUMN, NO_SPLIT, BAD_OBS, DUPLICATE_ROWS; or nothing usable is stored (`open_embeddings`).
+        """
+        stored = self._stored(verify=True)
+        found = stored.column(self.column)
+        refuse_no_split(self.obs, self.split, stored.obs_names())
+        _frame(stored, without_split(self.obs, self.split))
+        if self.split is not None:
+            _parts(stored, self.split)
+        if not stored.is_finished():
+            logger.warning("%s has no report: its job has not finished; rows may be missing", stored.place)
+        starts = range(0, stored.rows, self.shard_rows)
+        ends = [(start, min(start + self.shard_rows, stored.rows)) for start in starts]
+        logger.info("%d rows of %s (%d numbers) in %d shards", stored.rows, found.name, found.dim, len(ends))
+        return [Shard(f"embeddings-{i:06d}", start, stop, stop - start) for i, (start, stop) in enumerate(ends)]
+
+    def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:
+        """The rows of one shard as one batch.
+
+        Raises:
+            ShardRefused: ROWS_CHANGED, or what is stored is damaged.
+        """
+        try:
+            yield self._read(shard)
+        except ShardRefused:
+            raise
+        except Refused as problem:
+            raise ShardRefused(problem.code, f"shard {shard.key}: {problem.message}") from problem
+
+    def genes(self) -> pa.Table | None:
+        """None: vectors have no genes."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """What is stored, the column, and the digest of the split."""
+        stored = self._stored()
+        found = {"embeddings": stored.identity(), "column": stored.column(self.column).key}
+        return found | ({"split": _parts(stored, self.split).digest} if self.split is not None else {})
+
+    def _stored(self, *, verify: bool = False) -> StoredEmbeddings:
+        return open_embeddings(self.path, verify=verify)
+
+    def _read(self, shard: Shard) -> pa.RecordBatch:
+        stored = self._stored()
+        if shard.stop > stored.rows:
+            raise ShardRefused(
+                "ROWS_CHANGED", f"shard {shard.key}: rows up to {shard.stop} promised, {stored.rows} found"
+            )
+        vectors = stored.read(self.column, np.arange(shard.start, shard.stop), finite=False)
+        ids, table = _frame(stored, without_split(self.obs, self.split))
+        rows = slice(shard.start, shard.stop)
+        row_ids = ids[rows].to_pylist()
+        obs = {name: table[name].chunk(0)[rows] for name in table.column_names}
+        if self.split is not None:
+            obs["split"] = _parts(stored, self.split).column(row_ids)
+        return embedding_batch(vectors, row_ids=row_ids, shard=shard.key, obs=obs, absent={})
+
+
+# A worker reads ids and obs once, not once a shard. What was stored is part of the key: for an OUTPUT its manifest, for
+# an AnnData the times and sizes of its files.
+@lru_cache(maxsize=4)
+def _frame(stored: StoredEmbeddings, names: tuple[str, ...]) -> tuple[pa.Array, pa.Table]:
+    """All row ids and some obs columns as text, one chunk each."""
+    found = stored.obs(names) if names else pa.table({})
+    columns = {name: _as_text(found[name], f"{stored.place}: obs column {name!r}") for name in names}
+    return pa.array(stored.row_ids(), pa.string()), pa.table(columns)
+
+
+@lru_cache(maxsize=4)
+def _parts(stored: StoredEmbeddings, split: CellSplit) -> RowParts:
+    ids, table = _frame(stored, split.columns)
+    return split_rows(split, ids.to_pylist(), table)
+
+
+def _as_text(column: pa.ChunkedArray, what: str) -> pa.Array:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    try:
+        text = column.cast(kind).cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        raise Refused("BAD_OBS", f"{what} is {kind}, which is no text and no number") from None
+    return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], pa.string())

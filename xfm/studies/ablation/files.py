@@ -1,0 +1,290 @@
+"""An ablation as tables, Markdown and Parquet: every number beside the runs that it comes from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from xfm.core.report import DASH, Cell, Estimate, Report, Table, markdown_table
+from xfm.judging.judge_leakage import LEAKAGE
+from xfm.studies.ablation.table import SHOWN, TESTED, Ablation, AblationRow
+from xfm.studies.compare.files import link, plain
+from xfm.studies.compare.finished_run import Run
+from xfm.studies.compare.row import Column, Measure
+
+SUMMARY = "ablation_summary"
+PUBLISHED = "published, different data"
+ALPHA = 0.05
+FEW = 3  # rows that a headline names
+
+# One line for each (row, metric).
+SCHEMA = pa.schema(
+    [
+        ("row", pa.string()),
+        ("position", pa.int32()),  # from 1, as asked for
+        ("words", pa.map_(pa.string(), pa.string())),  # alignment, adversary, sign
+        ("metric", pa.string()),
+        ("task", pa.string()),
+        ("representations", pa.list_(pa.string())),
+        ("label", pa.string()),
+        ("value", pa.float64()),  # mean over seeds; null where the row does not have it
+        ("sd", pa.float64()),  # over seeds, n - 1
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("values", pa.list_(pa.float64())),  # of each seed
+        ("rows", pa.int64()),  # judged
+        ("missing", pa.string()),  # why, where there is no value
+        ("difference", pa.float64()),  # to `against`, accuracy only
+        ("difference_low", pa.float64()),
+        ("difference_high", pa.float64()),
+        ("p", pa.float64()),  # two-sided, Holm-corrected
+        ("against", pa.string()),
+        ("published", pa.float64()),  # by others, on different data
+        ("seeds", pa.list_(pa.int64())),
+        ("fingerprints", pa.list_(pa.string())),
+        ("outputs", pa.list_(pa.string())),
+        ("mlflow", pa.list_(pa.string())),
+    ]
+)
+
+
+def name_of(column: Column) -> str:
+    """A column's heading."""
+    if column.metric.task.startswith(LEAKAGE):
+        return column.metric.task.replace(LEAKAGE, f"{LEAKAGE} AUROC", 1)
+    return SHOWN.get(column.metric.name, column.metric.name)
+
+
+def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Table:
+    """The table itself: means over seeds with their standard deviation.
+
+    Args:
+        table: what was found.
+        runs: Markdown that leads to the runs of each row, by title.
+    """
+    marks = _marks(table)
+    words = list(dict.fromkeys(word for row in table.rows for word in row.asked.words))
+    heads = ["row", *words, "seeds", *map(name_of, table.columns)]
+    heads += [f"accuracy minus {table.against}", "p (Holm)"] if table.against else []
+    heads += ["runs"] if runs else []
+    lines: list[list[Cell]] = []
+    for row in table.rows:
+        line: list[Cell] = [row.asked.title, *(row.asked.words.get(word, DASH) for word in words)]
+        line.append(str(len(row.asked.runs)))
+        line += [_spread(row.measures.get(column)) or f"- [{marks[row.reasons[column]]}]" for column in table.columns]
+        if table.against:
+            against = row.against
+            line.append(Estimate(value=against.value, low=against.low, high=against.high) if against else None)
+            line.append(_p(row))
+        line += [runs.get(row.asked.title, DASH)] if runs else []
+        lines.append(line)
+    return Table(
+        name=SUMMARY,
+        caption=f"{table.label} on {_test_rows(table)}, mean over seeds and its standard deviation",
+        columns=heads,
+        rows=lines,
+        note=_note(table, marks),
+    )
+
+
+def interval_table(table: Ablation) -> Table:
+    """Every number with its interval."""
+    lines: list[list[Cell]] = [
+        [row.asked.title, *(_estimate(row.measures.get(column)) for column in table.columns)] for row in table.rows
+    ]
+    return Table(
+        name="ablation_intervals",
+        caption=f"{table.label}: mean over seeds, and the 95 % interval of a single seed",
+        columns=["row", *map(name_of, table.columns)],
+        rows=lines,
+        note="The intervals hold the luck of the test rows and that of a seed: the resamples of all seeds together. "
+        "That of the mean over seeds is narrower.",
+    )
+
+
+def published_table(table: Ablation) -> Table | None:
+    """What others state beside what was found; None where nobody does."""
+    rows = [row for row in table.rows if row.asked.published]
+    names = list(dict.fromkeys(name for row in rows for name in row.asked.published))
+    if not rows:
+        return None
+    columns = {column.metric.name: column for column in table.columns if not column.metric.task}
+    lines: list[list[Cell]] = []
+    for row in rows:
+        line: list[Cell] = [row.asked.title]
+        for name in names:
+            measure = row.measures.get(columns[name]) if name in columns else None
+            line += [row.asked.published.get(name), measure.value if measure else None]
+        lines.append(line)
+    heads = [
+        head for name in names for head in (f"{SHOWN.get(name, name)}, {PUBLISHED}", f"{SHOWN.get(name, name)}, here")
+    ]
+    return Table(
+        name="ablation_published_summary",
+        caption="Published numbers beside these: measured on different data, only their order may be compared",
+        columns=["row", *heads],
+        rows=lines,
+    )
+
+
+def members_table(table: Ablation, links: Mapping[str, str] | None = None) -> Table:
+    """Where every number comes from: one line a row and seed.
+
+    Args:
+        table: what was found.
+        links: Markdown that takes the place of a run's name, by fingerprint.
+    """
+    lines: list[list[Cell]] = []
+    for row in table.rows:
+        for number, run in enumerate(row.asked.runs):
+            measure = row.measures.get(TESTED)
+            value = measure.values[number] if measure else None
+            page = (links or {}).get(run.fingerprint, run.name)
+            lines.append([row.asked.title, str(run.seed), value, page, run.tracked or DASH, run.fingerprint[:12]])
+    return Table(
+        name="ablation_runs",
+        caption="The run behind every number",
+        columns=["row", "seed", "accuracy", "OUTPUT", "MLflow run", "fingerprint"],
+        rows=lines,
+        note="Every number of the table is out of scores.parquet of these OUTPUTs.",
+    )
+
+
+def ablation_markdown(report: Report, table: Ablation, pages: Mapping[str, str]) -> str:
+    """The table in Markdown, every row linked to its runs' pages and to MLflow.
+
+    Args:
+        report: of the comparison: title, headline, warnings.
+        table: what was found.
+        pages: where the page of each run lies, by fingerprint; relative to OUTPUT or an address.
+    """
+    runs = {row.asked.title: ", ".join(_linked(run, pages) for run in row.asked.runs) or DASH for row in table.rows}
+    links = {run.fingerprint: link(run.name, pages[run.fingerprint]) for row in table.rows for run in row.asked.runs
+             if run.fingerprint in pages}  # fmt: skip
+    parts = [f"# {plain(report.title)}", plain(report.headline)]
+    shown = [summary_table(table, runs), interval_table(table), published_table(table), members_table(table, links)]
+    for each in (one for one in shown if one is not None):
+        parts += [f"## {plain(each.caption)}", markdown_table(each).rstrip()]
+        parts += [plain(each.note)] if each.note else []
+    if report.warnings:
+        parts += ["## Before you believe it", "\n".join(f"- {plain(warning)}" for warning in report.warnings)]
+    return "\n\n".join(parts) + "\n"
+
+
+def ablation_table(table: Ablation) -> pa.Table:
+    """All numbers as rows of SCHEMA."""
+    lines = [line for number, row in enumerate(table.rows, 1) for line in _lines(table, row, number)]
+    return pa.Table.from_pylist(lines, schema=SCHEMA)
+
+
+def _lines(table: Ablation, row: AblationRow, number: int) -> list[dict[str, Any]]:
+    runs = row.asked.runs
+    common: dict[str, Any] = {
+        "row": row.asked.title,
+        "position": number,
+        "words": list(row.asked.words.items()),
+        "representations": [pick.name for pick in row.row.picks] if row.row else [],
+        "against": table.against,
+        "seeds": [run.seed for run in runs],
+        "fingerprints": [run.fingerprint for run in runs],
+        "outputs": [run.place for run in runs],
+        "mlflow": [run.tracked for run in runs],
+    }
+    lines = []
+    for column in table.columns:
+        is_leakage = column.metric.task.startswith(LEAKAGE)
+        line = common | {
+            "metric": column.metric.name,
+            "task": LEAKAGE if is_leakage else (row.row.runs[0].classifier if row.row else None),
+            "label": column.metric.task.removeprefix(f"{LEAKAGE} of ") if is_leakage else table.label,
+            "missing": row.reasons.get(column),
+            "published": None if is_leakage else row.asked.published.get(column.metric.name),
+        }
+        if (measure := row.measures.get(column)) is not None:
+            line |= {name: getattr(measure, name) for name in ("value", "sd", "low", "high", "values")}
+            line["rows"] = measure.cells
+        if column == TESTED and (test := row.against) is not None:
+            line |= {"difference": test.value, "difference_low": test.low, "difference_high": test.high, "p": test.p}
+        lines.append(line)
+    return lines
+
+
+def _linked(run: Run, pages: Mapping[str, str]) -> str:
+    page = link(f"seed {run.seed}", pages[run.fingerprint]) if run.fingerprint in pages else f"seed {run.seed}"
+    if not run.tracked:
+        return page
+    return f"{page} ({link('MLflow', run.tracked) if '://' in run.tracked else f'MLflow run {run.tracked}'})"
+
+
+def _spread(measure: Measure | None) -> str:
+    if measure is None:
+        return ""
+    return f"{measure.value:.3f}" + (f" ± {measure.sd:.3f}" if measure.sd is not None else "")
+
+
+def _estimate(measure: Measure | None) -> Cell:
+    if measure is None or measure.low is None or measure.high is None:
+        return measure.value if measure else None
+    return Estimate(value=measure.value, low=measure.low, high=measure.high)
+
+
+def _p(row: AblationRow) -> str:
+    if row.against is None:
+        return DASH
+    return "< 0.001" if row.against.p < 0.001 else f"{row.against.p:.3f}"
+
+
+def _marks(table: Ablation) -> dict[str, int]:
+    """A number for every reason why something is missing, in the order of the table."""
+    found = dict.fromkeys(reason for row in table.rows for reason in row.reasons.values())
+    return {reason: number for number, reason in enumerate(found, 1)}
+
+
+def _note(table: Ablation, marks: Mapping[str, int]) -> str:
+    parts = [f"[{number}] {reason}." for reason, number in marks.items()]
+    if table.against:
+        tests = sum(row.against is not None for row in table.rows)
+        parts.append(
+            f"minus {table.against}: paired difference on shared resamples of test rows, with the 95 % interval of a "
+            f"seed against a seed; p is corrected for {tests} tests."
+        )
+    if any(column.metric.task.startswith(LEAKAGE) for column in table.columns):
+        parts.append(
+            "leakage: a fresh logistic regression on frozen features, on held-out groups; 0.5 tells nothing, what lies "
+            "below it is noise, and few groups make much of it."
+        )
+    return " ".join(parts)
+
+
+def headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
+    """Words only where a test supports them.
+
+    Args:
+        table: what was found.
+        rows: that have a number.
+    """
+    if not table.against:
+        return f"{len(rows)} rows on {_test_rows(table)}, none named to test the others against."
+    tests = [row for row in rows if row.against is not None]
+    better = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value > 0]
+    worse = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value < 0]
+    even = [row.asked.title for row in tests if row.asked.title not in (*better, *worse)]
+    first = next((row for row in rows if row.asked.title == table.against), None)
+    if first is None:
+        return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."
+    measure = first.measures.get(TESTED)
+    own = f"{table.against} tells {table.label} with accuracy {_spread(measure)}" if measure else table.against
+    if not tests:
+        return f"{own}; no other row could be tested against it."
+    said = f"{_named('better', better)}, {_named('worse', worse)}, and {_named('not told apart', even)}"
+    return f"{own}. Of {len(tests)} rows tested against it, {said}."
+
+
+def _test_rows(table: Ablation) -> str:
+    return "the same test rows" if table.is_of_same_rows else "test rows that are not all the same"
+
+
+def _named(what: str, titles: Sequence[str]) -> str:
+    """How many, and which where they are few."""
+    few = "; ".join(titles) if len(titles) <= FEW else ""
+    return f"{len(titles)} {'is' if len(titles) == 1 else 'are'} {what}" + (f" ({few})" if few else "")

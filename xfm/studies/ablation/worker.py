@@ -1,0 +1,192 @@
+"""One member at work, in the process that Ray gave it: a whole OUTPUT, as its job would have left it.
+
+Its records go to OUTPUT/tracking.jsonl and are not sent from there: the comparison's own process tells them to MLflow
+as those of a child (`track.forward`).
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xfm.core.errors import OK, QUARANTINED, EnvironmentProblem, Refused
+from xfm.engine.config import JobConfig
+from xfm.engine.job import scratch_path
+from xfm.engine.output import Output
+from xfm.engine.session import SPOOL, OpenJob
+from xfm.engine.train import train
+from xfm.engine.train_in_task import train_alone
+from xfm.engine.train_watch import track_step
+from xfm.track.lineage import datasets, run_name, run_tags
+from xfm.track.redact import redact
+from xfm.track.server import tracking_uri
+from xfm.track.spool import Spool
+from xfm.track.tracker import open_run
+from xfm.training.learner import Recipe
+from xfm.training.settings import Settings, Trained
+
+logger = logging.getLogger(__name__)
+
+LOCKED_S = 60.0  # the process of a killed comparison may hold an OUTPUT a little longer
+PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberTask:
+    """What one member is to do.
+
+    Attributes:
+        job: finetune, pretrain or evaluate.
+        config: of its job.
+        prepared: rows that are ready to be trained on; None for evaluate, which reads its own.
+        folder: that relative paths mean.
+    """
+
+    job: str
+    config: JobConfig
+    prepared: Any
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberResult:
+    """What a member says at its end.
+
+    Attributes:
+        code: exit code that its job would have had.
+        seconds: of this attempt.
+        refused: code and message where it came to nothing.
+    """
+
+    code: int
+    seconds: float
+    refused: tuple[str, str] | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its report is there."""
+        return self.refused is None and self.code in (OK, QUARANTINED)
+
+
+def is_alone(config: JobConfig) -> bool:
+    """Whether a member trains inside its own task: one worker, and no GPU."""
+    return not config.gpus and (config.workers or 1) == 1
+
+
+def work_on(work: MemberTask) -> MemberResult:
+    """Does it, or what is left of it."""
+    started = time.monotonic()
+    do = {"finetune": _finetune, "pretrain": _pretrain, "evaluate": _evaluate}[work.job]
+    try:
+        with _in_folder(work.folder):
+            code = _patiently(lambda: do(work))
+    except Refused as problem:
+        return MemberResult(4, time.monotonic() - started, (problem.code, problem.message))
+    except EnvironmentProblem as problem:
+        return MemberResult(5, time.monotonic() - started, ("ENVIRONMENT", str(problem)))
+    return MemberResult(code, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _in_folder(folder: str) -> Iterator[None]:
+    """Raises EnvironmentProblem: relative paths of settings would mean something else here."""
+    if not Path(folder).is_dir():
+        raise EnvironmentProblem(
+            f"the folder {folder}, in which the comparison was started, is not on node {socket.gethostname()}: "
+            "relative paths of settings would mean nothing there. Start it in a folder that all nodes share"
+        )
+    with contextlib.chdir(folder):
+        yield
+
+
+def _patiently(do: Callable[[], int]) -> int:
+    """Again, while the process of a killed comparison still holds one of the OUTPUTs: a member may have several."""
+    deadline = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            return do()
+        except Refused as problem:
+            if problem.code != "LOCKED" or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_S)
+
+
+def _finetune(work: MemberTask) -> int:
+    from xfm.engine.finetune import JOB, kind_of
+
+    config: Any = work.config
+    with _open(config, work.prepared.plan.run) as job:
+        kind = kind_of(config)
+        recipe, settings = kind.make(config, work.prepared)
+        unit = work.prepared.labelled.judged.noun
+        trained = _train(config, recipe, settings, partial(track_step, job.tracker), job, JOB, unit)
+        return kind.conclude(config, work.prepared, recipe, trained, job)
+
+
+def _pretrain(work: MemberTask) -> int:
+    from xfm.engine.pretrain import JOB, conclude, make, pretraining_of
+
+    config: Any = work.config
+    with _open(config, work.prepared.plan.run) as job:
+        recipe, settings = make(config, work.prepared)
+        pretraining = pretraining_of(config)
+        on_record = partial(track_step, job.tracker, name=pretraining.curve)
+        trained = _train(config, recipe, settings, on_record, job, JOB, pretraining.noun)
+        return conclude(config, work.prepared, recipe, trained, job)
+
+
+def _evaluate(work: MemberTask) -> int:
+    from xfm.studies.evaluate.plan import plan_evaluation
+    from xfm.studies.evaluate.run import evaluate
+    from xfm.studies.evaluate.source import embedded
+
+    embedding = embedded(work.config, partial(_open, joint=False))
+    if embedding.ends:
+        return embedding.code
+    plan = plan_evaluation(embedding.config)
+    with _open(embedding.config, plan.run) as job:
+        return evaluate(plan, job) or embedding.code
+
+
+def _train(
+    config: Any, recipe: Recipe, settings: Settings, on_record: Any, job: OpenJob, name: str, unit: str
+) -> Trained:
+    if is_alone(config):
+        return train_alone(recipe, settings, job.output.uri, on_record, threads=config.threads)
+    return train(
+        recipe, settings, job.output.uri, on_record, workers=config.workers, gpus=config.gpus, threads=config.threads,
+        job=name, unit=unit,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _open(config: JobConfig, run: dict[str, Any], *, joint: bool = True) -> Iterator[OpenJob]:
+    """As `session.open_job`, with records that nothing sends.
+
+    Raises:
+        Refused: OUTPUT belongs to another run, or another process keeps it.
+    """
+    run = {**run, "settings": redact(run["settings"])}
+    with Output(config.output, run, joint=joint) as output:
+        spool = scratch_path(config.output, SPOOL)
+        spool.parent.mkdir(parents=True, exist_ok=True)
+        tracker = open_run(Spool(spool), run_name(run, output.attempt), tags=run_tags(run, output.place))
+        tracker.params(run["settings"])
+        for data in datasets(run):
+            tracker.dataset(data.name, data.digest, data.source, profile=data.profile)
+        try:
+            yield OpenJob(output, tracker, run, tracking_uri(config.output), config.output)
+        except BaseException:
+            tracker.close("FAILED")
+            raise
+
+
+def here() -> str:
+    """The folder that relative paths of settings mean."""
+    return os.getcwd()

@@ -1,0 +1,128 @@
+"""Embeddings for an evaluation that begins with a source: the embed job, into OUTPUT/embeddings.
+
+A source of vectors needs no backbone: they are stored there as they are, and judged like any others.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from xfm.core.backbone import BackboneConfig
+from xfm.core.config import Config
+from xfm.core.errors import OK, QUARANTINED, REFUSED_INPUT, Refused
+from xfm.core.ledger import REPORT
+from xfm.core.schema import EMBEDDING
+from xfm.core.source import Source
+from xfm.core.storage import below, open_storage
+from xfm.engine.columns import columns_of, with_columns
+from xfm.engine.job import say, versions
+from xfm.engine.output import Output
+from xfm.engine.stage import run_stage
+from xfm.studies.embed.run import EmbedJob, Opened, embed
+from xfm.studies.evaluate.given_vectors import AsGiven, VectorPart, stored_name
+from xfm.studies.evaluate.rows import columns_wanted
+from xfm.track.redact import redact
+
+EMBEDDINGS = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What there is to judge now.
+
+    Attributes:
+        config: of the evaluation, with `embeddings` filled in.
+        code: exit code of the embed job; OK where there was nothing to embed.
+        ends: whether there is nothing to judge: a dry run, or every row was refused.
+    """
+
+    config: Any
+    code: int = OK
+    ends: bool = False
+
+
+def embedded(config: Any, opened: Opened | None = None) -> Embedded:
+    """Embeds what OUTPUT/embeddings lacks, if the config names a source and a backbone.
+
+    Args:
+        config: `EvaluateJob`.
+        opened: as for `embed`.
+
+    Raises:
+        Refused: NO_BACKBONE, a source that gives no vectors needs one.
+        Refused, EnvironmentProblem: as embed.
+    """
+    if config.source is None:
+        return Embedded(config)
+    place = below(config.output, EMBEDDINGS)
+    source = with_columns(config.source, columns_wanted(config))
+    filled = config.model_copy(update={"embeddings": place})
+    is_there = open_storage(place).size(REPORT) is not None
+    if config.dry_run and is_there:
+        return Embedded(filled)
+    code = _stored(config, source, place) if config.backbone is None else embed(_job(config, source), opened)
+    if config.dry_run:
+        say("what is judged on them is planned once they are there")
+    return Embedded(filled, code, ends=config.dry_run or code not in (OK, QUARANTINED))
+
+
+def embedding_recipe(config: Any) -> dict[str, Any]:
+    """What the embeddings of an evaluation that begins with a source depend on, as their run.json has it.
+
+    Args:
+        config: `EvaluateJob`, with a source.
+
+    Raises:
+        Refused: source or checkpoint are not at hand.
+    """
+    source = with_columns(config.source, columns_wanted(config))
+    if config.backbone is None:
+        return _stored_recipe(source)
+    read = with_columns(source, columns_of(config.backbone))
+    return {"config": _job(config, source).recipe(), "weights": config.backbone.identity(), "data": read.identity()}
+
+
+def _job(config: Any, source: Source) -> EmbedJob:
+    """The embed job."""
+    return EmbedJob(
+        source=source, backbone=config.backbone, output=below(config.output, EMBEDDINGS),
+        pools=("cls", "mean") if config.pools == "all" else config.pools, workers=config.workers, gpus=config.gpus,
+        seed=config.seed, experiment=config.experiment, dry_run=config.dry_run,
+    )  # fmt: skip
+
+
+def _stored_recipe(source: Source) -> dict[str, Any]:
+    plain = cast(Config, source)
+    return {"job": "embed", "config": {"source": plain.recipe()}, "weights": {}, "data": source.identity()}
+
+
+def _stored(config: Any, source: Source, place: str) -> int:
+    """The source's vectors as an OUTPUT of embed; the exit code that embed would have.
+
+    Raises:
+        Refused: NO_BACKBONE.
+    """
+    kind, given = getattr(source, "kind", "?"), source.schema.names
+    if EMBEDDING not in given:
+        raise Refused("NO_BACKBONE", f"--source.kind {kind} gives {', '.join(given)} and no vectors: name a --backbone "
+                      "to embed with")  # fmt: skip
+    shards, column = source.shards(), stored_name(source)
+    if config.dry_run:
+        say(f"vectors         {column}, {len(shards):,} shards of --source.kind {kind}, judged as they are")
+        return OK
+    plain = cast(Config, source)
+    run = {
+        "job": "embed",
+        "recipe": _stored_recipe(source),
+        "settings": redact({"source": plain.model_dump(mode="json"), "backbone": None}),
+        "versions": versions(),
+    }
+    with Output(place, run) as output:
+        result = run_stage(
+            source, cast(BackboneConfig, AsGiven()), config.seed, shards, lambda _device: partial(VectorPart, column),
+            output, stage="vectors", workers=config.workers, gpus=0.0, attempt=output.attempt,
+        )  # fmt: skip
+        if not result.rows:
+            return REFUSED_INPUT
+        output.write_json(REPORT, {"job": "embed vectors", "parts": len(output.committed)})
+        return QUARANTINED if result.refused else OK

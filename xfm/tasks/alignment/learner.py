@@ -1,0 +1,214 @@
+"""Cells' embeddings learning to lie beside the words for their types, over any number of workers.
+
+The words are vectors already when training begins (`models/fusion/bank.py`): no text encoder is called here. For the
+loss over the whole batch a worker computes the vectors of its own cells and of its share of the types, and all vectors
+are gathered, as for pictures and captions (`contrastive.py`); a wrong pair of the margin loss needs no other cell.
+"""
+
+# Shapes: N cells of a whole batch, M of them on this worker, K types among them, T labels, P width of the shared space.
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfm.compute.embed import check_identity
+from xfm.core.random import rng_for
+from xfm.core.schema import EMBEDDING
+from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.config import Fusion
+from xfm.tasks.alignment.batches import Cells, TypeDraws, frequencies, other_types
+from xfm.tasks.alignment.network import AlignedFusion
+from xfm.tasks.alignment.outcome import AlignedRows, outcome, seen_by
+from xfm.tasks.alignment.settings import Alignment, limit_temperature, margin_losses, supcon_gradients
+from xfm.tokenizers.embedding import vectors_of
+from xfm.training.gathered import all_gather_rows
+from xfm.training.group import Group
+from xfm.training.settings import Record
+from xfm.training.tokens import TEST, TRAIN, VALIDATION, TokenParts, TokenStore
+
+I64 = NDArray[np.int64]
+HALVES = {
+    "supcon_infonce": ("from_cells_loss", "from_types_loss"),
+    "margin": ("right_pairs_loss", "wrong_pairs_loss"),
+}
+
+
+class AlignmentLearner:
+    """One worker's share; a `Learner`.
+
+    Args:
+        network: trained in place.
+        rows: embeddings and words.
+        types: (R,) label of every training row, in the order of the parts.
+        recipe: of the whole.
+        group: who else trains.
+        device: of the network.
+
+    Raises:
+        Refused: NO_TRAINING_ROWS.
+    """
+
+    def __init__(
+        self, network: AlignedFusion, rows: TokenStore, types: I64, recipe: "AlignmentRecipe", group: Group, device: str
+    ) -> None:
+        self.aligned, self.rows, self.recipe, self.group, self.device = network, rows, recipe, group, device
+        task, parts = recipe.task, recipe.parts
+        self.draws = TypeDraws(parts.count(TRAIN), types, recipe.batch_size, recipe.seed, task.sampler)
+        self.frequencies = frequencies(types, len(recipe.bank.labels), task.negatives)
+        self.held = AlignedRows.of(rows, *_sample(*parts.everything(VALIDATION), recipe), recipe, group)
+
+    @property
+    def network(self) -> AlignedFusion:
+        """The fusion and its temperature."""
+        return self.aligned
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The loss and its halves: from cells and from types, or of right pairs and of wrong ones."""
+        return ("loss", *HALVES[self.recipe.task.loss])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of as many draws as there are training rows."""
+        return self.draws.batches_per_epoch
+
+    def examples(self, step: int) -> Cells:
+        """This worker's cells of a step."""
+        parts, rows, types = self.draws.share(step, self.group.rank, self.group.world)
+        table = self.rows.take(parts, rows)
+        others = None
+        if self.recipe.task.loss == "margin":
+            everyone = self.draws.batch(step)[2]
+            drawn = other_types(everyone, self.frequencies, rng_for(self.recipe.seed, f"wrong types {step}"))
+            others = torch.from_numpy(drawn[self.group.rank :: self.group.world])
+        genes = torch.from_numpy(vectors_of(table[EMBEDDING]).copy())
+        return Cells(genes, torch.from_numpy(types), others, self.draws.batch_size)
+
+    def counts(self, examples: Cells, step: int) -> list[float]:  # noqa: ARG002
+        """Cells, or pairs: a right one and a wrong one a cell."""
+        cells = float(len(examples.types))
+        return [cells if examples.others is None else 2 * cells, cells, cells]
+
+    def backward(self, examples: Cells, counts: Tensor, step: int) -> Tensor:  # noqa: ARG002
+        """Gradient of the whole batch's loss at this worker's cells and types."""
+        cells = examples.to(self.device)
+        return self._contrast(cells) if cells.others is None else self._margin(cells, cells.others, float(counts[0]))
+
+    def validate(self, step: int) -> Record:  # noqa: ARG002
+        """Loss and scores on validation cells, none of them where no cell is held out."""
+        if self.held is None:
+            return {}
+        found = seen_by(self.aligned, self.held, self.recipe, self.frequencies, self.group, self.device)
+        return {f"validation_{name}": value for name, value in found.scores.items()}
+
+    def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
+        """Of test cells, or of validation cells where no cell is for testing; see `alignment_outcome.outcome`."""
+        parts = self.recipe.parts
+        part = TEST if sum(parts.count(TEST)) else VALIDATION
+        judged = AlignedRows.of(self.rows, *parts.everything(part), self.recipe, self.group)
+        if judged is None:
+            return {"part": "", "cells": 0} | self._trained_on()
+        before = self.recipe.network(self.device)
+        found = outcome(
+            self.aligned, before, judged, "test" if part == TEST else "validation", self.rows, self.recipe,
+            self.frequencies, self.group, self.device,
+        )  # fmt: skip
+        return found | self._trained_on()
+
+    def _trained_on(self) -> dict[str, Any]:
+        """training_types: (T,) training rows of each label."""
+        return {"training_types": np.bincount(self.draws.types, minlength=len(self.recipe.bank.labels))}
+
+    def _contrast(self, cells: Cells) -> Tensor:
+        network, group = self.aligned, self.group
+        limit_temperature(network.log_temperature)
+        genes = network.genes(cells.genes)
+        types = all_gather_rows(group, cells.types, cells.total)
+        present, places = torch.unique(types, return_inverse=True)
+        mine = slice(group.rank, None, group.world)
+        is_busy = len(present) > group.rank
+        texts = network.labels(present[mine]) if is_busy else genes.new_zeros(0, network.width)
+        halves, by_gene, by_text, by_temperature = supcon_gradients(
+            all_gather_rows(group, genes, cells.total),
+            all_gather_rows(group, texts, len(present)),
+            places,
+            network.log_temperature,
+        )
+        # The temperature is everybody's: each worker gives its share, so that the sum counts it once.
+        torch.autograd.backward([genes, network.log_temperature], [by_gene[mine], by_temperature / group.world])
+        if is_busy:
+            torch.autograd.backward([texts], [by_text[mine]])
+        return torch.cat([halves.mean()[None], halves]).double() * len(cells.types)
+
+    def _margin(self, cells: Cells, others: Tensor, pairs: float) -> Tensor:
+        distances = self.aligned.distances(cells.genes.repeat(2, 1), torch.cat([cells.types, others]))
+        is_match = torch.arange(len(distances), device=self.device) < len(others)
+        losses = margin_losses(distances, is_match, self.recipe.task.margin)
+        torch.autograd.backward([losses.sum() / pairs])
+        halves = losses.detach().double().view(2, -1).sum(1)
+        return torch.cat([halves.sum()[None], halves])
+
+
+@dataclass(frozen=True)
+class AlignmentRecipe:
+    """The recipe of an `AlignmentLearner`; it travels.
+
+    Attributes:
+        start: the network at step 0.
+        bank: every label of the rows, with its vectors.
+        gene_dim: numbers of an embedding.
+        parts: embeddings and words.
+        task: the loss and its settings.
+        batch_size: cells of a step, over all workers.
+        validation_rows: cells to validate on at most.
+        seed: of draws and of initial weights.
+        identity: what `start` must find; another copy of a checkpoint is refused.
+        group: column whose values are resampled whole for intervals; None for cells.
+    """
+
+    start: Fusion
+    bank: TextBank
+    gene_dim: int
+    parts: TokenParts
+    task: Alignment
+    batch_size: int
+    validation_rows: int
+    seed: int
+    identity: dict[str, Any]
+    group: str | None = None
+
+    def network(self, device: str) -> AlignedFusion:
+        """At step 0.
+
+        Raises:
+            Refused: as `Fusion.start`, or NOT_A_FUSION.
+        """
+        fusion = self.start.start(self.gene_dim, self.bank, self.seed)
+        return AlignedFusion(fusion, self.bank, self.task.temperature, self.task.loss).to(device)
+
+    def build(self, group: Group, device: str) -> AlignmentLearner:
+        """Opens the rows and builds the network.
+
+        Raises:
+            EnvironmentProblem: another copy of the checkpoint.
+            Refused: NO_TRAINING_ROWS, FEW_ROWS for so many workers, or as `network`.
+        """
+        check_identity(self.start, self.identity)
+        return learner_of(self, TokenStore(self.parts), group, device)
+
+
+def learner_of(recipe: AlignmentRecipe, rows: TokenStore, group: Group, device: str) -> AlignmentLearner:
+    """The learner on rows that are open already."""
+    columns = zip(rows.column(recipe.task.text_column), recipe.parts.count(TRAIN), strict=True)
+    types = [recipe.bank.codes(column.slice(0, size)) for column, size in columns]
+    return AlignmentLearner(recipe.network(device), rows, np.concatenate(types), recipe, group, device)
+
+
+def _sample(parts: I64, rows: I64, recipe: AlignmentRecipe) -> tuple[I64, I64]:
+    """At most `validation_rows` of them, in their order."""
+    chosen = np.sort(rng_for(recipe.seed, "validation").permutation(len(parts))[: recipe.validation_rows])
+    return parts[chosen], rows[chosen]

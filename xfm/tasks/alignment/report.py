@@ -1,0 +1,203 @@
+"""The report of an alignment: does a cell find the words for its type, beside guessing and the network before."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.core.report import Estimate, Report, Table
+from xfm.metrics.paired import bootstrap_difference
+from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, group_sums, weighted_sums
+from xfm.tasks.alignment.scores import by_type
+from xfm.tasks.alignment.settings import Alignment
+from xfm.training.settings import Settings, Trained
+from xfm.training.warnings import out_of_time
+
+RETRIEVAL = "R@1, cell to type"
+FEW_ROWS = 10  # training rows of a type, fewer of which teach little
+REMOVES_DONORS = (
+    "Cells of one type are drawn to the same words whoever gave them: alignment removes donor information by design. "
+    "A classifier of donors on this checkpoint is expected to lose by it."
+)
+FUSED = (
+    "The margin loss never looks at the shared space that retrieval is measured in. Its own vectors have both sides in "
+    "them, so they cannot be used for retrieval: to make one, the answer would have to be known."
+)
+SAID = {
+    "loss": "loss",
+    "fused_margin_accuracy": "margin accuracy of fused pairs",
+    "retrieval": "R@1",
+    "retrieval_macro": "R@1, mean over types",
+    "margin_accuracy": "margin accuracy",
+    "alignment": "alignment, mean d²",
+    "uniformity": "uniformity, log mean exp(-2 d²)",
+    "modality_gap": "modality gap",
+}
+
+
+def alignment_report(
+    trained: Trained,
+    settings: Settings,
+    run: Mapping[str, Any],
+    rows: tuple[int, int],
+    refused: Mapping[str, int],
+    *,
+    task: Alignment,
+    encoder: Mapping[str, Any],
+) -> Report:
+    """What an alignment left behind.
+
+    Args:
+        trained: with the outcome of `learner`.
+        settings: the recipe.
+        run: content of run.json.
+        rows: cells trained on, and held out for validation.
+        refused: quarantine lines by code.
+        task: loss and columns.
+        encoder: of the labels.
+    """
+    found, batch = trained.outcome, min(settings.batch_size, rows[0])
+    start = "before training" if task.init else "random weights"
+    numbers: dict[str, Any] = {
+        "training cells": rows[0],
+        "validation cells": rows[1],
+        "steps": trained.steps,
+        "epochs": round(trained.steps * batch / rows[0], 2),
+        "training seconds": round(trained.seconds, 1),
+    }
+    if settings.watch:
+        numbers["step that was kept"] = trained.best_step
+    headline = f"{trained.steps:,} steps over {rows[0]:,} cells; none was held out to judge them on."
+    tables: list[Table] = []
+    if found["cells"]:
+        guess = chances(found)
+        after, before = (recall(found[name], found["groups"], settings.seed) for name in ("hits", "hits_before"))
+        gain = bootstrap_difference(after.draws, before.draws, after.value, before.value)
+        numbers |= {
+            f"{found['part']} cells": found["cells"],
+            RETRIEVAL: estimate(*after) or after.value,
+            f"{RETRIEVAL}, {start}": estimate(*before) or before.value,
+            "chance, most frequent type": guess["most frequent type"],
+            "chance, any type": guess["any type"],
+        }
+        if task.loss == "supcon_infonce":
+            numbers["temperature"] = found["temperature"]
+        tables = [_summary(found, start, after, before, guess), _scores(found, start), _types(found)]
+        headline = (
+            f"After {trained.steps:,} steps, {after.value:.1%} of {found['cells']:,} {found['part']} cells find the "
+            f"words for their type among {len(found['labels'])}; {start} {before.value:.1%}, the most frequent type "
+            f"{guess['most frequent type']:.1%} (gain {gain.value:+.3f}, 95 % interval {gain.low:+.3f} to "
+            f"{gain.high:+.3f})."
+        )
+    return Report(
+        title="Alignment of embeddings with words",
+        job="pretrain",
+        headline=headline,
+        numbers=numbers,
+        tables=tables,
+        warnings=[*_warnings(found, task), *out_of_time(trained, settings)],
+        provenance={
+            "start": run["recipe"]["weights"], "text encoder": dict(encoder), "data": run["recipe"]["data"],
+            "versions": run["versions"],
+        },
+        refused=dict(refused),
+    )  # fmt: skip
+
+
+def recall(hits: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> Resampled:
+    """The share of hits and its draws, over cells or over whole groups of them.
+
+    Args:
+        hits: (N,).
+        groups: (N,) who is drawn together.
+        seed: of the resamples; the same for two networks on the same cells.
+    """
+    draws = GroupDraws(groups, seed)
+    sums = group_sums(draws.codes, draws.n_groups, np.stack([hits, np.ones(len(hits))], axis=1).astype(np.float64))
+
+    def share(weights: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+        drawn = weighted_sums(weights, sums)
+        return {"recall": drawn[:, 0] / drawn[:, 1]}
+
+    return bootstrap(draws, share)["recall"]
+
+
+def chances(found: Mapping[str, Any]) -> dict[str, float]:
+    """Retrieval without looking at a cell: the most frequent type of training rows for all, or any of them blindly."""
+    frequent = int(np.argmax(found["training_types"]))
+    return {
+        "most frequent type": float((found["types"] == frequent).mean()),
+        "any type": 1 / len(found["labels"]),
+    }
+
+
+def _summary(
+    found: Mapping[str, Any], start: str, after: Resampled, before: Resampled, guess: Mapping[str, float]
+) -> Table:
+    def one(of: Resampled) -> Estimate | float:
+        return estimate(*of) or of.value
+
+    rows: list[list[Any]] = [
+        ["aligned", one(after), found["scores"]["retrieval_macro"]],
+        [start, one(before), found["scores_before"]["retrieval_macro"]],
+        ["most frequent type", guess["most frequent type"], 1 / len(np.unique(found["types"]))],
+        ["any type", guess["any type"], guess["any type"]],
+    ]
+    who = "cells" if len(np.unique(found["groups"])) == len(found["groups"]) else "groups of cells"
+    return Table(
+        name="retrieval_summary",
+        caption=f"Retrieval by {found['cells']:,} {found['part']} cells among the words for {len(found['labels'])} "
+        f"types, 95 % intervals over {who}",
+        columns=["network", RETRIEVAL, "mean over types"],
+        rows=rows,
+        note="By the vectors that either side has on its own, whatever the loss. The most frequent type is that of the "
+        "training cells. Random weights send most cells to the same words: what they reach is the share of whatever "
+        "types these happen to be.",
+        best=0 if after.value > max(before.value, *guess.values()) else None,
+    )
+
+
+def _scores(found: Mapping[str, Any], start: str) -> Table:
+    after, before = found["scores"], found["scores_before"]
+    return Table(
+        name="space",
+        caption=f"The shared space, {found['part']} cells",
+        columns=["score", "aligned", start],
+        rows=[[said, after.get(name), before.get(name)] for name, said in SAID.items() if name in after],
+        note="d is the distance of unit vectors. Alignment is that of a cell from its own words; uniformity falls as "
+        "cells spread over the sphere; margin accuracy is the share of cells nearer to their own words than to those "
+        "of another type; the gap is between the mean cell and the mean of the cells' words.",
+    )
+
+
+def _types(found: Mapping[str, Any]) -> Table:
+    after, before = (by_type(found[name], found["types"]) for name in ("hits", "hits_before"))
+    trained, none = found["training_types"], (None, 0)
+    order = sorted(range(len(found["labels"])), key=lambda code: (-int(trained[code]), code))
+    return Table(
+        name="types",
+        caption=f"{RETRIEVAL}, by type, {found['part']} cells",
+        columns=["type", "training cells", f"{found['part']} cells", "aligned", "before"],
+        rows=[
+            [found["labels"][c], int(trained[c]), after.get(c, none)[1], after.get(c, none)[0], before.get(c, none)[0]]
+            for c in order
+        ],
+        note="A type without training cells is found by its words alone.",
+    )
+
+
+def _warnings(found: Mapping[str, Any], task: Alignment) -> list[str]:
+    said = [REMOVES_DONORS]
+    if task.loss == "margin":
+        said.append(FUSED)
+    trained = found["training_types"]
+    if np.count_nonzero(trained) == 1:
+        said.append(f"{task.text_column} has one value in training: there was nothing to tell apart.")
+    names = found.get("labels", ())
+    few = [f"{name} ({count})" for name, count in zip(names, trained.tolist(), strict=False) if count < FEW_ROWS]
+    if few:
+        said.append(f"Fewer than {FEW_ROWS} training cells: {', '.join(few)}.")
+    if found["part"] == "validation":
+        said.append("The data name no test cells: the scores are those of validation cells.")
+    return said

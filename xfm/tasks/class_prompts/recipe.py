@@ -1,0 +1,108 @@
+"""The recipe of CLIP adapted by low-rank updates: few images of each class, classes told by their sentences."""
+
+# Shapes: N rows.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xfm.compute.embed import check_identity
+from xfm.core.schema import ROW_ID
+from xfm.judging.labelled import codes_of
+from xfm.models.adapters import LoRA, add_lora, merge, set_alpha
+from xfm.models.clip.config import CLIP
+from xfm.models.clip.network import CLIPBackbone
+from xfm.models.clip.prompts import Prompts
+from xfm.tasks.class_prompts.learner import ClassPromptsLearner
+from xfm.tasks.class_prompts.settings import ClassPromptTuning
+from xfm.tasks.class_prompts.shots import few_shots
+from xfm.training.group import Group
+from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Rows of a store, the column of their classes, and what stands for the classes.
+
+    Attributes:
+        parts: the rows.
+        label: column of the classes.
+        prompts: sentences of each class.
+    """
+
+    parts: TokenParts
+    label: str
+    prompts: Prompts
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPromptsRecipe:
+    """See `training.learner.Recipe`.
+
+    Attributes:
+        backbone: of the network before.
+        task: what is trained, on how many images.
+        images: to train, choose and test on.
+        forgetting: other images, scored at each share of the update; None where there are none.
+        batch_size: images of a step, over all workers.
+        batch_tokens: of one pass.
+        seed: keys shots, order, crops and updates.
+        tokens_seed: that the tokens were made with.
+        identity: what `backbone` must find; another copy of a checkpoint is refused.
+    """
+
+    backbone: CLIP
+    task: ClassPromptTuning
+    images: Images
+    forgetting: Images | None
+    batch_size: int
+    batch_tokens: int
+    seed: int
+    tokens_seed: int
+    identity: dict[str, Any]
+
+    def build(self, group: Group, device: str) -> ClassPromptsLearner:
+        """Reads the weights and puts updates beside them.
+
+        Raises:
+            Refused: NO_LORA, or the weights cannot be used.
+            EnvironmentProblem: another copy of the checkpoint.
+        """
+        check_identity(self.backbone, self.identity)
+        return ClassPromptsLearner(self, self.network().to(device), group, device)
+
+    def network(self) -> CLIPBackbone:
+        """Before the first step, on the CPU: the same on every worker, and as good as the pretrained one."""
+        backbone, task = self.backbone.build("cpu"), self.task
+        add_lora(backbone, LoRA(task.rank, task.alpha, task.dropout, task.tower, self.seed))
+        return backbone
+
+    def merged(self, weights: dict[str, Any], share: float) -> CLIPBackbone:
+        """With that share of the trained updates added to the weights; plain modules, in evaluation mode."""
+        backbone = self.network()
+        unknown = backbone.load_state_dict(weights, strict=False).unexpected_keys
+        assert not unknown, unknown
+        set_alpha(backbone.network, share)
+        merge(backbone.network)
+        return backbone.eval()
+
+    def shots(self) -> tuple[I64, I64, NDArray[np.int64]]:
+        """(N,) part numbers, rows and classes of the images that are trained on."""
+        store = TokenStore(self.images.parts)
+        numbers, rows = self.images.parts.everything(TRAIN)
+        ids, labels = (_of_rows(store.column(name), numbers, rows) for name in (ROW_ID, self.images.label))
+        codes = codes_of(labels, self.images.prompts.values)
+        chosen = few_shots(ids.to_pylist(), codes, self.task.shots, self.seed)
+        return numbers[chosen], rows[chosen], codes[chosen]
+
+
+def _of_rows(columns: Sequence[pa.ChunkedArray], numbers: I64, rows: I64) -> pa.ChunkedArray:
+    """Values of rows of several parts, in the order asked for; `numbers` rise."""
+    pieces = [columns[number].take(pa.array(rows[numbers == number])) for number in np.unique(numbers).tolist()]
+    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], columns[0].type)

@@ -1,0 +1,100 @@
+"""A backbone with a head on its last state, and how much of it is trained."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from xfm.core.backbone import Backbone
+from xfm.core.tokenizer import Tokens
+from xfm.models.adapters import LoRA, add_lora, freeze, keep_last, set_dropout
+from xfm.models.reductions import Pool
+from xfm.tasks.classification.settings import Classification, Head
+
+
+class Classifier(nn.Module):
+    """Rows to logits. Shapes: B rows, K classes.
+
+    Args:
+        backbone: any; only `layers` of it is called.
+        pool: what of the last state the head sees.
+        head: on top.
+        frozen: modules that stay in evaluation mode while the rest trains.
+    """
+
+    def __init__(self, backbone: Backbone, pool: Pool, head: Head, frozen: Sequence[nn.Module] = ()) -> None:
+        super().__init__()
+        self.backbone, self.head, self.pool = backbone, head, pool
+        self._frozen = tuple(frozen)
+        self._is_fixed = not any(parameter.requires_grad for parameter in backbone.parameters())
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """(B, K)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._is_fixed):
+            last = deque(self.backbone.layers(tokens), maxlen=1)[0]
+            (vectors,) = self.pool(last, tokens, self.backbone).values()
+        logits: Tensor = self.head(vectors.float())
+        return logits
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """What is frozen drops nothing."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def build_classifier(backbone: Backbone, task: Classification, n_classes: int, seed: int) -> Classifier:
+    """The classifier at step 0.
+
+    Args:
+        backbone: as its checkpoint has it; changed in place.
+        task: what is trained.
+        n_classes: K.
+        seed: of the head and of low-rank updates.
+
+    Raises:
+        Refused: NO_LORA or FEW_BLOCKS.
+    """
+    head = Head(backbone.dim, n_classes, task.head, task.dropout, seed)
+    frozen: Sequence[nn.Module] = ()
+    if task.network_dropout is not None:
+        set_dropout(backbone, task.network_dropout)
+    if task.mode == "lora":
+        add_lora(backbone, lora_of(task, seed))
+    elif task.mode == "last_n":
+        frozen = keep_last(backbone, task.last_n)
+    elif task.mode == "head":
+        freeze(backbone)
+        frozen = (backbone,)
+    # Running statistics would be those of one worker's passes: they stay as pretrained.
+    fixed = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+    return Classifier(backbone, Pool(task.pool), head, [*frozen, *fixed])
+
+
+def lora_of(task: Classification, seed: int) -> LoRA:
+    """The recipe of low-rank updates."""
+    return LoRA(task.rank, task.alpha, task.lora_dropout, seed=seed)
+
+
+def freeze_unreached(classifier: Classifier, tokens: Tokens) -> list[str]:
+    """Parameters that no logit depends on (decoders, another tower) are not trained: weight decay would shrink them.
+
+    Args:
+        classifier: at step 0.
+        tokens: of any row.
+
+    Returns:
+        Their names.
+    """
+    named = [(name, parameter) for name, parameter in classifier.named_parameters() if parameter.requires_grad]
+    classifier.eval()
+    with torch.enable_grad():
+        summed = classifier(tokens).sum()
+    found = torch.autograd.grad(summed, [parameter for _, parameter in named], allow_unused=True)
+    unreached = [(name, parameter) for (name, parameter), grad in zip(named, found, strict=True) if grad is None]
+    for _, parameter in unreached:
+        parameter.requires_grad_(False)
+    return [name for name, _ in unreached]

@@ -1,0 +1,151 @@
+"""The report of a fine-tuned classifier: scores on test rows read once, beside guesses that need no network."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from xfm.core.report import Estimate, Figure, Report, Table
+from xfm.judging.classifier_report import METRICS, WORDS, classes, confusion, score
+from xfm.judging.classifier_scores import F32, name_of
+from xfm.judging.labelled import Labelled
+from xfm.judging.representations import CHANCE, MAJORITY
+from xfm.judging.split import TEST, TRAIN
+from xfm.plots.confusion import draw_confusion
+from xfm.plots.layer_curve import Baseline
+from xfm.plots.loss_curve import draw_loss_curve
+from xfm.tasks.classification.settings import Classification
+from xfm.training.settings import Record, Settings, Trained
+from xfm.training.warnings import best_was_last, out_of_time
+
+TRAINED = {
+    "full": "all weights trained",
+    "head": "only the head trained",
+    "last_n": "the last {last_n} blocks trained",
+    "lora": "low-rank updates trained",
+}
+
+
+def finetune_report(
+    trained: Trained,
+    settings: Settings,
+    steps_per_epoch: int,
+    task: Classification,
+    labelled: Labelled,
+    scores: pa.Table,
+    run: Mapping[str, Any],
+    *,
+    notes: Sequence[str] = (),
+    refused: Mapping[str, int],
+) -> Report:
+    """What a `finetune` left behind.
+
+    Args:
+        trained: what came out.
+        settings: of training.
+        steps_per_epoch: batches of one pass.
+        task: what was learned.
+        labelled: the rows.
+        scores: as `scores.score_table` makes it.
+        run: content of run.json.
+        notes: sentences of the user, e.g. published numbers.
+        refused: quarantine lines by code.
+    """
+    judged, label = labelled.judged, labelled.label
+    own, recipe = name_of(task.mode), run["recipe"]
+    kept, done = trained.best_step / steps_per_epoch, trained.steps / steps_per_epoch
+    numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}
+    numbers |= {f"{word} {judged.noun}": len(labelled.held(part)) for part, word in WORDS.items()}
+    numbers |= {
+        "classes": len(label.classes),
+        "epochs": round(done, 2),
+        "epoch kept": round(kept, 2),
+        "training seconds": round(trained.seconds, 1),
+        f"{judged.noun} per second": round(trained.steps * settings.batch_size / max(trained.seconds, 1e-9), 1),
+    }
+    return Report(
+        title=f"Fine-tuning: {label.name}",
+        job="finetune",
+        headline=headline(scores, labelled, task, done),
+        numbers=numbers,
+        tables=[summary(scores, labelled, own), classes(trained.outcome, labelled)],
+        warnings=[*notes, *labelled.warnings, *cautions(trained, settings)],
+        provenance={
+            "choice": {label.name: {"representation": own, "chosen_on": "validation", "by": settings.watch}},
+            "start": recipe["weights"],
+            "data": recipe["data"],
+            judged.noun: {f"sha256 of {judged.noun} and labels": recipe["cells"]},
+            "versions": run["versions"],
+        },
+        refused=dict(refused),
+    )
+
+
+def headline(scores: pa.Table, labelled: Labelled, task: Classification, epochs: float) -> str:
+    """One sentence: how well, on what, against what."""
+    label, noun = labelled.label, labelled.judged.noun
+    found, largest = (score(scores, name, "f1", "test") for name in (name_of(task.mode), MAJORITY))
+    shown = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if isinstance(found, Estimate) else f"{found:.3f}"
+    guess = largest.value if isinstance(largest, Estimate) else largest
+    trained = TRAINED[task.mode].format(last_n=task.last_n)
+    return (
+        f"After {epochs:.3g} epoch{'' if epochs == 1 else 's'} on {len(labelled.held(TRAIN)):,} {noun}, {trained}, "
+        f"{label.name} is told with a macro F1 of {shown} on {len(labelled.held(TEST)):,} test {noun}, which were read "
+        f"once; the largest class alone gives {guess:.3f}."
+    )
+
+
+def summary(scores: pa.Table, labelled: Labelled, own: str) -> Table:
+    """Every score of the network and of the guesses, on validation and on test rows."""
+    judged, words = labelled.judged, {own: "fine-tuned", MAJORITY: "largest class", CHANCE: "guessing by frequency"}
+    rows = [
+        [shown, split, *(score(scores, name, metric, split) for metric in METRICS)]
+        for name, shown in words.items()
+        for split in ("validation", "test")
+    ]
+    return Table(
+        name="summary",
+        caption=f"{labelled.label.name}: {len(labelled.label.classes)} classes, 95 % intervals over "
+        f"{judged.resamples:,} resamples",
+        columns=["prediction", "read on", *METRICS.values()],
+        rows=[list(row) for row in rows],
+        note="Macro averages; macro recall is balanced accuracy. The weights were chosen on validation "
+        f"{judged.noun}; test {judged.noun} were read once, after the last step.",
+        best=1,
+    )
+
+
+def cautions(trained: Trained, settings: Settings) -> list[str]:
+    """What a reader must know of how training ended."""
+    return out_of_time(trained, settings) or best_was_last(trained, settings)
+
+
+def draw(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F32], folder: Path) -> list[Figure]:
+    """The loss curve and the confusion matrix."""
+    label, noun = labelled.label, labelled.judged.noun
+    curve = draw_loss_curve(
+        folder, "loss", history, ["loss"], [Baseline("guessing by frequency", by_frequency(labelled))],
+        metric="cross entropy (nats)", title=f"Fine-tuning on {label.name}",
+        caption=f"Loss while training: thin line training {noun}, thick line with markers validation {noun}.",
+    )  # fmt: skip
+    matrix = draw_confusion(
+        folder, "confusion", confusion(outcome, labelled), label.classes, noun=noun,
+        title=f"{label.name} on test {noun}",
+        caption=f"True and predicted {label.name} of test {noun}; each row is shaded by its own shares.",
+    )  # fmt: skip
+    return [curve, matrix]
+
+
+def drawer(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F32]) -> partial[list[Figure]]:
+    """`draw`, waiting for its folder."""
+    return partial(draw, history, labelled, outcome)
+
+
+def by_frequency(labelled: Labelled) -> float:
+    """Cross entropy, in nats, of the training frequencies on training rows: what is reached without looking."""
+    counts = np.bincount(labelled.label.codes[labelled.held(TRAIN)])
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

@@ -1,0 +1,138 @@
+"""What a pretraining run of scGPT learns: masked expression and generation by cell prompt.
+
+The loss of a step is divided by the hidden positions of its whole batch, for any number of workers.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xfm.compute.embed import check_identity
+from xfm.models.scgpt.config import ScGPT
+from xfm.models.scgpt.fresh import FreshScGPT
+from xfm.models.scgpt.network import ScGPTBackbone
+from xfm.tasks.masked_expression.masker import Masker
+from xfm.tasks.masked_expression.network import network_to_train
+from xfm.tasks.masked_expression.settings import OBJECTIVES, Example, Objectives, objective_errors
+from xfm.tasks.masked_expression.validation import Validation
+from xfm.training.group import Group
+from xfm.training.order import Order
+from xfm.training.settings import VALIDATION as MEASURED
+from xfm.training.settings import Record
+from xfm.training.tokens import TRAIN, VALIDATION, Rows, TokenParts, TokenStore
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedExpressionRecipe:
+    """The recipe of a learner.
+
+    Attributes:
+        backbone: of the network at step 0.
+        parts: the tokens.
+        objectives: what counts how much.
+        mask_fractions: of a cell's genes, one drawn for each cell and epoch.
+        batch_size: cells of a step, over all workers.
+        batch_tokens: of one pass, padding included.
+        validation_cells: scored at most.
+        seed: keys masks, order and initial weights.
+        identity: what `backbone` must find; another copy of a checkpoint is refused.
+    """
+
+    backbone: ScGPT | FreshScGPT
+    parts: TokenParts
+    objectives: Objectives
+    mask_fractions: tuple[float, ...]
+    batch_size: int
+    batch_tokens: int
+    validation_cells: int
+    seed: int
+    identity: dict[str, Any]
+
+    def build(self, group: Group, device: str) -> "MaskedExpressionLearner":
+        """Reads vocabulary and weights.
+
+        Raises:
+            Refused: the weights cannot be trained further.
+            EnvironmentProblem: another copy of the checkpoint.
+        """
+        check_identity(self.backbone, self.identity)
+        network = network_to_train(self.backbone, device, self.seed)
+        masker = Masker(
+            self.backbone.tokenizer(self.seed), network.architecture.mask_value, self.mask_fractions,
+            self.batch_tokens, self.seed,
+        )  # fmt: skip
+        return MaskedExpressionLearner(network, masker, TokenStore(self.parts), self, group, device)
+
+
+class MaskedExpressionLearner:
+    """One worker's share of masked expression; see `training.learner.Learner`.
+
+    Args:
+        network: trained in place.
+        masker: makes examples.
+        cells: the tokens, in parts.
+        recipe: the rest.
+        group: who else trains.
+        device: of the network.
+    """
+
+    names = OBJECTIVES
+
+    def __init__(
+        self,
+        network: ScGPTBackbone,
+        masker: Masker,
+        cells: Rows,
+        recipe: MaskedExpressionRecipe,
+        group: Group,
+        device: str,
+    ) -> None:
+        self.network, self.masker, self.cells, self.recipe = network, masker, cells, recipe
+        self.group, self.device, self.objectives = group, device, recipe.objectives
+        training, validation = recipe.parts.count(TRAIN), recipe.parts.count(VALIDATION)
+        self.order = Order(training, recipe.batch_size, recipe.seed)
+        self.validation = Validation(
+            masker, cells, training, validation, limit=recipe.validation_cells, seed=recipe.seed,
+            group=group, device=device,
+        )  # fmt: skip
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass over the training cells."""
+        return self.order.batches_per_epoch
+
+    def examples(self, step: int) -> list[Example]:
+        """This worker's part of a step's batch, masked."""
+        epoch, parts, rows = self.order.share(step, self.group.rank, self.group.world)
+        return self.masker.examples(self.cells.take(parts, rows), f"epoch {epoch}")
+
+    def counts(self, examples: list[Example], step: int) -> list[float]:
+        """Hidden positions, for each objective that is on."""
+        hidden = float(sum(int(example.hidden.sum()) for example in examples))
+        return [hidden * is_on for is_on in self.objectives.is_on(step)]
+
+    def backward(self, examples: list[Example], counts: Tensor, step: int) -> Tensor:
+        """(3,) summed squared errors of this worker's examples, 0 for an objective that is not on."""
+        weights = torch.tensor(self.objectives.weights, dtype=torch.float64, device=self.device)
+        total, is_on = torch.zeros_like(weights), self.objectives.is_on(step)
+        for example in examples:
+            errors = objective_errors(self.network, example.to(self.device), is_on).double().sum(dim=1)
+            ((errors * weights).sum() / counts.max()).backward()  # type: ignore[no-untyped-call]
+            total += errors.detach()
+        return total
+
+    def validate(self, step: int) -> Record:
+        """Mean squared errors on validation cells; nothing where there are none."""
+        if not self.validation.count:
+            return {}
+        is_on = self.objectives.is_on(step)
+        sums = self.validation.errors(self.network, is_on).sum(axis=0)
+        means = zip(OBJECTIVES, sums[1:] / sums[0], is_on, strict=True)
+        return {f"{MEASURED}{name}": float(mean) for name, mean, on in means if on}
+
+    def outcome(self, step: int) -> dict[str, Any]:
+        """`scores`, (C, 6) of the validation cells: columns as in `pretraining.validation.SCORES`."""
+        return {"scores": np.asarray(self.validation.scores(self.network, self.objectives.is_on(step)))}

@@ -1,0 +1,137 @@
+"""The report of a pretraining run: what it reached on cells it never saw, and what needs no model to reach."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.core.random import rng_for
+from xfm.core.report import Estimate, Figure, Report, Table
+from xfm.metrics.regression import bootstrap
+from xfm.plots.layer_curve import Baseline
+from xfm.plots.loss_curve import draw_loss_curve
+from xfm.tasks.masked_expression.settings import OBJECTIVES, Objectives
+from xfm.tasks.masked_expression.validation import SCORES
+from xfm.training.settings import Record, Settings, Trained
+from xfm.training.warnings import out_of_time
+
+F64 = NDArray[np.float64]
+RESAMPLES = 1000
+LABELS = {
+    "masked": "model: masked",
+    "cell": "model: from the cell vector",
+    "prompt": "model: cell prompt",
+    "gene_mean": "mean of the gene",
+    "cell_mean": "mean of the cell",
+}
+
+
+def score_table(scores: F64, seed: int) -> Table:
+    """Mean squared error and skill of each prediction, with 95 % intervals over cells.
+
+    Args:
+        scores: (C, 6), columns as in SCORES.
+        seed: of the bootstrap.
+    """
+    names = [name for name in SCORES[1:] if np.isfinite(scores[:, SCORES.index(name)]).all()]
+    n, reference = scores[:, :1], scores[:, [SCORES.index("gene_mean")]]
+    errors = scores[:, [SCORES.index(name) for name in names]]
+    top, bottom = np.hstack([errors, errors]), np.hstack([n.repeat(len(names), 1), reference.repeat(len(names), 1)])
+    low, high = bootstrap(len(scores), [top, bottom], rng_for(seed, "bootstrap"), RESAMPLES)
+    value = top.sum(axis=0) / bottom.sum(axis=0)
+    rows: list[list[Any]] = []
+    for i, name in enumerate(names):
+        j = i + len(names)
+        skill = None if name == "gene_mean" else Estimate(value=1 - value[j], low=1 - high[j], high=1 - low[j])
+        rows.append([LABELS[name], Estimate(value=value[i], low=low[i], high=high[i]), skill])
+    return Table(
+        name="validation",
+        caption=f"Hidden genes of {len(scores):,} validation cells, 95 % intervals over cells",
+        columns=["prediction", "MSE (bins²)", "skill over the gene's mean"],
+        rows=rows,
+        note="skill = 1 - MSE / MSE of the gene's mean over training cells; above 0 the model knows more than that. "
+        "The mean of the cell is that of the genes it shows.",
+        best=int(np.argmin(value[: len(names)])),
+    )
+
+
+def pretrain_report(
+    trained: Trained,
+    settings: Settings,
+    objectives: Objectives,
+    run: Mapping[str, Any],
+    cells: tuple[int, int],
+    genes: Mapping[str, Any],
+    refused: Mapping[str, int],
+) -> Report:
+    """What a `pretrain` left behind.
+
+    Args:
+        trained: what came out; its outcome holds `scores`.
+        settings: the recipe.
+        objectives: what was learned.
+        run: content of run.json.
+        cells: trained on, held out for validation.
+        genes: how the source's genes meet the vocabulary; empty where each file has its own.
+        refused: quarantine lines by code.
+    """
+    scores: F64 = trained.outcome["scores"]
+    seen = trained.steps * min(settings.batch_size, cells[0])
+    numbers: dict[str, Any] = {
+        "training cells": cells[0],
+        "validation cells": cells[1],
+        "steps": trained.steps,
+        "epochs": round(seen / cells[0], 2),
+        "training seconds": round(trained.seconds, 1),
+        "cells per second": round(seen / max(trained.seconds, 1e-9), 1),
+    }
+    if genes:
+        numbers["genes in the vocabulary"] = genes["matched"]
+    tables: list[Table] = []
+    headline = f"{trained.steps:,} steps over {cells[0]:,} cells; no cell was held out to judge them on."
+    if len(scores):
+        tables = [score_table(scores, settings.seed)]
+        sums = scores.sum(axis=0)
+        mse, mean = sums[1] / sums[0], sums[SCORES.index("gene_mean")] / sums[0]
+        verdict = f"{1 - mse / mean:.1%} below" if mse < mean else "no better than"
+        headline = (
+            f"After {trained.steps:,} steps on {cells[0]:,} cells, hidden genes of unseen cells are predicted with an "
+            f"MSE of {mse:.4g} bins², {verdict} the gene's mean ({mean:.4g})."
+        )
+    warnings = out_of_time(trained, settings)
+    if trained.history and objectives.weights[2] and trained.steps <= objectives.prompt_after:
+        warnings.append(f"Generation by cell prompt begins after step {objectives.prompt_after:,}: it was not trained.")
+    recipe = run["recipe"]
+    return Report(
+        title="Pretraining of scGPT",
+        job="pretrain",
+        headline=headline,
+        numbers=numbers,
+        tables=tables,
+        warnings=warnings,
+        provenance={"start": recipe["weights"], "data": recipe["data"], "versions": run["versions"]},
+        refused=dict(refused),
+    )
+
+
+def draw(history: Sequence[Record], scores: F64, folder: Path) -> list[Figure]:
+    """The loss curve, baselines included."""
+    baselines = []
+    if len(scores):
+        means = scores.sum(axis=0) / scores[:, 0].sum()
+        baselines = [Baseline(LABELS[name], float(means[SCORES.index(name)])) for name in SCORES[-2:]]
+    names = [name for name in OBJECTIVES if any(name in record for record in history)]
+    figure = draw_loss_curve(
+        folder, "loss", history, names, baselines, metric="MSE of hidden genes (bins²)", title="Pretraining",
+        caption="Error on hidden genes while training: thin lines training cells, thick lines with markers validation "
+        "cells; dashed: guesses that need no model, on validation cells.",
+    )  # fmt: skip
+    return [figure]
+
+
+def drawer(history: Sequence[Record], scores: F64) -> partial[list[Figure]]:
+    """`draw`, waiting for its folder."""
+    return partial(draw, history, scores)
