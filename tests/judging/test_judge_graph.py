@@ -35,7 +35,6 @@ def test_a_constant_representation_is_one_cluster(codes):
 
 
 def test_batches_drawn_by_lot_are_mixed_and_shifted_ones_are_not(codes):
-    pytest.importorskip("scib_metrics", reason="batch mixing needs the extra scib")
     rng = np.random.default_rng(1)
     batch = rng.integers(0, 2, 400).astype(np.int32)
     vectors = (rng.standard_normal((400, 6)) + 6 * np.eye(6)[codes]).astype(np.float32)

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from xfm.doctor.finding import Finding
 
 SHOWN = ("torch", "ray", "mlflow", "numpy", "pyarrow", "anndata", "tiledbsoma")
-EXTRAS = {"scib-metrics": "integration scores", "scvi-tools": "scVI as a baseline"}
+EXTRAS = {"scvi-tools": "scVI as a baseline"}
 MANY = 5  # packages in one line
 ABSENT = "it is not installed"
 _REQUIREMENT = re.compile(r"(?P<package>(?P<name>[\w.-]+)(\[[^]]*\])?)\s*\(?(>=\s*(?P<minimum>[\w.]+))?")
@@ -85,7 +85,7 @@ def packages(requirements: Sequence[str] | None, versions: Versions = found_vers
 
 
 def extras(versions: Versions = found_version) -> Finding:
-    """Packages that some metrics and baselines need."""
+    """Packages that some baselines need."""
     installed = {name: versions(name) for name in EXTRAS}
     missing = [name for name, found in installed.items() if found is None]
     text = "; ".join(f"{name} {found or 'absent'} ({EXTRAS[name]})" for name, found in installed.items())

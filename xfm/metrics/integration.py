@@ -1,8 +1,8 @@
 """Are batches mixed, and labels kept apart? asw_batch, PCR, iLISI, cLISI, kBET, entropy of batches.
 
-The scores of scib (Luecken et al., Nature Methods 2022) as scib-metrics defines them; LISI (Korsunsky et al., Nature
-Methods 2019) comes from scib-metrics itself, an extra. Entropy is that of cz-benchmarks. 1 is perfectly mixed (cLISI:
-labels perfectly apart), except for `pcr`, the share of variance that the batch explains, where 0 is best.
+The scores of scib (Luecken et al., Nature Methods 2022) as scib-metrics defines them; entropy is that of cz-benchmarks.
+1 is perfectly mixed (cLISI: labels perfectly apart), except for `pcr`, the share of variance that the batch explains,
+where 0 is best.
 
 Nothing is fitted anew in a resample: silhouettes, neighbours, tests and components are those of all cells, and a
 resample weighs cells by how often their group is drawn. Numbers of batches and labels that a score is scaled by stay
@@ -12,15 +12,13 @@ Reference implementations: scib_metrics silhouette_batch, ilisi_knn, clisi_knn, 
 czbenchmarks.metrics.utils.compute_entropy_per_cell, with exact neighbours.
 """
 
-import warnings
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xfm.core.errors import EnvironmentProblem
 from xfm.metrics.kbet import kbet_acceptance
+from xfm.metrics.lisi import FEWEST_NEIGHBOURS, lisi
 from xfm.metrics.neighbours import Neighbours, is_constant, neighbours
 from xfm.metrics.pcr import pcr_comparison_measure, pcr_measure
 from xfm.metrics.resampling import F64, GroupDraws, Ints
@@ -40,23 +38,8 @@ ASW_BATCH, PCR, ILISI, CLISI, KBET, ENTROPY = SCORES = (
 )
 PCR_COMPARISON = "pcr_comparison"
 LISI_NEIGHBOURS = 90
-FEWEST_NEIGHBOURS = 6  # a perplexity of 2; LISI looks for a third as many neighbours as there are
 ENTROPY_NEIGHBOURS = 200
 ONE_BATCH = "one batch only"
-
-
-def is_available() -> bool:
-    """Whether scib-metrics is installed."""
-    return find_spec("scib_metrics") is not None
-
-
-def check_available() -> None:
-    """Raises EnvironmentProblem unless scib-metrics is installed."""
-    if not is_available():
-        raise EnvironmentProblem(
-            "batch mixing (task integration) needs scib-metrics, which is not installed: pip install 'xfm[scib]', or "
-            "leave out --batch"
-        )
 
 
 def integration_scores(
@@ -84,9 +67,8 @@ def integration_scores(
         {name of SCORES: score}; what is undefined has a note.
 
     Raises:
-        EnvironmentProblem: scib-metrics is not installed.
+        ValueError: sizes do not match.
     """
-    check_available()
     if not len(representation) == len(found.indices) == len(batch) == len(labels) == len(draws.codes):
         sizes = [len(representation), len(found.indices), len(batch), len(labels), len(draws.codes)]
         raise ValueError(f"representation, neighbours, batches, labels and groups of {sizes} cells do not match")
@@ -123,33 +105,6 @@ def asw_batch_measure(representation: Matrix, batch: Ints, labels: Ints, groups:
         if 1 < len(np.unique(batch[cells])) < len(cells):
             values[cells] = 1 - abs(silhouette_samples(representation[cells], batch[cells]))
     return _over_labels(values, labels, groups, n_groups, "lie in one batch")
-
-
-def lisi(found: Neighbours, codes: Ints) -> F64:
-    """Local inverse Simpson index of each cell: how many classes its neighbourhood holds, effectively.
-
-    By scib-metrics, on the CPU; the first call in a process costs seconds, jax being imported and compiled.
-
-    Args:
-        found: K neighbours; the perplexity is K // 3.
-        codes: (N,) classes, 0 to L - 1.
-
-    Returns:
-        (N,) from 1 to L.
-    """
-    check_available()
-    import jax
-
-    config: Any = jax.config  # untyped
-    config.update("jax_platforms", "cpu")  # a graphics card would be claimed as a whole
-    with warnings.catch_warnings():
-        # umap-learn looks for Keras when it is imported.
-        warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
-        from scib_metrics import lisi_knn
-        from scib_metrics.nearest_neighbors import NeighborsResults
-
-    known = NeighborsResults(indices=found.indices, distances=found.distances)
-    return np.asarray(lisi_knn(known, codes), dtype=np.float64)
 
 
 def _lisi_measure(found: Neighbours, codes: Ints, groups: Ints, *, is_separation: bool = False) -> Measure:

@@ -70,9 +70,10 @@ def plan_evaluation(config: Any) -> Evaluation:
 
     Raises:
         Refused: no such column, label or layer; too few groups or classes.
-        EnvironmentProblem: an extra is asked for and not installed.
+        EnvironmentProblem: the baseline scVI is asked for and not installed.
     """
-    _check_extras(config)
+    if "scvi" in config.baselines:
+        check_scvi()  # before anything is computed
     stored = open_embeddings(config.embeddings)
     pools = _chosen_pools(stored, config)
     source, backbone, lacking = _origin(stored, config)
@@ -133,16 +134,6 @@ def _at_hand(plan: Evaluation) -> list[str]:
 
 def _span(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers)) if len(layers) < 6 else f"{layers[0]} to {layers[-1]} ({len(layers)})"
-
-
-def _check_extras(config: Any) -> None:
-    """Before anything is computed."""
-    if config.batch is not None and "integration" in config.tasks:
-        from xfm.metrics.integration import check_available
-
-        check_available()
-    if "scvi" in config.baselines:
-        check_scvi()
 
 
 def _chosen_pools(stored: StoredEmbeddings, config: Any) -> Pools:
