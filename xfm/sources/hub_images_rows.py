@@ -1,7 +1,7 @@
-"""Which column of a file is the picture, and rows as the three layouts of pictures hand them on."""
+"""Which column of a file is the picture, and batches of bounded size."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,22 +16,6 @@ IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo",
 CAPTION_NAMES = ("caption", "captions", "txt", "text", "sentence", "description")
 
 BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
-
-
-class Pictures(NamedTuple):
-    """Some rows of a file.
-
-    Attributes:
-        ids: of the rows.
-        images: encoded pictures; null where there is none.
-        columns: the obs columns that lie in the file, by their names there.
-        problems: row number in `ids` to "CODE: why" for rows that cannot be read.
-    """
-
-    ids: Sequence[str]
-    images: pa.Array
-    columns: Mapping[str, pa.Array]
-    problems: Mapping[int, str]
 
 
 def lay_out(

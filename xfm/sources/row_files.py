@@ -8,7 +8,7 @@ over the shards by a hash of file and row, the same on every machine and for eve
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from xfm.core.source import Shard
 from xfm.sources.found_files import DataFile
 from xfm.sources.gene_table import missing
 from xfm.sources.paths import digest, is_hub, slugs
-from xfm.sources.row_columns import Layout, Outline
+from xfm.sources.row_columns import SPLIT, Layout, Outline, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +81,20 @@ class RowFiles(Config):
         """What a file holds and how it is read. Raises ShardRefused."""
 
     @abstractmethod
-    def _range(self, file: DataFile, layout: Layout, key: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Batches of the rows from start to stop, for the shard of that key."""
+    def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
+        """Some rows of a file, whose numbers ascend, piece by piece."""
 
     @abstractmethod
-    def _picked(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> pa.Table:
-        """Some rows of a file, in the order asked for."""
+    def _empty(self, content: pa.Array) -> dict[int, str]:
+        """Row number to "CODE: why" where there is no text or no picture."""
 
     @abstractmethod
-    def _cut(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
-        """A table as batches of the size that this source gives."""
+    def _words(self, values: Sequence[Any], layout: Layout) -> tuple[list[str | None], dict[int, str]]:
+        """Labels as words, and "CODE: why" of every row whose label is none."""
+
+    @abstractmethod
+    def _cut(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same rows in batches of the size that this source gives."""
 
     def _digest(self, file: DataFile) -> str:
         return digest(file.path)
@@ -150,7 +154,7 @@ class RowFiles(Config):
         if shard.rows is not None and shard.stop > found.rows:
             raise ShardRefused("ROWS_CHANGED", f"{file.name}: rows up to {shard.stop} promised, {found.rows} found")
         stop = found.rows if shard.rows is None else shard.stop
-        yield from self._range(file, layout, shard.key, shard.start, stop)
+        yield from self._cut(self._read(file, layout, shard.key, np.arange(shard.start, stop)))
 
     def genes(self) -> pa.Table | None:
         """None: texts and pictures have no genes."""
@@ -196,10 +200,31 @@ class RowFiles(Config):
         for number, (file, _, layout) in enumerate(good):
             place = np.flatnonzero(numbers == number)
             if len(place):
-                tables.append(self._picked(file, layout, shard.key, rows[place]))
+                place = place[np.argsort(rows[place])]
+                tables.append(pa.Table.from_batches(self._read(file, layout, shard.key, rows[place])))
                 places.append(place)
         table = pa.concat_tables(tables, promote_options="permissive")
-        yield from self._cut(table.take(np.argsort(np.concatenate(places))).combine_chunks())
+        yield from self._cut(table.take(np.argsort(np.concatenate(places))).combine_chunks().to_batches())
+
+    def _read(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """Some rows of a file, whose numbers ascend; those that cannot be used carry the reason."""
+        for found in self._rows(file, layout, rows):
+            n, reasons = len(found.ids), self._empty(found.content)
+            obs: list[pa.Array] = []
+            for name, kind in layout.obs.items():
+                column = layout.origin.get(name, name)
+                if column == SPLIT and column not in found.columns:
+                    obs.append(pa.repeat(pa.scalar(file.split, pa.string()), n))
+                elif column == layout.label:
+                    words, wrong = self._words(found.columns[column].to_pylist(), layout)
+                    reasons = wrong | reasons
+                    obs.append(pa.array(words, pa.string()))
+                else:
+                    obs.append(found.columns[column].cast(kind))
+            reasons |= found.problems
+            fixed = [found.ids, [key] * n, [reasons.get(i) for i in range(n)]]
+            arrays = [pa.array(values, pa.string()) for values in fixed]
+            yield pa.RecordBatch.from_arrays([*arrays, found.content, *obs], schema=self._schema(layout))
 
     def _schema(self, layout: Layout | None) -> pa.Schema:
         fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]
