@@ -6,7 +6,7 @@ Pictures stay encoded: a JPEG of 64 x 64 pixels is a few kilobytes, its float32 
 
 import glob
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,10 +25,10 @@ from xfm.sources.class_names import TABLES, ClassTable, name_classes, read_table
 from xfm.sources.found_files import DataFile, find_files, resolve, snapshot
 from xfm.sources.gene_table import missing
 from xfm.sources.hub_files import parse
-from xfm.sources.hub_images_rows import IMAGE_SUFFIXES, bounded, encoded, lay_out
+from xfm.sources.hub_images_rows import CAPTION_NAMES, IMAGE_SUFFIXES, bounded, encoded, image_column
 from xfm.sources.parquet_file import SAVED
 from xfm.sources.paths import is_hub
-from xfm.sources.row_columns import Layout, Outline, Rows
+from xfm.sources.row_columns import Layout, Outline, Rows, by_name
 from xfm.sources.row_files import RowFiles
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class HubImages(RowFiles):
     kind: Literal["hub_images"] = "hub_images"
     path: str
     """A folder of classes (CLASS/... or SPLIT/CLASS/... with .jpg, .jpeg, .png, .webp), .parquet or webdataset .tar
-    files (one, a folder, a pattern), or hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW, or a
-    picture's path in a folder of classes."""
+    files (one, a folder, a pattern), a folder that `datasets` saved (save_to_disk), or
+    hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW, or a picture's path in a folder of classes."""
     image_column: str | None = None
     """Column of the picture; detected by name and type where not given."""
     class_names: str | None = None
@@ -131,12 +131,17 @@ class HubImages(RowFiles):
     def _digest(self, file: DataFile) -> str:
         return super()._digest(file) if file.path.is_file() else hub_images_folder.digest(file.path)
 
-    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
-        found = _layout_of(file).outline(file.path, file.name)
-        return found, lay_out(
-            found, file.name, split=file.split, image_column=self.image_column, label_column=self.label_column,
-            label_names=self.label_names, obs=self.obs,
-        )  # fmt: skip
+    def _outline(self, file: DataFile) -> Outline:
+        found: Outline = _layout_of(file).outline(file.path, file.name)
+        return found
+
+    def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
+        return image_column(types, name, self.image_column)
+
+    def _other_names(self, types: Mapping[str, pa.DataType], content: str) -> Mapping[str, str] | None:
+        """`label` and `caption` among the obs columns mean whatever the file calls them."""
+        caption = by_name([column for column in types if column != content], CAPTION_NAMES)
+        return {"caption": caption} if caption else {}
 
     def _cut(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from bounded(batches)

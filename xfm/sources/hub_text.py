@@ -1,6 +1,6 @@
 """Sentences from Parquet, JSON lines or CSV files: a file, a folder, a pattern, or a data set on the Hub."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -8,13 +8,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import field_validator
 
+from xfm.core.errors import ShardRefused
 from xfm.core.schema import TEXT
 from xfm.sources.found_files import DataFile, find_files, resolve
-from xfm.sources.hub_text_columns import lay_out
 from xfm.sources.hub_text_table import SUFFIXES, outline, read_rows
-from xfm.sources.row_columns import Layout, Outline, Rows, read_labels
+from xfm.sources.row_columns import Layout, Outline, Rows, by_name, is_text, named, read_labels
 from xfm.sources.row_files import RowFiles
 
+# Names that public data sets give the column of the text, the most common first.
+TEXT_NAMES = ("text", "sentence", "review", "content", "document", "comment", "tweet", "utterance", "body")
 BATCH_ROWS = 1024
 
 
@@ -25,8 +27,8 @@ class HubText(RowFiles):
 
     kind: Literal["hub_text"] = "hub_text"
     path: str
-    """A .parquet, .jsonl or .csv file, a folder of them (train.parquet, test.parquet, ...), a pattern, or
-    hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW."""
+    """A .parquet, .jsonl or .csv file, a folder of them (train.parquet, test.parquet, ...), a pattern, a folder
+    that `datasets` saved (save_to_disk), or hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW."""
     text_column: str | None = None
     """Column of the text; detected by name and type where not given."""
     encoding: str = "utf-8"
@@ -47,12 +49,21 @@ class HubText(RowFiles):
     def _resolve(self, location: str) -> DataFile:
         return resolve(location, self.path)
 
-    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
-        found = outline(file.path, file.name, self.encoding)
-        return found, lay_out(
-            found, file.name, split=file.split, text_column=self.text_column, label_column=self.label_column,
-            label_names=self.label_names, obs=self.obs,
-        )  # fmt: skip
+    def _outline(self, file: DataFile) -> Outline:
+        return outline(file.path, file.name, self.encoding)
+
+    def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
+        texts = [column for column in types if is_text(types[column])]
+        choice = f"columns of text: {', '.join(texts) or 'none'}"
+        text = named(types, self.text_column, "text column", name) or by_name(texts, TEXT_NAMES)
+        if text is None and len(texts) != 1:
+            where = f"{choice}; all columns: {', '.join(types)}"
+            raise ShardRefused(
+                "NO_COLUMN", f"{name}: which column is the text? Name it with --source.text_column; {where}"
+            )
+        if text is not None and text not in texts:
+            raise ShardRefused("NOT_TEXT", f"{name}: column {text!r} is {types[text]}; {choice}")
+        return text or texts[0]
 
     def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
         for found in read_rows(file.path, file.name, self.encoding, layout, rows):

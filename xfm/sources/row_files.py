@@ -8,7 +8,7 @@ over the shards by a hash of file and row, the same on every machine and for eve
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from xfm.core.source import Shard
 from xfm.sources.found_files import DataFile
 from xfm.sources.gene_table import missing
 from xfm.sources.paths import digest, is_hub, slugs
-from xfm.sources.row_columns import SPLIT, Layout, Outline, Rows
+from xfm.sources.row_columns import SPLIT, Layout, Outline, Rows, lay_out_rows
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,16 @@ class RowFiles(Config):
         """A file that was listed, on this machine."""
 
     @abstractmethod
-    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
-        """What a file holds and how it is read. Raises ShardRefused."""
+    def _outline(self, file: DataFile) -> Outline:
+        """What a file holds. Raises ShardRefused."""
+
+    @abstractmethod
+    def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
+        """The column of the text or the picture in a file of that name. Raises ShardRefused."""
+
+    def _other_names(self, types: Mapping[str, pa.DataType], content: str) -> Mapping[str, str] | None:  # noqa: ARG002
+        """As for `lay_out_rows`."""
+        return None
 
     @abstractmethod
     def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
@@ -176,6 +184,15 @@ class RowFiles(Config):
             what = missing("split", self.split, known) if known else f"no file of {len(files)} names a split"
             raise Refused("NO_SPLIT", f"{self.path}: {what} (read from the files' names)")
         return commit, chosen
+
+    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
+        """What a file holds and how it is read. Raises ShardRefused."""
+        found = self._outline(file)
+        content = self._column(found.types, file.name)
+        return found, lay_out_rows(
+            found, file.name, content, split=file.split, label_column=self.label_column, label_names=self.label_names,
+            obs=self.obs, other_names=self._other_names(found.types, content),
+        )  # fmt: skip
 
     def _look(self, file: DataFile) -> tuple[Outline, Layout] | ShardRefused:
         try:
