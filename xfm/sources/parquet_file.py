@@ -1,7 +1,7 @@
 """Rows of a Parquet file, or of an Arrow file that the library `datasets` saved: what it holds, and some of its rows.
 
 Parquet is read with pyarrow itself. The streams of `datasets` give the same values, but do not know the number of rows,
-import torch, leave a lock file in the user's cache for every file, and took 4 to 18 times as long for ranges of rows.
+import torch, leave a lock file in the user's cache for every file, and take several times as long for ranges of rows.
 tests/sources/test_datasets_limits.py shows this, and why the other formats keep readers of their own.
 """
 
