@@ -15,6 +15,7 @@ from pathlib import Path
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.hub import BUSY
+from xfm.sources.files.parquet import SAVED
 from xfm.sources.hub_files import parse
 from xfm.sources.paths import is_hub, local_root
 
@@ -91,7 +92,8 @@ def resolve(location: str, root: str, beside: Sequence[str] = ()) -> DataFile:
 def split_of(name: str) -> str | None:
     """train, validation, test, ... as a file's name or the nearest of its folders states it."""
     for part in reversed(name.split("/")):
-        if match := _NUMBERED.match(part):
+        match = _NUMBERED.match(part)
+        if match is not None and not (match["split"] == "data" and part.endswith(SAVED)):  # its folder is the split
             word = match["split"].lower()
             return _SPLITS.get(word, word)
         if words := _WORD.findall(part.lower()):
@@ -110,8 +112,8 @@ def _in_folder(path: str, suffixes: Sequence[str]) -> tuple[str, Path, list[str]
         found = list(given.rglob("*"))
     else:
         found = [given] if given.exists() else [Path(file) for file in glob.glob(path, recursive=True)]
-    names = [file.relative_to(root).as_posix() for file in found if file.suffix in suffixes and file.is_file()]
-    return "", root, names
+    wanted = [file for file in found if file.suffix in (*suffixes, SAVED) and not file.match(f"cache-*{SAVED}")]
+    return "", root, [file.relative_to(root).as_posix() for file in wanted if file.is_file()]
 
 
 def _in_snapshot(path: str, suffixes: Sequence[str], beside: Sequence[str]) -> tuple[str, Path, list[str]]:
