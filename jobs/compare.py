@@ -115,8 +115,7 @@ def plan_of(config: CompareJob) -> list[Any]:
         return []
     from evaluate import EvaluateJob
 
-    from xfm.engine.finetune_config import FinetuneConfig
-    from xfm.engine.pretrain_config import PretrainConfig
+    from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
     from xfm.studies.ablation.plan import plan_members
 
     jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}

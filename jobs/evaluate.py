@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from xfm.engine.config import AnyBackbone, AnySource, JobConfig
+from xfm.core.unions import AnyBackbone, AnySource
+from xfm.engine.config import JobConfig
 from xfm.engine.job import main
 from xfm.studies.embed.run import Pooling
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from xfm.engine.config import AnyBackbone, AnySource, JobConfig
+from xfm.core.unions import AnyBackbone, AnySource
+from xfm.engine.config import JobConfig
 from xfm.engine.job import main
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]

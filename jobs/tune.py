@@ -120,12 +120,12 @@ def run(config: TuneJob) -> int:
     searched = searched_job(sections, config.output, config.metric, config.also, place)
     searched.check(space, config.seed)
     given, aim = searched.given, searched.aim
-    plan = searched.kind.plan(given)
+    plan = searched.plan()
     if config.dry_run:
         return session.print_plan(describe_search(plan, space, config.trials, aim))
     run = run_of(plan, config, searched)
     with session.open_job(config, run, joint=True) as job:
-        prepared = searched.kind.prepare(given, plan, job.output.uri)
+        prepared = searched.prepare(plan, job.output.uri)
         defaults = {field: searched.value_of(field) for field in space.fields}
         book = TrialLog(job.output.uri, aim, config.trials, job.tracker, defaults)
         run_search(
@@ -138,8 +138,8 @@ def run(config: TuneJob) -> int:
         trials, fields = book.trials, {draw.field: draw.is_log for draw in space.draws}
         rows = sum(prepared.parts.count(TRAIN)), sum(prepared.parts.count(VALIDATION))
         report = tune_report(
-            trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused, title=searched.kind.title,
-            script=searched.kind.word,
+            trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused, title=searched.title,
+            script=searched.word,
         )  # fmt: skip
         return job.finish(report, drawer(trials, aim, fields, defaults), rows=sum(rows),
                           refusals=prepared.tokens.quarantined)  # fmt: skip

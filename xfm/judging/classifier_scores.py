@@ -18,6 +18,7 @@ from xfm.judging.score import table_of
 from xfm.judging.split import PARTS, TEST, VALIDATION
 
 TASK = "finetune"
+SCORES, PREDICTIONS = "scores.parquet", "predictions.parquet"  # files of an OUTPUT
 F32 = NDArray[np.float32]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +72,15 @@ class Labelled:
     judged: EvalSet
     warnings: tuple[str, ...]
 
+    def settled(self) -> dict[str, Any]:
+        """Digests of cells and split, and what rows are called."""
+        judged = self.judged
+        return {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}
+
+    def label_digests(self) -> dict[str, str]:
+        """{label: SHA-256 over the rows that have a part and a class, and it}."""
+        return self.judged.label_digests()
+
     @property
     def label(self) -> Labels:
         """The label that is learned."""
@@ -94,6 +104,7 @@ def labelled_rows(
     resamples: int,
     noun: str = ROWS,
     also_read: Sequence[str] = (),
+    has_test: bool = True,
 ) -> Labelled:
     """Reads ids, labels and parts; no tokens.
 
@@ -104,6 +115,7 @@ def labelled_rows(
         seed, resamples: of the bootstrap.
         noun: what rows are called.
         also_read: other columns that the task reads as classes; one with a single class is no error.
+        has_test: False where no test rows are stored, as in a search.
 
     Raises:
         Refused: NUMERIC_LABEL, ONE_CLASS, TRAIN_IS_TEST, or NO_ROWS for a part without any.
@@ -111,7 +123,7 @@ def labelled_rows(
     judged = judged_rows(store, label, group, also_read, seed=seed, resamples=resamples, noun=noun)
     _, copies = np.unique(_together(store, CONTENT).to_numpy(), return_inverse=True)
     labelled = Labelled(judged, tuple(_warnings(judged, copies.astype(np.int64), group)))
-    _check(labelled, copies)
+    _check(labelled, copies, has_test=has_test)
     return labelled
 
 
@@ -161,16 +173,16 @@ def _together(store: TokenStore, name: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
 
 
-def _check(labelled: Labelled, copies: NDArray[np.integer]) -> None:
+def _check(labelled: Labelled, copies: NDArray[np.integer], *, has_test: bool) -> None:
     judged = labelled.judged
     for part, flag in ((TRAIN, ""), (VALIDATION, "; give a share of the training rows with --validation"), (TEST, "")):
-        if not len(labelled.held(part)):
+        if not len(labelled.held(part)) and (has_test or part != TEST):
             raise Refused("NO_ROWS", f"no {PARTS[part]} row has a {labelled.label.name}{flag}")
     train, test = (labelled.held(part) for part in (TRAIN, TEST))
     if len(np.unique(labelled.label.codes[train])) < 2:
         (only,) = np.unique(labelled.label.codes[train])
         raise Refused("ONE_CLASS", f"all training {judged.noun} are of the class {labelled.label.classes[only]!r}")
-    if np.isin(copies[test], copies[train]).all():
+    if has_test and np.isin(copies[test], copies[train]).all():
         raise Refused(
             "TRAIN_IS_TEST",
             f"each of the {len(test):,} test {judged.noun} is among the training {judged.noun}: nothing would be "

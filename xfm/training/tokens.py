@@ -112,6 +112,7 @@ class SplitRows:
             rows where the data have none (`validation` is then a share of the training rows).
         labels: obs columns that every row must have; rows without are left out.
         carve: whether validation rows are to be taken from training rows although `split` is given.
+        has_test: False drops test rows where they are read: what is not stored, no trial of a search can see.
     """
 
     def __init__(
@@ -124,9 +125,10 @@ class SplitRows:
         split: str | None = None,
         labels: Sequence[str] = (),
         carve: bool = False,
+        has_test: bool = True,
     ) -> None:
         self.seed, self.validation, self.test, self.group = seed, validation, test, group
-        self.split, self.labels, self.carve = split, tuple(labels), carve
+        self.split, self.labels, self.carve, self.has_test = split, tuple(labels), carve, has_test
 
     def __call__(self, tokens: pa.Table) -> pa.Table:
         """N rows to the same rows in the order of PART, with PART and N_TOKENS.
@@ -140,7 +142,8 @@ class SplitRows:
         lengths = row_lengths(tokens) if INPUT_IDS in tokens.column_names else np.ones(len(part), np.int64)
         tokens = tokens.append_column(PART, pa.array(part, pa.int8()))
         tokens = tokens.append_column(N_TOKENS, pa.array(lengths.astype(np.int32)))
-        return tokens.take(np.argsort(part, kind="stable"))
+        order = np.argsort(part, kind="stable")
+        return tokens.take(order if self.has_test else order[part[order] != TEST])
 
     def _hashed(self, tokens: pa.Table) -> NDArray[np.int8]:
         place = self._places(tokens)

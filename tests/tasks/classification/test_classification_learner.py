@@ -14,10 +14,10 @@ from tests.tasks.classification.sentiment import Memory, learner, memory, tokeni
 from tests.text_examples import NAMES, sentences, write_encoder
 from xfm.core.tokenizer import Tokens
 from xfm.judging.labelled import SplitWithContent
+from xfm.models.headed import freeze_unreached, put_head
 from xfm.models.hf_text.config import HFText
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.classification.network import build_classifier, freeze_unreached
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.settings import Settings
@@ -271,7 +271,7 @@ def test_decoders_that_no_logit_depends_on_are_left_alone():
         n_tokens=6, n_layers=1, n_heads=2, dim=8, ffn=8, n_bins=11, max_length=64, mvc="inner product"
     )
     recipe = FreshScGPT(tokens=("A", "B", "C", "<pad>", "<cls>", "<eoc>"), architecture=architecture)
-    network = build_classifier(recipe.build("cpu"), Classification(), 3, 0)
+    network = put_head(recipe.build("cpu"), Classification(), 3, 0)
     present = torch.ones(1, 3, dtype=torch.bool)
     left = freeze_unreached(network, Tokens(torch.tensor([[4, 0, 1]]), torch.ones(1, 3), present, present))
     assert left

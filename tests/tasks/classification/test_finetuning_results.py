@@ -172,11 +172,11 @@ def _check_reference(folder, logits, rows):
 
 
 def test_a_classifier_of_cells_is_a_checkpoint_of_cells(tiny_scgpt, tmp_path):
-    from xfm.tasks.classification.network import build_classifier
+    from xfm.models.headed import put_head
 
     config = ScGPT(checkpoint=str(tiny_scgpt / "checkpoint"))
     task = Classification(mode="last_n", last_n=1, pool="mean")
-    network = build_classifier(config.build("cpu"), task, 3, 0)
+    network = put_head(config.build("cpu"), task, 3, 0)
     tensors = {name: tensor.clone() for name, tensor in network.backbone.state_dict().items()}
     write_classifier(tmp_path / "out", network, config, task, ("a", "b", "c"), seed=0, training={})
     read = ScGPT(checkpoint=str(tmp_path / "out")).build("cpu")

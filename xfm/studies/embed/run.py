@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from xfm.engine.config import AnyBackbone, AnySource, JobConfig
+from xfm.core.unions import AnyBackbone, AnySource
+from xfm.engine.config import JobConfig
 
 if TYPE_CHECKING:
     from xfm.engine.session import OpenJob

@@ -25,7 +25,7 @@ from xfm.engine.train import Place, place
 from xfm.studies.tune.search import Halving, LogCallback, Make, TrialSource
 from xfm.studies.tune.space import Space
 from xfm.studies.tune.space_check import with_values
-from xfm.studies.tune.target import KINDS, SearchTarget
+from xfm.studies.tune.target import JOBS, SearchTarget, watch_of
 from xfm.studies.tune.trial import run_trial
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, best_of, front_of, trials_table
@@ -159,9 +159,9 @@ def run_of(plan: ShardPlan, config: Config, searched: SearchTarget) -> dict[str,
         config: of the search.
         searched: the job.
     """
-    own = {name: value for name, value in config.recipe().items() if name not in (*KINDS, "workers", "gpus")}
+    own = {name: value for name, value in config.recipe().items() if name not in (*JOBS, "workers", "gpus")}
     recipe = plan.run["recipe"] | {"job": NAME, "config": searched.given.recipe(), "search": own}
-    shown = config.model_dump(mode="json", exclude=set(KINDS))
+    shown = config.model_dump(mode="json", exclude=set(JOBS))
     settings = plan.run["settings"] | {"output": shown["output"], "search": shown}
     return plan.run | {"job": NAME, "recipe": recipe, "settings": settings}
 
@@ -227,12 +227,12 @@ def preset_of(trial: Trial, searched: SearchTarget, said: str, place: str, name:
         place: of OUTPUT.
         name: of the file below it.
     """
-    settings = with_values(searched.base, trial.values | {"watch": searched.kind.watch(searched.aim)})
+    settings = with_values(searched.base, trial.values | {"watch": watch_of(searched.aim)})
     # Credentials in an address are never written down; where the result goes is for its user to say.
     kept = redact({name: value for name, value in settings.items() if name not in ("output", "dry_run", "experiment")})
     text = (
         f"# {said}\n"
         "# What it is worth, the test rows say, which the search has not read:\n"
-        f"#   python jobs/{searched.kind.word}.py --config {place}/{name} --output OUTPUT\n"
+        f"#   python jobs/{searched.word}.py --config {place}/{name} --output OUTPUT\n"
     )
     return (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode()

@@ -21,12 +21,12 @@ from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.hub import fetch_folder
 from xfm.models.adapters import merge, write_adapter
 from xfm.models.clip.files import IMAGES
+from xfm.models.headed import Head, HeadedBackbone, lora_of
 from xfm.models.hub_folder import PATTERNS, TOKENIZER, WEIGHTS, new_folder
 from xfm.models.pretrained import quiet
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.network import ScGPTBackbone
-from xfm.tasks.classification.network import Classifier, lora_of
-from xfm.tasks.classification.settings import Classification, Head
+from xfm.tasks.classification.settings import Classification
 
 HEAD, ABOUT, ADAPTER = "head.safetensors", "head.json", "adapter"
 TRAINED = ("head", "dropout", "pool", "label", "mode")  # of the task, as head.json keeps it
@@ -34,7 +34,7 @@ TRAINED = ("head", "dropout", "pool", "label", "mode")  # of the task, as head.j
 
 def write_classifier(
     folder: Path,
-    classifier: Classifier,
+    classifier: HeadedBackbone,
     config: BackboneConfig,
     task: Classification,
     classes: tuple[str, ...],
@@ -69,12 +69,12 @@ def write_classifier(
         (new / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_classifier(folder: Path, backbone: Backbone) -> tuple[Classifier, tuple[str, ...]]:
+def read_classifier(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, tuple[str, ...]]:
     """The classifier of a folder on a backbone that was read from it, and its classes; in evaluation mode."""
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     head = Head(about["dim"], len(about["classes"]), about["head"], about["dropout"], seed=0)
     head.load_state_dict(load_file(folder / HEAD))
-    return Classifier(backbone, Pool(about["pool"]), head).eval(), tuple(about["classes"])
+    return HeadedBackbone(backbone, Pool(about["pool"]), head).eval(), tuple(about["classes"])
 
 
 def _write_pretrained(

@@ -22,8 +22,8 @@ from xfm.core.tokenizer import Tokenizer, Tokens
 from xfm.judging.eval_set import MISSING
 from xfm.judging.labelled import codes_of
 from xfm.metrics.classification import confusion_matrix, scores
+from xfm.models.headed import HeadedBackbone
 from xfm.nn.losses import class_loss
-from xfm.tasks.classification.network import Classifier
 from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
 from xfm.training.order import Order
@@ -68,7 +68,7 @@ class ClassificationLearner:
 
     def __init__(
         self,
-        network: Classifier,
+        network: HeadedBackbone,
         tokenizer: Tokenizer,
         rows: Rows,
         order: Order,
