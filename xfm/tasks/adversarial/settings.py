@@ -5,18 +5,12 @@ turned once, behind the features. `reversal="reference"` keeps a public model's 
 its encoder helps the adversary, which climbs its own loss; it is there to reproduce that model, and to be seen failing.
 """
 
-# Shapes: B rows, K classes, A classes of the attribute.
-
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor
-from torch.nn import functional
 
 from xfm.core.config import Config
-from xfm.nn.reversal import reversal_strength
 
 MOST_LOSS = 10.0  # of a row's adversary loss under reversal="reference", which has no bound otherwise
 MISSING = -1
@@ -86,6 +80,8 @@ class AdversarialClassification(Config):
 
     def strength(self, progress: float) -> float:
         """Of the reversal after a share of all steps."""
+        from xfm.nn.reversal import reversal_strength
+
         return reversal_strength(progress, self.lambda_adv) if self.ramp else self.lambda_adv
 
     @classmethod
@@ -103,22 +99,3 @@ class AdversarialClassification(Config):
             "lr": 3e-4, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.5, "batch_size": 32, "epochs": 10.0,
             "patience": 3 if without else None, "clip": 1.0,
         }  # fmt: skip
-
-
-def adversary_loss(logits: Tensor, codes: Tensor, most: float | None = None) -> Tensor:
-    """(B,) loss of each row: 0 where its attribute is not known.
-
-    Args:
-        logits: (B, 1) for two classes, of class 1, else (B, A).
-        codes: (B,) int64 classes of the attribute, MISSING where unknown.
-        most: clip each row's loss there.
-    """
-    known = codes != MISSING
-    if logits.shape[1] == 1:
-        target = codes.clamp(min=0).to(torch.float32)
-        losses = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), target, reduction="none")
-    else:
-        losses = functional.cross_entropy(logits.float(), codes.clamp(min=0), reduction="none")
-    if most is not None:
-        losses = losses.clamp(max=most)
-    return torch.where(known, losses, 0.0)

@@ -25,8 +25,8 @@ from xfm.models.hub_folder import PATTERNS, TOKENIZER, WEIGHTS, new_folder
 from xfm.models.pretrained import quiet
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.network import ScGPTBackbone
-from xfm.tasks.classification.network import Classifier, lora_of
-from xfm.tasks.classification.settings import Classification, Head
+from xfm.tasks.classification.network import Classifier, Head, lora_of
+from xfm.tasks.classification.settings import Classification
 
 HEAD, ABOUT, ADAPTER = "head.safetensors", "head.json", "adapter"
 TRAINED = ("head", "dropout", "pool", "label", "mode")  # of the task, as head.json keeps it

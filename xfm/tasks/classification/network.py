@@ -1,17 +1,57 @@
-"""A backbone with a head on its last state, and how much of it is trained."""
+"""A backbone with a head on its last state, and how much of it is trained.
+
+The heads are those of the package `transformers`: "linear" as BertForSequenceClassification has it, dropout and one
+linear layer, and "mlp" as DistilBertForSequenceClassification, a hidden layer with ReLU before them.
+"""
+
+# Shapes: B rows, D width of a row's vector, K classes.
 
 from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xfm.core.backbone import Backbone
+from xfm.core.random import key64
 from xfm.core.tokenizer import Tokens
 from xfm.models.adapters import LoRA, add_lora, freeze, keep_last, set_dropout
 from xfm.models.reductions import Pool
-from xfm.tasks.classification.settings import Classification, Head
+from xfm.tasks.classification.settings import Classification, HeadName
+
+INITIAL_STD = 0.02  # of the head's weights, as the package draws them
+
+
+class Head(nn.Module):
+    """(B, D) to (B, K) logits.
+
+    Args:
+        dim: D.
+        n_classes: K.
+        name: which head.
+        dropout: before the last layer.
+        seed: of the weights, drawn as the package draws them: normal with deviation 0.02, biases 0.
+    """
+
+    def __init__(self, dim: int, n_classes: int, name: HeadName, dropout: float, seed: int) -> None:
+        super().__init__()
+        self.pre_classifier = nn.Linear(dim, dim) if name == "mlp" else None
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, n_classes)
+        generator = torch.Generator().manual_seed(key64(seed, "head"))
+        for layer in (self.pre_classifier, self.classifier):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=INITIAL_STD, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(B, D) to (B, K)."""
+        if self.pre_classifier is not None:
+            vectors = functional.relu(self.pre_classifier(vectors))
+        logits: Tensor = self.classifier(self.dropout(vectors))
+        return logits
 
 
 class Classifier(nn.Module):

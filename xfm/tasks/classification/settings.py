@@ -1,24 +1,13 @@
-"""Telling classes apart: a head on one vector a row, and how much of the network below it is trained.
-
-The heads are those of the package `transformers`: "linear" as BertForSequenceClassification has it, dropout and one
-linear layer, and "mlp" as DistilBertForSequenceClassification, a hidden layer with ReLU before them.
-"""
-
-# Shapes: B rows, D width of a row's vector, K classes.
+"""Telling classes apart: a head on one vector a row, and how much of the network below it is trained."""
 
 from typing import Literal
 
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
-from torch.nn import functional
 
 from xfm.core.config import Config
-from xfm.core.random import key64
 
 HeadName = Literal["linear", "mlp"]
 Mode = Literal["full", "head", "last_n", "lora"]
-INITIAL_STD = 0.02  # of the head's weights, as the package draws them
 
 
 class Classification(Config):
@@ -55,33 +44,3 @@ class Classification(Config):
 
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of its input that an update does not see in training."""
-
-
-class Head(nn.Module):
-    """(B, D) to (B, K) logits.
-
-    Args:
-        dim: D.
-        n_classes: K.
-        name: which head.
-        dropout: before the last layer.
-        seed: of the weights, drawn as the package draws them: normal with deviation 0.02, biases 0.
-    """
-
-    def __init__(self, dim: int, n_classes: int, name: HeadName, dropout: float, seed: int) -> None:
-        super().__init__()
-        self.pre_classifier = nn.Linear(dim, dim) if name == "mlp" else None
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dim, n_classes)
-        generator = torch.Generator().manual_seed(key64(seed, "head"))
-        for layer in (self.pre_classifier, self.classifier):
-            if layer is not None:
-                nn.init.normal_(layer.weight, std=INITIAL_STD, generator=generator)
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(B, D) to (B, K)."""
-        if self.pre_classifier is not None:
-            vectors = functional.relu(self.pre_classifier(vectors))
-        logits: Tensor = self.classifier(self.dropout(vectors))
-        return logits
