@@ -1,9 +1,9 @@
 """One frozen config from a YAML file, the environment and the command line, in rising order of precedence.
 
 Every field of a job's config is a flag with dots (`--source.release`), a key of the YAML file (`source: {release:}`)
-and a variable (`XFM_SOURCE__RELEASE`). A section chosen by its `kind` (a source, a backbone) offers the flags of all
-its kinds; `--help` says which belong to which. Where a higher layer changes a section's kind, what lower layers said
-about the old kind is dropped.
+and a variable (`XFM_SOURCE__RELEASE`). `--help` lists the kinds of a section (a source, a backbone), and with
+`--source.kind h5ad`, or a kind from the file or the environment, the flags of that kind. Where a higher layer changes a
+section's kind, what lower layers said about the old kind is dropped.
 """
 
 import difflib
@@ -48,13 +48,17 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
     known = {option for action in parser._actions for option in action.option_strings}
     # allow_abbrev is off, so a typo lands in `rest` instead of matching a longer flag.
     flags, rest = parser.parse_known_args([_normalise(word, known) for word in argv])
-    if rest:
+    if rest and not flags.help:
         raise UsageError(_unknown(rest[0], known, prog))
     given = {name: value for name, value in vars(flags).items() if value is not None}
+    asks_for_help = given.pop("help", False)
     from_yaml = named_as_fields(config, read_yaml(given.pop("config"))) if "config" in given else {}
     merged: dict[str, Any] = {}
     for layer in (from_yaml, _from_environ(config, environ), _nest(given)):
         merged = _merge(merged, layer)
+    if asks_for_help:
+        build_parser(config, prog, _chosen_kinds(config, merged)).print_help()
+        raise SystemExit(0)
     try:
         return config.model_validate(_split_lists(config, merged))
     except ValidationError as error:
@@ -112,6 +116,23 @@ def named_as_fields(config: type[BaseModel], content: Mapping[str, Any]) -> dict
 def _as_text(content: dict[Any, Any]) -> dict[str, Any]:
     """The same with keys that YAML took for numbers (a class 0) as text."""
     return {str(key): _as_text(value) if isinstance(value, dict) else value for key, value in content.items()}
+
+
+def _chosen_kinds(config: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of each section that names one.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    chosen: dict[str, str] = {}
+    for name, field in config.model_fields.items():
+        kinds = [kind_of(model) for model in models_of(field.annotation)]
+        kind = values[name].get("kind") if kinds and isinstance(values.get(name), dict) else None
+        if kind is not None and kind not in kinds:
+            raise UsageError(_unknown_kind(f"--{name}", str(kind), kinds))
+        if kind is not None:
+            chosen[name] = kind
+    return chosen
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +199,7 @@ def _takes_tuple(annotation: Any, text: str) -> bool:
 
 def _unknown(word: str, known: set[str], prog: str) -> str:
     flag = word.partition("=")[0]
-    return f"unknown argument {flag}.{_nearest(flag, known)} `{prog} --help` lists all."
+    return f"unknown argument {flag}.{_nearest(flag, known)} See `{prog} --help`."
 
 
 def _explain(error: ValidationError, config: type[Config], prog: str) -> str:
@@ -202,8 +223,7 @@ def _describe(problem: Any, path: list[str], config: type[Config], prog: str) ->
     if what == "union_tag_not_found" or (what == "missing" and len(choices) > 1):
         return f"{flag}.kind: is required: one of {', '.join(choices)}."
     if what == "union_tag_invalid":
-        tag = problem["ctx"]["tag"]
-        return f"{flag}.kind: unknown {tag!r}; known: {', '.join(choices)}.{_nearest(tag, choices)}"
+        return _unknown_kind(flag, problem["ctx"]["tag"], choices)
     if what == "missing":
         return f"{flag}: is required."
     if what == "extra_forbidden":
@@ -215,6 +235,10 @@ def _describe(problem: Any, path: list[str], config: type[Config], prog: str) ->
         return (f"{flag}: " if path else "") + f"{problem['ctx']['error']}."
     shown = problem["input"] is not None and not isinstance(problem["input"], dict)
     return f"{flag}: {problem['msg']}" + (f", found {problem['input']!r}." if shown else ".")
+
+
+def _unknown_kind(section: str, kind: str, known: Collection[str]) -> str:
+    return f"{section}.kind: unknown {kind!r}; known: {', '.join(known)}.{_nearest(kind, known)}"
 
 
 def _options(config: type[Config], prog: str) -> list[str]:

@@ -15,8 +15,8 @@ from xfm.core.schema import PART
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.network import build_network
 from xfm.models.fusion.sizes import FusionSizes
-from xfm.tasks.adversarial.network import AdversarialClassifier
-from xfm.tasks.adversarial.settings import MISSING, MOST_LOSS, AdversarialClassification, adversary_loss
+from xfm.tasks.adversarial.network import AdversarialClassifier, adversary_loss
+from xfm.tasks.adversarial.settings import MISSING, MOST_LOSS, AdversarialClassification
 from xfm.training.group import Group
 from xfm.training.settings import Settings
 from xfm.training.tokens import TEST, TRAIN, VALIDATION

@@ -28,8 +28,8 @@ from xfm.metrics.resampling import GroupDraws
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.network import FusionModel
 from xfm.nn.losses import class_loss
-from xfm.tasks.adversarial.network import AdversarialClassifier, Cells
-from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification, adversary_loss
+from xfm.tasks.adversarial.network import AdversarialClassifier, Cells, adversary_loss
+from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification
 from xfm.tokenizers.embedding import vectors_of
 from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group

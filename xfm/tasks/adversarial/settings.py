@@ -5,17 +5,12 @@ turned once, behind the features. `reversal="reference"` keeps a public model's 
 its encoder helps the adversary, which climbs its own loss; it is there to reproduce that model, and to be seen failing.
 """
 
-# Shapes: B rows, K classes, A classes of the attribute.
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from xfm.core.task import TaskSettings
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MOST_LOSS = 10.0  # of a row's adversary loss under reversal="reference", which has no bound otherwise
 MISSING = -1
@@ -105,25 +100,3 @@ class AdversarialClassification(TaskSettings):
             "patience": 3 if without else None, "clip": 1.0,
             "watch": "f1" if without or job.get("patience") is not None else None,
         }  # fmt: skip
-
-
-def adversary_loss(logits: "Tensor", codes: "Tensor", most: float | None = None) -> "Tensor":
-    """(B,) loss of each row: 0 where its attribute is not known.
-
-    Args:
-        logits: (B, 1) for two classes, of class 1, else (B, A).
-        codes: (B,) int64 classes of the attribute, MISSING where unknown.
-        most: clip each row's loss there.
-    """
-    import torch
-    from torch.nn import functional
-
-    known = codes != MISSING
-    if logits.shape[1] == 1:
-        target = codes.clamp(min=0).to(torch.float32)
-        losses = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), target, reduction="none")
-    else:
-        losses = functional.cross_entropy(logits.float(), codes.clamp(min=0), reduction="none")
-    if most is not None:
-        losses = losses.clamp(max=most)
-    return torch.where(known, losses, 0.0)
