@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from xfm.core.errors import Refused
 from xfm.engine.config import JobConfig
 from xfm.engine.planning import ShardPlan
-from xfm.engine.settings import UsageError
+from xfm.engine.settings import UsageError, build
 from xfm.engine.stage import StageResult
 from xfm.studies.tune.space import Space
-from xfm.studies.tune.space_check import base_settings, build, check_space, with_values
+from xfm.studies.tune.space_check import base_settings, check_space, with_values
 from xfm.studies.tune.trials import Aim
 from xfm.training.learner import Recipe
 from xfm.training.settings import VALIDATION, Settings
@@ -195,7 +195,7 @@ def _config(kind: Kind, base: Mapping[str, Any], output: str, aim: Aim | None, v
     settings = {name: value for name, value in base.items() if name not in kind.others}
     if aim is not None:
         settings["watch"] = kind.watch(aim)
-    return build(kind.job, with_values(settings, values), kind.word, "--output", output)
+    return build(kind.job, with_values(settings, {**values, "output": output}), kind.word)
 
 
 def _watched(kind: Kind, config: Any) -> str:
