@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.conftest import REPOSITORY
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.pretrain_config import PretrainConfig
 from xfm.engine.settings import UsageError
 from xfm.studies.ablation.plan import plan_members
+from xfm.studies.evaluate.config import EvaluateJob
 
 BASE = {
     "source": {"kind": "grammar", "n": 50},
@@ -17,10 +17,7 @@ BASE = {
 
 
 @pytest.fixture
-def jobs(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "jobs")
-    from evaluate import EvaluateJob
-
+def jobs():
     return {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
 
 

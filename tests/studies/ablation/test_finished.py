@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
 from tests.text_examples import write_encoder
 from xfm.core.errors import Refused
 from xfm.engine.finetune import plan_finetuning
@@ -17,14 +16,12 @@ from xfm.engine.pretrain_config import PretrainConfig
 from xfm.studies.ablation.finished import finished_of
 from xfm.studies.ablation.plan import plan_members
 from xfm.studies.ablation.schedule import describe_members, entries_of
+from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe
 
 
 @pytest.fixture
-def jobs(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "jobs")
-    from evaluate import EvaluateJob
-
+def jobs():
     return {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
@@ -24,6 +24,9 @@ from xfm.core.storage import below, open_storage
 from xfm.engine.config import JobConfig
 from xfm.engine.session import CHECKPOINT
 from xfm.engine.settings import UsageError, build, merge, named_as_fields
+
+if TYPE_CHECKING:
+    from xfm.studies.ablation.config import CompareJob
 
 MEMBERS = "members"  # the folder below OUTPUT
 OURS = ("seed", "output", "dry_run", "experiment")  # settings that the comparison gives
@@ -92,6 +95,37 @@ class Member:
     def title(self) -> str:
         """For people."""
         return self.words.title or self.name
+
+
+def members_of(config: "CompareJob") -> list[Member]:
+    """The members of a comparison.
+
+    Raises:
+        UsageError: as `plan_members`.
+    """
+    if not config.members:
+        return []
+    from xfm.engine.finetune_config import FinetuneConfig
+    from xfm.engine.pretrain_config import PretrainConfig
+    from xfm.studies.evaluate.config import EvaluateJob
+
+    jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
+    return plan_members(config.members, config.base, jobs, config.output, seed=config.seed, seeds=config.seeds)
+
+
+def check_rows(members: Sequence[Member], against: str | None) -> None:
+    """That titles tell rows apart, and that the one to test against is among them.
+
+    Raises:
+        UsageError: they do not, or it is not.
+    """
+    titles = [row.title for member in members for row in member.rows]
+    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+        raise UsageError(f"--members: two rows of the table are called {twice[0]!r}; give titles that differ")
+    if against is not None and against not in titles:
+        near = get_close_matches(against, titles, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"--against {against}: is no row of the table.{hint} Known: {'; '.join(titles) or 'none'}")
 
 
 def plan_members(
