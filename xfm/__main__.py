@@ -40,12 +40,15 @@ def _list(_arguments: argparse.Namespace) -> int:
     tables = {
         "sources (--source.kind)": ("xfm.sources", registry.SOURCES),
         "backbones (--backbone.kind)": ("xfm.backbones", registry.BACKBONES),
-        "tasks of pretrain (--task.kind)": ("xfm.pretraining", registry.PRETRAINING),
-        "tasks of finetune (--task.kind)": ("xfm.tasks", registry.TASKS),
+        "tasks (--task.kind)": ("xfm.tasks", registry.TASKS),
     }
     for title, (group, table) in tables.items():
         known = registry.entries(group, table)
-        print(title, *kind_lines({name: registry.load(known, name, group) for name in sorted(known)}), "", sep="\n")
+        kinds = {name: registry.load(known, name, group) for name in sorted(known)}
+        jobs = {"task": "pretrain", "backbone": "finetune"}
+        for start, job in jobs.items() if table is registry.TASKS else [("", "")]:
+            own = {name: kind for name, kind in kinds.items() if not start or kind.starts_from == start}
+            print(title + (f" of jobs/{job}.py" if job else ""), *kind_lines(own), "", sep="\n")
     print("`python jobs/embed.py --source.kind census --help` shows the settings of a kind.")
     return errors.OK
 

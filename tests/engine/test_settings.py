@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field, PositiveInt, model_validator
 
 from xfm.core.config import Config
-from xfm.engine.settings import UsageError, parse, read_yaml
+from xfm.engine.settings import UsageError, build, merge, parse, read_yaml
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -208,6 +208,28 @@ def test_names_of_fields_may_have_dashes_and_keys_that_are_data_keep_theirs(tmp_
     menu = parse(Menu, ["--config", str(path)], {}, "menu")
     assert menu.dish_names == {"T-bone": "steak", "0": "nothing"}
     assert menu.where == Land(height=1, is_flat=True)
+
+
+def test_another_kind_of_section_drops_what_was_said_of_the_old_kind():
+    low = {"source": {"kind": "grammar", "n": 50}, "task": {"label": "x", "deep": {"a": 1, "b": 2}}, "lr": 1}
+    high = {"source": {"kind": "digits"}, "task": {"deep": {"b": 3}}}
+    assert merge(low, high) == {
+        "source": {"kind": "digits"}, "task": {"label": "x", "deep": {"a": 1, "b": 3}}, "lr": 1
+    }  # fmt: skip
+
+
+def test_settings_that_a_program_holds_are_judged_as_if_they_stood_in_a_file():
+    held = {"where": {"kind": "sea", "depth": "4", "fish": "cod, eel"}, "dry-run": True, "stops": 3}
+    assert build(Trip, held, "trip") == Trip(where=Sea(depth=4, fish=("cod", "eel")), dry_run=True, stops=(3,))
+    assert build(Menu, {"dish_names": {0: "none"}, "where": Sea()}, "menu").dish_names == {"0": "none"}
+    for wrong, said in [
+        ({"where": {"kind": "see"}}, "--where.kind: unknown 'see'; known: sea, land. Did you mean sea?"),
+        ({"where": {"kind": "sea", "dept": 2}}, "--where.dept: is no setting of this job. Did you mean --where.depth?"),
+        ({"dais": 2, "where": {"kind": "sea"}}, "--dais: is no setting of this job. Did you mean --days?"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            build(Trip, wrong, "trip")
+        assert str(caught.value) == said
 
 
 def help_of(config, capsys, *argv, env=None):

@@ -36,7 +36,7 @@ def required(package: str = "xfm") -> list[str] | None:
 def required_python(package: str = "xfm") -> str:
     """The least Python version that an installed package names, e.g. 3.11; empty where it names none."""
     try:
-        least = re.search(r">=\s*([\w.]+)", str(metadata(package).get("Requires-Python", "")))
+        least = re.search(r">=\s*([\w.]+)", str(metadata(package).json.get("requires_python", "")))
     except PackageNotFoundError:
         return ""
     return least[1] if least else ""

@@ -1,4 +1,5 @@
-"""One frozen config from a YAML file, the environment and the command line, in rising order of precedence.
+"""One frozen config from a YAML file, the environment and the command line, in rising order of precedence; or from
+settings that a program holds (`build`).
 
 Every field of a job's config is a flag with dots (`--source.release`), a key of the YAML file (`source: {release:}`)
 and a variable (`XFM_SOURCE__RELEASE`). `--help` lists the kinds of a section (a source, a backbone), and with
@@ -52,15 +53,29 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
         raise UsageError(_unknown(rest[0], known, prog))
     given = {name: value for name, value in vars(flags).items() if value is not None}
     asks_for_help = given.pop("help", False)
-    from_yaml = named_as_fields(config, read_yaml(given.pop("config"))) if "config" in given else {}
-    merged: dict[str, Any] = {}
-    for layer in (from_yaml, _from_environ(config, environ), _nest(given)):
-        merged = _merge(merged, layer)
+    settings = named_as_fields(config, read_yaml(given.pop("config"))) if "config" in given else {}
+    for layer in (_from_environ(config, environ), nested(given)):
+        settings = merge(settings, layer)
     if asks_for_help:
-        build_parser(config, prog, _chosen_kinds(config, merged)).print_help()
+        build_parser(config, prog, _chosen_kinds(config, settings)).print_help()
         raise SystemExit(0)
+    return build(config, settings, prog)
+
+
+def build(config: type[C], settings: Mapping[str, Any], prog: str) -> C:
+    """Builds the config from nested settings as a YAML file holds them: words for lists, dashes in names of fields.
+
+    Args:
+        config: what to build.
+        settings: nested.
+        prog: its job, for messages.
+
+    Raises:
+        UsageError: as `parse`.
+    """
+    named = named_as_fields(config, _as_text(settings))
     try:
-        return config.model_validate(_split_lists(config, merged))
+        return config.model_validate(_split_lists(config, named))
     except ValidationError as error:
         raise UsageError(_explain(error, config, prog)) from None
 
@@ -113,9 +128,9 @@ def named_as_fields(config: type[BaseModel], content: Mapping[str, Any]) -> dict
     return named
 
 
-def _as_text(content: dict[Any, Any]) -> dict[str, Any]:
+def _as_text(content: Mapping[Any, Any]) -> dict[str, Any]:
     """The same with keys that YAML took for numbers (a class 0) as text."""
-    return {str(key): _as_text(value) if isinstance(value, dict) else value for key, value in content.items()}
+    return {str(key): _as_text(value) if isinstance(value, Mapping) else value for key, value in content.items()}
 
 
 def _chosen_kinds(config: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
@@ -135,15 +150,16 @@ def _chosen_kinds(config: type[Config], values: Mapping[str, Any]) -> dict[str, 
     return chosen
 
 
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted names (`task.lr`) as nested ones."""
+    found: dict[str, Any] = {}
     for name, value in flat.items():
         section, _, field = name.partition(".")
         if field:
-            nested.setdefault(section, {})[field] = value
+            found.setdefault(section, {})[field] = value
         else:
-            nested[section] = value
-    return nested
+            found[section] = value
+    return found
 
 
 def _from_environ(config: type[Config], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -157,16 +173,17 @@ def _from_environ(config: type[Config], environ: Mapping[str, str]) -> dict[str,
             variable = ENV_PREFIX + path.replace(".", "__").upper()
             if variable in environ:
                 flat[path] = environ[variable]
-    return _nest(flat)
+    return nested(flat)
 
 
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over settings, section by section; another kind of section drops what was said of the old kind."""
     merged = dict(low)
     for name, value in high.items():
         old = merged.get(name)
-        if isinstance(old, dict) and isinstance(value, dict):
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
             other_kind = "kind" in value and value["kind"] != old.get("kind", value["kind"])
-            merged[name] = value if other_kind else old | value
+            merged[name] = dict(value) if other_kind else merge(old, value)
         else:
             merged[name] = value
     return merged

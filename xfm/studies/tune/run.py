@@ -10,26 +10,28 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 
-from xfm.core.config import Config
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.planning import ShardPlan
-from xfm.engine.session import OpenJob
+from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.engine.train import Place, place
+from xfm.studies.tune.config import Asha, TuneJob
+from xfm.studies.tune.report import drawer, tune_report
 from xfm.studies.tune.search import Halving, LogCallback, Make, TrialSource
-from xfm.studies.tune.space import Space
+from xfm.studies.tune.space import Space, parse_space
 from xfm.studies.tune.space_check import with_values
-from xfm.studies.tune.target import JOBS, SearchTarget, watch_of
+from xfm.studies.tune.target import JOBS, SearchTarget, searched_job, watch_of
 from xfm.studies.tune.trial import run_trial
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, best_of, front_of, trials_table
 from xfm.track.redact import redact
+from xfm.training.tokens import TRAIN, VALIDATION
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +47,37 @@ ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Halve:
-    """When trials are given up.
-
-    Attributes:
-        grace_epochs: that every trial has.
-        reduction: of so many trials at a rung, one goes on.
-    """
-
-    grace_epochs: int = 1
-    reduction: float = 3.0
+def run_tune(config: TuneJob) -> int:
+    """Tokenises, searches, writes best.yaml, trials.parquet and report; returns the exit code."""
+    space = parse_space(config.space)
+    place = {name: value for name, value in (("workers", config.workers), ("gpus", config.gpus)) if value}
+    sections = {"finetune": config.finetune, "pretrain": config.pretrain}
+    searched = searched_job(sections, config.output, config.metric, config.also, place)
+    searched.check(space, config.seed)
+    given, aim = searched.given, searched.aim
+    plan = searched.plan()
+    if config.dry_run:
+        return print_plan(describe_search(plan, space, config.trials, aim))
+    run = run_of(plan, config, searched)
+    with open_job(config, run, joint=True) as job:
+        prepared = searched.prepare(plan, job.output.uri)
+        defaults = {field: searched.value_of(field) for field in space.fields}
+        book = TrialLog(job.output.uri, aim, config.trials, job.tracker, defaults)
+        run_search(
+            space, book, partial(searched.trained_of, prepared), searcher=config.searcher, seed=config.seed,
+            halve=config.asha,
+            epochs=searched.longest(prepared, space) if config.asha else 0, concurrent=config.concurrent,
+            workers=given.workers, gpus=given.gpus, threads=given.threads, attempt=job.attempt,
+        )  # fmt: skip
+        publish(job, book, space.fields, defaults, searched)
+        trials, fields = book.trials, {draw.field: draw.is_log for draw in space.draws}
+        rows = sum(prepared.parts.count(TRAIN)), sum(prepared.parts.count(VALIDATION))
+        report = tune_report(
+            trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused, title=searched.title,
+            script=searched.word,
+        )  # fmt: skip
+        return job.finish(report, drawer(trials, aim, fields, defaults), rows=sum(rows),
+                          refusals=prepared.tokens.quarantined)  # fmt: skip
 
 
 def run_search(
@@ -65,7 +87,7 @@ def run_search(
     *,
     searcher: str,
     seed: int,
-    halve: Halve | None,
+    halve: Asha | None,
     epochs: float,
     concurrent: int | None,
     workers: int | None,
@@ -151,7 +173,7 @@ def _resources(where: Place) -> dict[str, float]:
     return {"cpu": where.cpus} | ({"gpu": where.gpus} if where.gpus else {})
 
 
-def run_of(plan: ShardPlan, config: Config, searched: SearchTarget) -> dict[str, Any]:
+def run_of(plan: ShardPlan, config: TuneJob, searched: SearchTarget) -> dict[str, Any]:
     """The content of run.json: of the job that is searched, with how it is searched.
 
     Args:

@@ -9,9 +9,9 @@ from xfm.core.errors import Refused
 from xfm.engine.learn import HELD_OUT, Prepared, plan_learning, prepare, recipe_of, task_of
 from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
 from xfm.engine.planning import ShardPlan
-from xfm.engine.settings import UsageError
+from xfm.engine.settings import UsageError, build
 from xfm.studies.tune.space import Space
-from xfm.studies.tune.space_check import base_settings, build, check_space, with_values
+from xfm.studies.tune.space_check import base_settings, check_space, with_values
 from xfm.studies.tune.trials import Aim
 from xfm.training.learner import Recipe
 from xfm.training.settings import VALIDATION, Settings
@@ -167,7 +167,7 @@ def _config(word: str, base: Mapping[str, Any], output: str, aim: Aim | None, va
     settings = {name: value for name, value in base.items() if name not in OTHERS}
     if aim is not None:
         settings["watch"] = watch_of(aim)
-    return build(JOBS[word], with_values(settings, values), word, "--output", output)
+    return build(JOBS[word], with_values(settings, {**values, "output": output}), word)
 
 
 def _watched(word: str, config: LearnConfig) -> str:
