@@ -72,16 +72,21 @@ def test_dropout_acts_in_training_only(inputs):
 
 
 def test_every_parameter_learns_but_what_chooses_where_there_is_no_choice(inputs):
-    def silent(x):
+    def gradients(x):
+        """Of what chooses (weights of queries and keys), and of all else."""
         module = resampler()
         (module(x)[0] * torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(2))).sum().backward()
-        gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
-        assert all(gradient is not None for gradient in gradients.values())
-        chosen, said = gradients["blocks.0.attention.in_proj_weight"].split([16, 8])
-        assert said.abs().max() > 1e-4
-        del gradients["blocks.0.attention.in_proj_weight"], gradients["blocks.0.attention.in_proj_bias"]
-        assert all(gradient.abs().max() > 1e-4 for gradient in gradients.values())
-        return bool(chosen.abs().max() < 1e-6)
+        of = {name: parameter.grad for name, parameter in module.named_parameters()}
+        assert all(gradient is not None for gradient in of.values())
+        chosen, of["said"] = of.pop("blocks.0.attention.in_proj_weight").split([16, 8])
+        del of["blocks.0.attention.in_proj_bias"]  # a key's bias never learns: it adds the same to every score
+        return chosen, of
 
-    assert not silent(inputs)
-    assert silent(inputs[:, 0])
+    chosen, others = gradients(inputs)
+    # Every gradient here is of order 1; one that is only the rounding of such numbers is not learning.
+    assert all(gradient.abs().max() > 1e-2 for gradient in (chosen, *others.values()))
+    chosen, others = gradients(inputs[:, 0])
+    assert all(gradient.abs().max() > 1e-2 for gradient in others.values())
+    # With one weight, 1, the softmax's gradient is g - g, the two by different sums of `width` terms of the size of g:
+    # what is left is their rounding, 8 units of float32's last place at most, summed again over 5 rows and 3 latents.
+    assert chosen.abs().max() < 15 * 8 * 2**-23 * others["said"].abs().max()
