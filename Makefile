@@ -1,10 +1,11 @@
 # make setup   only the environment (.venv)
 # make demo    the environment, then the main job on real cells
 # make test    the environment with the test tools, then the test suite
+# make test-numeric   at night: the tests that compute, with the kernels of other CPUs and on one and two threads
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test test-numeric check clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -23,6 +24,9 @@ demo: .venv/.ready
 
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest
+
+test-numeric: .venv/.ready-dev
+	.ci/numeric
 
 check: .venv/.ready-dev
 	$(BIN)/ruff check .

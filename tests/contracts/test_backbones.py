@@ -17,14 +17,6 @@ from xfm.loops.read import read_tokens
 ROWS = 6
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=sorted(registry.BACKBONES))
 def given(request, tmp_path_factory):
     return example(BACKBONES, request.param, tmp_path_factory.mktemp(request.param))

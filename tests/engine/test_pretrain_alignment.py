@@ -69,7 +69,6 @@ def aligned(tmp_path_factory):
     config = config_of(folder, watch="-validation_loss")
     prepared = prepared_of(config, folder / "tokens")
     recipe, settings = pretrain.make(config, prepared)
-    torch.set_num_threads(1)
     trained = train_here(recipe, settings, folder / "train")
     job = Job(folder)
     assert pretrain.conclude(config, prepared, recipe, trained, job) == 0

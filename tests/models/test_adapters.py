@@ -30,14 +30,6 @@ from xfm.models.scgpt.settings import Architecture
 FAMILIES = ("bert", "distilbert", "roberta")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
     return write_encoder(tmp_path_factory.mktemp("adapters") / request.param, request.param)

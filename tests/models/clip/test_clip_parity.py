@@ -13,14 +13,6 @@ from xfm.models.clip.network import CLIPBackbone
 from xfm.tokenizers.image import centre_crop
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clip"))

@@ -15,14 +15,6 @@ from xfm.models.hf_text.network import TextBackbone
 from xfm.models.reductions import Pool
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=["bert", "distilbert", "roberta"])
 def checkpoint(request, tmp_path_factory):
     return write_encoder(tmp_path_factory.mktemp(request.param), request.param)
