@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tests.loops.finetuning.donors import SEXES, TINY, Effects, atlas, bank_of, columns_of, learner, memory, truth
 from tests.loops.finetuning.sentiment import worker
+from tests.rounding import UNIT, assert_same_but_rounding
 from xfm.core.schema import PART
 from xfm.loops.finetuning.adversarial_classifier import AdversarialClassifier
 from xfm.loops.group import Group
@@ -129,10 +130,12 @@ def test_two_workers_take_the_first_step_of_one():
     assert each[0][2] != each[1][2]
     counts = each[0] + each[1]
     summed = [one.backward(some, counts, 1) for one, some in zip(both, examples, strict=True)]
-    torch.testing.assert_close((summed[0] + summed[1]) / counts, losses, rtol=0, atol=1e-5)
+    assert_same_but_rounding((summed[0] + summed[1]) / counts, losses, 32)
+    # Of the largest gradient of all: what cancels in a network are sums of that size.
+    rounding = 256 * UNIT * max(float(gradient.abs().max()) for gradient in alone.values())
     for name, gradient in alone.items():
         found = sum(dict(one.network.named_parameters())[name].grad for one in both)
-        torch.testing.assert_close(found, gradient, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(found, gradient, rtol=0, atol=rounding, msg=name)
 
 
 class Together(Group):
