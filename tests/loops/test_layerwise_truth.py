@@ -111,14 +111,15 @@ def test_scores_do_not_depend_on_batches_or_shards(real):
     assert cut[1] == whole[1]
     compared = 0
     for number, row in enumerate(whole[3]):
-        for name, predicted, target, size in predictions(LayerReader(config, design, None), whole[0], table, row):
+        reader = LayerReader(config, design, None)
+        for name, predicted, target, size, terms in predictions(reader, whole[0], table, row):
             one, other = cut[2][name][number], whole[2][name][number]
             # Rounding may decide whether predictions differ by more than rounding, right at that limit only.
             limit = LEAST_SPREAD * size * len(target) ** 0.5
-            if abs(spread(predicted) / limit - 1) > ROUNDING / LEAST_SPREAD:
+            if abs(spread(predicted) - limit) > limit * ROUNDING / LEAST_SPREAD:
                 np.testing.assert_array_equal(np.isnan(one), np.isnan(other), err_msg=name)
                 compared += 1
-            tolerance = moves(predicted, target, ROUNDING * size)
+            tolerance = moves(predicted, target, ROUNDING * terms)
             assert not (abs(one - other) > tolerance).any(), (name, one, other, tolerance)
     assert compared > 0.9 * len(whole[3]) * len(READOUTS) * (config.n_layers() + 1)
     for name in ("masked_cell_mean", "masked_gene_mean", "masked_gene_depth"):  # no model: sums of float64
@@ -126,18 +127,22 @@ def test_scores_do_not_depend_on_batches_or_shards(real):
 
 
 def predictions(reader, readouts, table, row):
-    """Of one cell: every readout's column, predictions, truths, and the size of the terms that predictions sum up."""
+    """Of one cell: every readout's column, predictions, truths, the size of predictions and of what they sum up."""
     (cells,) = reader.cells(table.filter(pc.equal(table[ROW_ID], row)))
     target = cells.bins[cells.scored("masked")]
     for layer, state, predicted in reader.states(cells, "masked"):
         affine, ridge = readouts.affine["masked", layer], readouts.ridge["masked", layer]
-        scaled, features = affine.scale * predicted, state.double().numpy()
-        for readout, values, terms in (
-            ("decoder", predicted, predicted),
-            ("calibrated", scaled + affine.shift, scaled),
-            ("ridge", features @ ridge.weights + ridge.shift, np.sqrt(features**2 @ ridge.weights**2)),
-        ):
-            yield f"masked_{readout}_l{layer:02d}", values, target, np.sqrt(np.mean(terms**2))
+        features = state.double().numpy()
+        size, read = rms(predicted), rms(np.sqrt(features**2 @ ridge.weights**2))
+        terms = max(size, 1.0)  # the decoder sums up terms of order 1, which cancel to 0.1 in the last layer
+        yield f"masked_decoder_l{layer:02d}", predicted, target, size, terms
+        scaled = affine.scale * predicted + affine.shift
+        yield f"masked_calibrated_l{layer:02d}", scaled, target, abs(affine.scale) * size, abs(affine.scale) * terms
+        yield f"masked_ridge_l{layer:02d}", features @ ridge.weights + ridge.shift, target, read, read
+
+
+def rms(vector):
+    return np.sqrt(np.mean(vector**2))
 
 
 def spread(vector):

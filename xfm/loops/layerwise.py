@@ -228,6 +228,7 @@ class ScoreLayers:
         put(f"{mode}_gene_depth", np.concatenate([genes.by_gene_and_depth(ids[part], depth) for part, depth in pairs]))
         for layer, state, predicted in self.reader.states(cells, mode):
             affine, ridge = self.readouts.affine[mode, layer], self.readouts.ridge[mode, layer]
+            # What the decoder sums up is not seen from here; it is no smaller than the sum.
             scaled = affine.scale * predicted
             put(f"{mode}_decoder_l{layer:02d}", predicted, np.abs(predicted))
             put(f"{mode}_calibrated_l{layer:02d}", scaled + affine.shift, np.abs(scaled))

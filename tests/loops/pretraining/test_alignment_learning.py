@@ -119,7 +119,7 @@ def test_two_workers_take_the_steps_of_one(loss: str):
     alone = losses(Group())
     assert alone[1] != pytest.approx(alone[0], abs=1e-3)
     for together in workers(2, losses):
-        assert together == pytest.approx(alone, abs=1e-5)
+        assert together == pytest.approx(alone, rel=256 * UNIT)
 
 
 def test_every_cell_of_the_margin_loss_meets_its_own_words_and_another_types():
