@@ -2,11 +2,12 @@
 # make demo    the environment, then the main job on real cells
 # make test    the environment with the test tools, then the test suite
 # make resolve whether the tested versions install on each Python, from wheels alone; reads metadata, installs nothing
+# make test-numeric   at night: the tests that compute, with the kernels of other CPUs and on one and two threads
 PYTHON ?= python3
 BIN := .venv/bin
 PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo test check resolve clean
+.PHONY: setup demo test test-numeric check resolve clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -25,6 +26,9 @@ demo: .venv/.ready
 
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest
+
+test-numeric: .venv/.ready-dev
+	.ci/numeric
 
 check: .venv/.ready-dev
 	$(BIN)/ruff check .

@@ -153,6 +153,7 @@ def track_scores(scores: Scores, tracker: Tracker) -> None:
             values = {f"{readout}_mse": item.mse.value for readout, item in items.items()}
             values |= {f"{readout}_skill": item.skill[base].value for readout, item in items.items()}
             values |= {f"{readout}_pearson": item.pearson.value for readout, item in items.items() if item.pearson}
+            values = {name: value for name, value in values.items() if np.isfinite(value)}  # no skill over no error
             child.metrics(values, step=layer)
             tracker.metrics({f"{mode}/{name}": value for name, value in values.items()}, step=layer)
         child.close()
