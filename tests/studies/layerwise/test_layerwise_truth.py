@@ -5,7 +5,6 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from scipy.stats import rankdata
-from xfm.sources.h5ad.source.source.source.source.source import H5ad
 
 from tests.rounding import UNIT
 from tests.studies.layerwise.layer_cases import (
@@ -22,6 +21,7 @@ from xfm.compute.read import read_tokens
 from xfm.core.schema import ROW_ID
 from xfm.metrics.regression import LEAST_SPREAD, ratios
 from xfm.models.scgpt.config import ScGPT
+from xfm.sources.h5ad.source import H5ad
 from xfm.studies.layerwise.report import score
 from xfm.studies.layerwise.scoring import READOUTS, LayerReader
 

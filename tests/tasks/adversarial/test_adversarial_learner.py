@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 from torch.nn import functional
-from xfm.tasks.adversarial.settings.settings.settings.settings.network import AdversarialClassifier, adversary_loss
-from xfm.tasks.adversarial.settings.settings.settings.settings.settings import (
+from xfm.tasks.adversarial.settings.network import AdversarialClassifier, adversary_loss
+from xfm.tasks.adversarial.settings import (
     MISSING,
     MOST_LOSS,
     AdversarialClassification,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
-from xfm.tasks.alignment.settings.settings.settings.settings.settings import (
+from xfm.tasks.alignment.settings import (
     Alignment,
     limit_temperature,
     margin_losses,

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from xfm.engine.pretrain_alignment import AlignmentPretraining
-from xfm.engine.pretrain_config import PretrainConfig
 
 from xfm.core.errors import Refused
 from xfm.core.ledger import part_name
 from xfm.engine import pretrain
+from xfm.engine.pretrain_alignment import AlignmentPretraining
+from xfm.engine.pretrain_config import PretrainConfig
 from xfm.engine.stage import StageResult
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
@@ -69,6 +69,7 @@ def aligned(tmp_path_factory):
     config = config_of(folder, watch="-validation_loss")
     prepared = prepared_of(config, folder / "tokens")
     recipe, settings = pretrain.make(config, prepared)
+    torch.set_num_threads(1)
     trained = train_here(recipe, settings, folder / "train")
     job = Job(folder)
     assert pretrain.conclude(config, prepared, recipe, trained, job) == 0

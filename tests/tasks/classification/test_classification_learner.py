@@ -9,7 +9,7 @@ import torch
 from sklearn import metrics
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
-from xfm.tasks.classification.settings.settings.settings.settings.settings import Classification
+from xfm.tasks.classification.settings import Classification
 
 from tests.rounding import UNIT, assert_same_but_rounding
 from tests.tasks.classification.sentiment import Memory, learner, memory, tokenised, worker

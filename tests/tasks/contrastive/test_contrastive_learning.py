@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from xfm.tasks.contrastive.settings.settings.settings.settings.learner import ContrastiveLearner, ContrastiveRecipe
-from xfm.tasks.contrastive.settings.settings.settings.settings.pairs import Collator
-from xfm.tasks.contrastive.settings.settings.settings.settings.settings import contrastive_losses
+from xfm.tasks.contrastive.settings.learner import ContrastiveLearner, ContrastiveRecipe
+from xfm.tasks.contrastive.settings.pairs import Collator
+from xfm.tasks.contrastive.settings import contrastive_losses
 
 from tests.picture_examples import BUILDING, Memory, fresh, memory, pictures, workers
 from tests.rounding import assert_same_but_rounding
