@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
+from xfm.core.parts import TRAIN
 from xfm.core.storage import below
 from xfm.engine.columns import check_columns, with_columns
 from xfm.engine.finetune_config import FinetuneConfig
@@ -25,7 +26,7 @@ from xfm.judging.labelled import Labelled, SplitWithContent, labelled_rows
 from xfm.judging.row_noun import noun_of
 from xfm.training.learner import Recipe
 from xfm.training.settings import VALIDATION, Settings, Trained
-from xfm.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.engine.finetune import Prepared, settings_of
@@ -19,7 +20,6 @@ from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.session import OpenJob
 from xfm.judging.classifier_scores import prediction_table
 from xfm.judging.labelled import Labelled
-from xfm.judging.split import TRAIN as TRAINING
 from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
 from xfm.tasks.adversarial.learner import Columns
 from xfm.tasks.adversarial.recipe import AdversarialRecipe
@@ -28,7 +28,7 @@ from xfm.tasks.adversarial.scores import score_table
 from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification
 from xfm.tasks.adversarial.warnings import attention_words, cautions
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 class AdversarialKind:
@@ -120,7 +120,7 @@ def columns_of(config: FinetuneConfig, labelled: Labelled) -> Columns:
     attribute = labelled.also_read(task.attribute)
     classes = () if attribute is None else attribute.classes
     if attribute is not None and task.is_adversarial:
-        codes = attribute.codes[labelled.held(TRAINING)]
+        codes = attribute.codes[labelled.held(TRAIN)]
         found = sorted({classes[code] for code in codes if code != MISSING})
         if len(found) < 2:
             raise Refused("ONE_CLASS", f"--task.attribute {task.attribute}: an adversary needs two known classes among "

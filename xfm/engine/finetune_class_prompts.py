@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TEST, TRAIN
 from xfm.core.storage import below
 from xfm.engine.columns import with_columns
 from xfm.engine.finetune import JOB, Prepared, settings_of
@@ -36,7 +37,7 @@ from xfm.tasks.class_prompts.scores import (
 )
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TEST, TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 FORGETTING = "forgetting"
 VALIDATIONS = 10  # over the run, where nothing else is asked for

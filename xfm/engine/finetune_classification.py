@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from xfm.core.parts import TRAIN
 from xfm.engine.finetune import Prepared, settings_of
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.session import OpenJob
@@ -10,7 +11,6 @@ from xfm.tasks.classification.checkpoint import about_checkpoint, write_classifi
 from xfm.tasks.classification.recipe import ClassificationRecipe
 from xfm.tasks.classification.report import drawer, finetune_report
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TRAIN
 
 SCORES, PREDICTIONS = "scores.parquet", "predictions.parquet"
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.report import Figure, Report
 from xfm.core.storage import below
 from xfm.engine.columns import check_columns, with_columns
@@ -29,7 +30,7 @@ from xfm.engine.train_watch import track_step
 from xfm.engine.training_config import TrainingConfig
 from xfm.training.learner import Recipe
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TRAIN, VALIDATION, SplitRows, TokenParts
+from xfm.training.tokens import SplitRows, TokenParts
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
 from xfm.core.report import Figure, Report
 from xfm.core.schema import EMBEDDING
 from xfm.core.source import Source
@@ -26,7 +27,7 @@ from xfm.tasks.alignment.learner import AlignmentRecipe
 from xfm.tasks.alignment.report import alignment_report
 from xfm.tasks.alignment.settings import Alignment
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 class AlignmentPretraining(Pretraining):

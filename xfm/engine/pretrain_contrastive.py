@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
 from xfm.core.report import Figure, Report
 from xfm.core.source import Source
 from xfm.engine.planning import ShardPlan
@@ -23,7 +24,7 @@ from xfm.tasks.contrastive.learner import ContrastiveRecipe
 from xfm.tasks.contrastive.report import contrastive_report, drawer
 from xfm.tasks.contrastive.settings import Contrastive
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 class ContrastivePretraining(Pretraining):

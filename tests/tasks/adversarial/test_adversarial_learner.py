@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tests.tasks.adversarial.donors import SEXES, TINY, Effects, atlas, bank_of, columns_of, learner, memory, truth
 from tests.tasks.classification.sentiment import worker
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.schema import PART
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.network import build_network
@@ -19,7 +20,6 @@ from xfm.tasks.adversarial.network import AdversarialClassifier
 from xfm.tasks.adversarial.settings import MISSING, MOST_LOSS, AdversarialClassification, adversary_loss
 from xfm.training.group import Group
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TRAIN, VALIDATION
 from xfm.training.trainer import Trainer
 
 NO_DROPOUT = AdversarialClassification(head_dropout=0.0, ramp=False, lambda_adv=0.7)

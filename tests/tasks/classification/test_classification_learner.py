@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.tasks.classification.sentiment import Memory, learner, memory, tokenised, worker
 from tests.text_examples import NAMES, sentences, write_encoder
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.tokenizer import Tokens
 from xfm.judging.labelled import SplitWithContent
 from xfm.models.hf_text.config import HFText
@@ -21,7 +22,6 @@ from xfm.tasks.classification.network import build_classifier, freeze_unreached
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TRAIN, VALIDATION
 from xfm.training.trainer import Trainer
 
 NO_DROPOUT = Classification(dropout=0.0, network_dropout=0.0)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from xfm.core.parts import TRAIN
 from xfm.engine.finetune import Prepared, kind_of, plan_finetuning, split_tokens
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.planning import ShardPlan
@@ -11,7 +12,7 @@ from xfm.studies.tune.rows import SplitWithoutTest, searched_rows, without_test
 from xfm.studies.tune.trials import Aim
 from xfm.training.learner import Recipe
 from xfm.training.settings import VALIDATION, Settings
-from xfm.training.tokens import TRAIN, TokenStore
+from xfm.training.tokens import TokenStore
 
 # All trials are compared on the same rows and tokens, which are made once.
 ROWS = ("source", "backbone", "forgetting", "split", "validation", "test", "carve", "group", "split_seed")
