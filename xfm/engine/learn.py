@@ -17,6 +17,7 @@ from typing import Any
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
 from xfm.core.storage import below
 from xfm.engine.columns import check_columns, columns_of, with_columns
 from xfm.engine.learn_config import LearnConfig
@@ -32,7 +33,7 @@ from xfm.training.config import settings_of
 from xfm.training.learner import Recipe
 from xfm.training.settings import Settings, Trained
 from xfm.training.task import ExtraSource, Task, TaskContext, TrainingRun
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 logger = logging.getLogger(__name__)
 

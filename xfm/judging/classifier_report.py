@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, TRAIN
 from xfm.core.report import Estimate, Table
 from xfm.judging.classifier_scores import F32, TASK, predicted
 from xfm.judging.labelled import Labelled
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 from xfm.metrics.classification import confusion_matrix, per_class
 
 METRICS = {
@@ -21,7 +21,6 @@ METRICS = {
     "precision": "macro precision",
     "weighted_f1": "weighted F1",
 }
-WORDS = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 
 
 def score(scores: pa.Table, representation: str, metric: str, split: str, task: str = TASK) -> Estimate | float:

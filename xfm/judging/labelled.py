@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Part
 from xfm.core.schema import EMBEDDING, IMAGE, INPUT_IDS, PART, ROW_ID, VALUES
 from xfm.judging.eval_set import MISSING, EvalSet, Labels, classes_of, group_keys, labels_of
 from xfm.judging.row_noun import ROWS
-from xfm.judging.split import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Split, straddling
+from xfm.judging.split import Split, straddling
 from xfm.tokenizers.embedding import vectors_of
 from xfm.tokenizers.ragged import ragged
-from xfm.training import tokens
 from xfm.training.tokens import SplitRows, TokenStore
 
 CONTENT = "content"  # int64 digest of a row's tokens and values, picture or embedding
@@ -90,7 +90,7 @@ class Labelled:
         """Another column that the task reads; None where none is named."""
         return next((each for each in self.judged.labels if each.name == name), None)
 
-    def held(self, part: int) -> NDArray[np.int64]:
+    def held(self, part: Part) -> NDArray[np.int64]:
         """Positions of the rows of a part that have a class."""
         return np.flatnonzero((self.judged.split.parts == part) & (self.label.codes != MISSING))
 
@@ -138,8 +138,7 @@ def judged_rows(
     row_ids = _together(store, ROW_ID).to_pylist()
     found = _labels(_together(store, label), label)
     others = [classes_of(_together(store, name), name) for name in also_read if name != label]
-    parts = _together(store, PART).to_numpy().astype(np.int8)
-    parts[parts == tokens.LEFT_OUT] = LEFT_OUT
+    parts = _together(store, PART).to_numpy()
     names = row_ids if group is None else group_keys(_together(store, group).to_pylist(), row_ids)
     _, groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
     split = Split(parts, groups.astype(np.int64))
@@ -177,7 +176,7 @@ def _check(labelled: Labelled, copies: NDArray[np.integer], *, has_test: bool) -
     judged = labelled.judged
     for part, flag in ((TRAIN, ""), (VALIDATION, "; give a share of the training rows with --validation"), (TEST, "")):
         if not len(labelled.held(part)) and (has_test or part != TEST):
-            raise Refused("NO_ROWS", f"no {PARTS[part]} row has a {labelled.label.name}{flag}")
+            raise Refused("NO_ROWS", f"no {part.word} row has a {labelled.label.name}{flag}")
     train, test = (labelled.held(part) for part in (TRAIN, TEST))
     if len(np.unique(labelled.label.codes[train])) < 2:
         (only,) = np.unique(labelled.label.codes[train])
@@ -198,7 +197,7 @@ def _warnings(judged: EvalSet, copies: NDArray[np.int64], group: str | None) -> 
     if group is not None and (shared := straddling(parts, judged.split.groups)):
         found.append(f"{shared:,} test {noun} share their {group} with training {noun}.")
     counts = [np.bincount(label.codes[(parts == part) & (label.codes != MISSING)], minlength=len(label.classes))
-              for part in range(3)]  # fmt: skip
+              for part in PARTS]  # fmt: skip
     if unseen := [label.classes[code] for code in np.flatnonzero((counts[TRAIN] == 0) & (counts[TEST] > 0))]:
         found.append(f"No training {noun} of {_listed(unseen)}: what is of these classes is always mistaken.")
     if untested := [label.classes[code] for code in np.flatnonzero(counts[TEST] == 0)]:

@@ -16,12 +16,13 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 
 from xfm.core.backbone import BackboneConfig
+from xfm.core.parts import TRAIN
 from xfm.core.report import Figure, Report
 from xfm.core.source import Source
 from xfm.training.config import TrainingConfig
 from xfm.training.learner import Recipe
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,23 @@ import pyarrow as pa
 import pytest
 import torch
 from torch.nn import functional
-from xfm.tasks.adversarial.settings.network import AdversarialClassifier, adversary_loss
+
+from tests.rounding import UNIT, assert_same_but_rounding
+from tests.tasks.adversarial.donors import SEXES, TINY, Effects, atlas, bank_of, columns_of, learner, memory, truth
+from tests.tasks.classification.sentiment import worker
+from xfm.core.parts import TEST, TRAIN, VALIDATION
+from xfm.core.schema import PART
+from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.network import build_network
+from xfm.models.fusion.sizes import FusionSizes
+from xfm.tasks.adversarial.network import AdversarialClassifier, adversary_loss
 from xfm.tasks.adversarial.settings import (
     MISSING,
     MOST_LOSS,
     AdversarialClassification,
 )
-
-from tests.rounding import UNIT, assert_same_but_rounding
-from tests.tasks.adversarial.donors import SEXES, TINY, Effects, atlas, bank_of, columns_of, learner, memory, truth
-from tests.tasks.classification.sentiment import worker
-from xfm.core.schema import PART
-from xfm.models.fusion.bank import TextBank
-from xfm.models.fusion.network import build_network
-from xfm.models.fusion.sizes import FusionSizes
 from xfm.training.group import Group
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TRAIN, VALIDATION
 from xfm.training.trainer import Trainer
 
 NO_DROPOUT = AdversarialClassification(head_dropout=0.0, ramp=False, lambda_adv=0.7)

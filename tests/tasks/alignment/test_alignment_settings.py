@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
+
+from tests.rounding import UNIT
 from xfm.tasks.alignment.settings import (
     Alignment,
     limit_temperature,
@@ -13,8 +15,6 @@ from xfm.tasks.alignment.settings import (
     supcon_gradients,
     supcon_infonce,
 )
-
-from tests.rounding import UNIT
 
 
 def test_the_margin_loss_has_the_values_of_the_hand_example():

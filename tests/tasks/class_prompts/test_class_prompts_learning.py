@@ -12,6 +12,7 @@ from PIL import Image
 from tests.picture_examples import BUILDING, COLOURS, fresh, pictures, workers
 from tests.rounding import assert_same_but_rounding
 from xfm.core.ledger import part_name
+from xfm.core.parts import TEST, VALIDATION
 from xfm.core.schema import IMAGE, ROW_ID
 from xfm.judging.labelled import SplitWithContent, labelled_rows
 from xfm.models.clip.config import CLIP
@@ -24,7 +25,7 @@ from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.tasks.class_prompts.shots import few_shots
 from xfm.training.group import Group
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, VALIDATION, TokenParts, TokenStore, token_parts
+from xfm.training.tokens import TokenParts, TokenStore, token_parts
 from xfm.training.trainer import Trainer
 
 SETTINGS = Settings(

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tests.text_examples import NAMES, sentences
+from xfm.core.parts import TRAIN
 from xfm.core.schema import PART, REFUSED, ROW_ID, SHARD, TEXT
 from xfm.judging.labelled import SplitWithContent
 from xfm.models.headed import freeze_unreached, put_head
@@ -16,7 +17,7 @@ from xfm.tasks.classification.learner import ClassificationLearner
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.order import BucketOrder
-from xfm.training.tokens import N_TOKENS, TRAIN, TokenParts
+from xfm.training.tokens import N_TOKENS, TokenParts
 
 
 class Memory:

@@ -9,6 +9,7 @@ from tests.contracts.examples import BACKBONES, example
 from tests.tasks.classification.sentiment import NAMES, Memory
 from xfm.compute.read import read_tokens
 from xfm.core import registry
+from xfm.core.parts import TEST, TRAIN
 from xfm.core.schema import INPUT_IDS, N_TOKENS, VALUES
 from xfm.judging.labelled import SplitWithContent
 from xfm.models.headed import freeze_unreached, put_head
@@ -19,7 +20,6 @@ from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.order import BucketOrder
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TRAIN
 from xfm.training.trainer import Trainer
 
 SETTINGS = Settings(

@@ -9,20 +9,20 @@ import torch
 from sklearn import metrics
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
-from xfm.tasks.classification.settings import Classification
 
 from tests.rounding import UNIT, assert_same_but_rounding
 from tests.tasks.classification.sentiment import Memory, learner, memory, tokenised, worker
 from tests.text_examples import NAMES, sentences, write_encoder
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.tokenizer import Tokens
 from xfm.judging.labelled import SplitWithContent
 from xfm.models.headed import freeze_unreached, put_head
 from xfm.models.hf_text.config import HFText
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
+from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TRAIN, VALIDATION
 from xfm.training.trainer import Trainer
 
 NO_DROPOUT = Classification(dropout=0.0, network_dropout=0.0)

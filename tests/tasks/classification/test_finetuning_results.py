@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.tasks.classification.sentiment import learner, memory
 from tests.text_examples import NAMES, sentences, write_encoder
+from xfm.core.parts import TEST, VALIDATION
 from xfm.core.report import Estimate
 from xfm.judging.classifier_report import classes, score
 from xfm.judging.classifier_scores import name_of, predicted, prediction_table, score_table
@@ -25,7 +26,6 @@ from xfm.tasks.classification.checkpoint import read_classifier, write_classifie
 from xfm.tasks.classification.report import by_frequency, draw, finetune_report
 from xfm.tasks.classification.settings import Classification
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TEST, VALIDATION
 
 RUN = {"recipe": {"weights": {"model.safetensors": "1"}, "data": {"files": {}}, "cells": "c"}, "versions": {}}
 SETTINGS = Settings(

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from xfm.tasks.contrastive.settings.learner import ContrastiveLearner, ContrastiveRecipe
-from xfm.tasks.contrastive.settings.pairs import Collator
-from xfm.tasks.contrastive.settings import contrastive_losses
 
 from tests.picture_examples import BUILDING, Memory, fresh, memory, pictures, workers
 from tests.rounding import assert_same_but_rounding
+from xfm.tasks.contrastive.learner import ContrastiveLearner, ContrastiveRecipe
+from xfm.tasks.contrastive.pairs import Collator
+from xfm.tasks.contrastive.settings import contrastive_losses
 from xfm.training.group import Group
 from xfm.training.settings import Settings
 from xfm.training.trainer import Trainer

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.hub import BUSY
+from xfm.core.parts import SYNONYMS, part_of
 from xfm.sources.files.parquet import SAVED
 from xfm.sources.hub_files import parse
 from xfm.sources.paths import is_hub, local_root
 
 # As the library `datasets` names splits from files: a word of its own, or NAME-00000-of-00001.
-_WORD = re.compile(r"(?<![a-z0-9])(train|training|validation|valid|val|dev|test|testing|unsupervised)(?![a-z0-9])")
+_WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(SYNONYMS)}|unsupervised)(?![a-z0-9])")
 _NUMBERED = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}\.")
-_SPLITS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "testing": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,15 @@ def split_of(name: str) -> str | None:
     for part in reversed(name.split("/")):
         match = _NUMBERED.match(part)
         if match is not None and not (match["split"] == "data" and part.endswith(SAVED)):  # its folder is the split
-            word = match["split"].lower()
-            return _SPLITS.get(word, word)
+            return _standard(match["split"].lower())
         if words := _WORD.findall(part.lower()):
-            return _SPLITS.get(str(words[-1]), str(words[-1]))
+            return _standard(words[-1])
     return None
+
+
+def _standard(word: str) -> str:
+    part = part_of(word)
+    return word if part is None else part.word
 
 
 def is_split(folder: str) -> bool:

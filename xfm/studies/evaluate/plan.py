@@ -7,6 +7,7 @@ from typing import Any
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
+from xfm.core.parts import PARTS
 from xfm.core.schema import COUNTS
 from xfm.core.source import Source
 from xfm.engine.job import versions
@@ -20,7 +21,6 @@ from xfm.judging.representations import (
     layers_of,
 )
 from xfm.judging.row_noun import noun_of
-from xfm.judging.split import PARTS
 from xfm.sources.stored.columns import StoredEmbeddings
 from xfm.sources.stored.open import open_embeddings
 from xfm.studies.evaluate.baselines import EXPRESSION
@@ -126,7 +126,7 @@ def describe(plan: Evaluation) -> str:
     judged = plan.judged
     lines = [
         f"embeddings      {plan.stored.place}, {plan.stored.rows:,} rows, {len(judged.rows):,} judged",
-        f"split           {', '.join(f'{n:,} {part}' for part, n in zip(PARTS, judged.split.cells(), strict=True))}",
+        f"split           {', '.join(f'{len(judged.split.where(part)):,} {part.word}' for part in PARTS)}",
     ]
     lines += [f"label           {label.name}: {len(label.classes)} classes" for label in judged.labels]
     lines += [f"layers          {pool}: {_span(layers)}" for pool, layers in plan.pools.items()]

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import PARTS, VALIDATION, Part
 from xfm.judging.copies import same_vectors
 from xfm.judging.eval_set import (
     EvalSet,
@@ -20,15 +21,7 @@ from xfm.judging.eval_set import (
     sample_rows,
     times_of,
 )
-from xfm.judging.split import (
-    PARTS,
-    VALIDATION,
-    Split,
-    is_stated,
-    split_as_given,
-    split_cells,
-    straddling,
-)
+from xfm.judging.split import Split, is_stated, split_as_given, split_cells, straddling
 from xfm.sources.stored.columns import StoredEmbeddings
 from xfm.studies.evaluate.question import Question
 
@@ -84,8 +77,8 @@ def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, question: Que
         split = _given(values, keys, copies, noun, question, warnings)
         unused = frozenset(("test", "validation") if is_stated(values, VALIDATION) else ("test",))
     for label in labels:
-        counts = np.bincount(split.parts[label.codes >= 0], minlength=3)
-        if empty := [part for part, count in zip(PARTS, counts, strict=True) if not count]:
+        counts = np.bincount(split.parts[label.codes >= 0], minlength=len(Part))
+        if empty := [part.word for part in PARTS if not counts[part]]:
             raise Refused("EMPTY_PART", f"--labels {label.name}: none of the {empty[0]} {noun} has one of its classes; "
                           "try another --seed, --group, --split or larger shares")  # fmt: skip
     judged = EvalSet(

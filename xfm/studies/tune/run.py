@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.planning import ShardPlan
@@ -31,7 +32,6 @@ from xfm.studies.tune.trial import run_trial
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, best_of, front_of, trials_table
 from xfm.track.redact import redact
-from xfm.training.tokens import TRAIN, VALIDATION
 
 logger = logging.getLogger(__name__)
 

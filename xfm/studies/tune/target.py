@@ -6,6 +6,8 @@ from itertools import product
 from typing import Any
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
+from xfm.core.parts import VALIDATION as VALIDATION_ROWS
 from xfm.engine.learn import HELD_OUT, Prepared, plan_learning, prepare, recipe_of, task_of
 from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
 from xfm.engine.planning import ShardPlan
@@ -15,8 +17,7 @@ from xfm.studies.tune.space_check import base_settings, check_space, with_values
 from xfm.studies.tune.trials import Aim
 from xfm.training.learner import Recipe
 from xfm.training.settings import VALIDATION, Settings
-from xfm.training.tokens import TRAIN, TokenParts
-from xfm.training.tokens import VALIDATION as VALIDATION_ROWS
+from xfm.training.tokens import TokenParts
 
 JOBS: dict[str, type[LearnConfig]] = {"finetune": FinetuneConfig, "pretrain": PretrainConfig}
 TITLES = {"finetune": "fine-tuning", "pretrain": "pretraining"}

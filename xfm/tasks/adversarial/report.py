@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from xfm.core.parts import PARTS, TEST
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.judging.classifier_report import METRICS, WORDS, classes, confusion, score
+from xfm.judging.classifier_report import METRICS, classes, confusion, score
 from xfm.judging.classifier_scores import TASK, name_of
 from xfm.judging.eval_set import MISSING
 from xfm.judging.judge_leakage import LEAKAGE
 from xfm.judging.judge_within import WITHIN
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
-from xfm.judging.split import TEST
 from xfm.plots.attention import AttentionSample, draw_cross_attention, draw_mean_attention
 from xfm.plots.confusion import draw_confusion
 from xfm.plots.training_metrics import draw_training_metrics
@@ -67,7 +67,7 @@ def adversarial_report(
         (f"test {task.attribute} leakage AUROC", found_score(scores, own, "auroc", "test", LEAKAGE)),
     ):
         numbers |= {} if value is None else {name: value}
-    numbers |= {f"{word} {judged.noun}": len(labelled.held(part)) for part, word in WORDS.items()}
+    numbers |= {f"{part.adjective} {judged.noun}": len(labelled.held(part)) for part in PARTS}
     numbers |= {
         "classes": len(label.classes),
         "epochs": round(trained.steps / steps_per_epoch, 2),

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
+from xfm.core.parts import TRAIN as TRAINING
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, name_of, prediction_table
 from xfm.judging.labelled import Labelled, SplitWithContent, labelled_rows
 from xfm.judging.row_noun import noun_of
-from xfm.judging.split import TRAIN as TRAINING
 from xfm.models.fusion.label_table import share_labels
 from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
 from xfm.tasks.adversarial.learner import Columns
@@ -27,7 +28,7 @@ from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification
 from xfm.tasks.adversarial.warnings import attention_words, cautions
 from xfm.training.settings import Settings
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
 
 
 class AdversarialTask(Task):

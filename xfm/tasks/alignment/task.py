@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.models.fusion.checkpoint import write_fusion
@@ -23,7 +24,7 @@ from xfm.tasks.alignment.report import alignment_report
 from xfm.tasks.alignment.settings import Alignment
 from xfm.training.settings import Settings
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import TRAIN, VALIDATION, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 class AlignmentTask(Task):

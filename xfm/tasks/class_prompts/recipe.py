@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.compute.embed import check_identity
+from xfm.core.parts import TRAIN
 from xfm.core.schema import ROW_ID
 from xfm.judging.labelled import codes_of
 from xfm.models.adapters import LoRA, add_lora, merge, set_alpha
@@ -21,7 +22,7 @@ from xfm.tasks.class_prompts.learner import ClassPromptsLearner
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.tasks.class_prompts.shots import few_shots
 from xfm.training.group import Group
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
 

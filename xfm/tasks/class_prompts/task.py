@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TEST, TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, name_of, prediction_table
 from xfm.judging.eval_set import MISSING, labels_of
 from xfm.judging.labelled import CONTENT, Labelled, SplitWithContent, codes_of, labelled_rows
@@ -24,7 +25,7 @@ from xfm.tasks.class_prompts.scores import adapted_scores, arranged, at_share, s
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.training.settings import Settings, Trained
 from xfm.training.task import Checkpoint, ExtraSource, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import TEST, TRAIN, SplitRows, TokenParts, TokenStore
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
 
 FORGETTING = "forgetting"
 

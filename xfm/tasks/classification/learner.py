@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfm.compute.embed import batches
+from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.core.tokenizer import Tokenizer, Tokens
 from xfm.judging.eval_set import MISSING
 from xfm.judging.labelled import codes_of
@@ -29,7 +30,7 @@ from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import TEST, VALIDATION, Rows, TokenParts
+from xfm.training.tokens import Rows, TokenParts
 
 AT_ONCE = 8192  # rows of a part that are in memory together when they are scored
 I64 = NDArray[np.int64]
@@ -125,13 +126,13 @@ class ClassificationLearner:
 
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
         """`validation` and `test`: (N, K) float32 logits of all rows of a part, in the order of the store."""
-        return {name: self.logits(part)[0].numpy() for name, part in (("validation", VALIDATION), ("test", TEST))}
+        return {part.word: self.logits(part)[0].numpy() for part in (VALIDATION, TEST)}
 
-    def logits(self, part: int) -> tuple[Tensor, Tensor]:
+    def logits(self, part: Part) -> tuple[Tensor, Tensor]:
         """(N, K) float32 and (N,) codes of all rows of a part, on the CPU; workers share the work.
 
         Args:
-            part: VALIDATION or TEST of `training.tokens`.
+            part: VALIDATION or TEST.
         """
         numbers, rows = self.parts.everything(part)
         mine = slice(self.group.rank, None, self.group.world)

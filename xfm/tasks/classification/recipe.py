@@ -5,13 +5,14 @@ from typing import Any
 
 from xfm.compute.embed import check_identity
 from xfm.core.backbone import BackboneConfig
+from xfm.core.parts import TRAIN
 from xfm.core.schema import N_TOKENS
 from xfm.models.headed import HeadedBackbone, freeze_unreached, put_head
 from xfm.tasks.classification.learner import ClassificationLearner
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.order import BucketOrder
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 @dataclass(frozen=True, slots=True)

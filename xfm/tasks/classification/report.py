@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from xfm.core.parts import PARTS, TEST, TRAIN
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.judging.classifier_report import METRICS, WORDS, classes, confusion, score
+from xfm.judging.classifier_report import METRICS, classes, confusion, score
 from xfm.judging.classifier_scores import F32, name_of
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY
-from xfm.judging.split import TEST, TRAIN
 from xfm.plots.confusion import draw_confusion
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
@@ -58,7 +58,7 @@ def finetune_report(
     own, recipe = name_of(task.mode), run["recipe"]
     kept, done = trained.best_step / steps_per_epoch, trained.steps / steps_per_epoch
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}
-    numbers |= {f"{word} {judged.noun}": len(labelled.held(part)) for part, word in WORDS.items()}
+    numbers |= {f"{part.adjective} {judged.noun}": len(labelled.held(part)) for part in PARTS}
     numbers |= {
         "classes": len(label.classes),
         "epochs": round(done, 2),

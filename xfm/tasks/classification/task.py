@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from xfm.core.parts import TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, name_of, prediction_table, score_table
 from xfm.judging.labelled import Labelled, SplitWithContent, labelled_rows
 from xfm.judging.row_noun import noun_of
@@ -12,7 +13,7 @@ from xfm.tasks.classification.recipe import ClassificationRecipe
 from xfm.tasks.classification.report import drawer, finetune_report
 from xfm.training.settings import Settings
 from xfm.training.task import Checkpoint, Result, Task, TrainingRun
-from xfm.training.tokens import TRAIN, SplitRows, TokenParts, TokenStore
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
 
 
 class ClassificationTask(Task):

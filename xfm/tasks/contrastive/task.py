@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.models.clip.config import CLIP
 from xfm.models.clip.fresh import FreshCLIP
 from xfm.models.clip.writing import save_clip, write_checkpoint
@@ -18,7 +19,7 @@ from xfm.tasks.contrastive.report import contrastive_report, drawer
 from xfm.tasks.contrastive.settings import Contrastive
 from xfm.training.settings import Settings
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import TRAIN, VALIDATION, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 class ContrastiveTask(Task):

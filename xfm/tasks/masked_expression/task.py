@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.source import Source
 from xfm.models.scgpt.checkpoint import write_checkpoint
 from xfm.models.scgpt.config import ScGPT
@@ -17,7 +18,7 @@ from xfm.tasks.masked_expression.report import drawer, pretrain_report
 from xfm.tasks.masked_expression.settings import OBJECTIVES, MaskedExpression
 from xfm.training.settings import Settings
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import TRAIN, VALIDATION, TokenParts
+from xfm.training.tokens import TokenParts
 
 TOKEN_BYTES = 4  # an id and a value
 
