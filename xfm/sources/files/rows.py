@@ -153,7 +153,6 @@ class RowFiles(Config):
         yield from self._range(file, layout, shard.key, shard.start, stop)
 
     def genes(self) -> pa.Table | None:
-        """None: texts and pictures have no genes."""
         return None
 
     def identity(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Which rows an evaluation judges, and where each of them stands: labels, groups, copies, the split."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,8 +29,6 @@ from xfm.judging.split import (
     straddling,
 )
 from xfm.sources.stored.columns import StoredEmbeddings
-
-logger = logging.getLogger(__name__)
 
 Pools = dict[str, list[int]]
 I64 = NDArray[np.int64]

@@ -76,7 +76,6 @@ class AdversarialClassification(Config):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that rows must bring."""
         return tuple(name for name in (self.label, self.attribute, self.within) if name)
 
     @property

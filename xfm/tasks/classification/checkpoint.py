@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.hub import fetch_folder
@@ -23,7 +23,6 @@ from xfm.models.adapters import merge, write_adapter
 from xfm.models.clip.files import IMAGES
 from xfm.models.hub_folder import PATTERNS, TOKENIZER, WEIGHTS, new_folder
 from xfm.models.pretrained import quiet
-from xfm.models.reductions import Pool
 from xfm.models.scgpt.network import ScGPTBackbone
 from xfm.tasks.classification.network import Classifier, lora_of
 from xfm.tasks.classification.settings import Classification, Head
@@ -67,14 +66,6 @@ def write_classifier(
         about = {"classes": list(classes), "dim": backbone.dim, "training": dict(training)}
         about |= {name: getattr(task, name) for name in TRAINED}
         (new / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_classifier(folder: Path, backbone: Backbone) -> tuple[Classifier, tuple[str, ...]]:
-    """The classifier of a folder on a backbone that was read from it, and its classes; in evaluation mode."""
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    head = Head(about["dim"], len(about["classes"]), about["head"], about["dropout"], seed=0)
-    head.load_state_dict(load_file(folder / HEAD))
-    return Classifier(backbone, Pool(about["pool"]), head).eval(), tuple(about["classes"])
 
 
 def _write_pretrained(
