@@ -9,13 +9,13 @@ import pytest
 from xfm.engine.pretrain import left_out
 from xfm.engine.pretrain_masked import MaskedPretraining
 
+from tests.memory_tracker import MemoryTracker
 from xfm.core.errors import OK
 from xfm.core.report import Report
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated
 from xfm.engine.session import open_job
 from xfm.engine.train_watch import track_step
-from xfm.track.memory import MemoryTracker
 from xfm.track.mlflow import ENVIRONMENT
 from xfm.training.tokens import TokenParts
 

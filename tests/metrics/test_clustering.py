@@ -18,7 +18,7 @@ from xfm.metrics.clustering import (
     leiden,
 )
 from xfm.metrics.neighbours import Neighbours, connectivities, neighbours
-from xfm.metrics.partitions import ari, nmi
+from xfm.metrics.partitions import ari_of_counts, nmi_of_counts
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.silhouette import silhouette_samples
 
@@ -52,6 +52,18 @@ def table_of(first, second):
 
 
 # Partitions
+
+
+def margins(tables):
+    return tables.reshape(*tables.shape[:-2], -1), tables.sum(axis=-1), tables.sum(axis=-2)
+
+
+def nmi(tables):
+    return nmi_of_counts(*margins(tables))
+
+
+def ari(tables):
+    return ari_of_counts(*margins(tables))
 
 
 PARTITIONS = [

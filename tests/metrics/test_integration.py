@@ -15,7 +15,7 @@ from xfm.metrics.integration import SCORES, integration_scores
 from xfm.metrics.kbet import kbet_acceptance
 from xfm.metrics.lisi import lisi
 from xfm.metrics.neighbours import Neighbours, connectivities, neighbours
-from xfm.metrics.pcr import pcr, principal_coordinates
+from xfm.metrics.pcr import pcr_measure, principal_coordinates
 from xfm.metrics.resampling import GroupDraws
 
 # Labels of equal size: jax, of the reference, compiles for every new shape.
@@ -149,7 +149,8 @@ def test_pcr_is_the_share_of_variance_that_a_regression_on_batches_explains(shap
     one_hot = np.eye(10)[batch]
     predicted = LinearRegression().fit(one_hot, theirs).predict(one_hot)
     expected = sklearn.metrics.r2_score(theirs, predicted, multioutput="variance_weighted")
-    assert pcr(x, batch) == pytest.approx(expected)
+    found = pcr_measure(x, batch, np.zeros(len(x), int)).statistic(np.ones((1, 1), np.uint16))
+    assert found == pytest.approx(expected)
     values, share = principal_coordinates(x)
     np.testing.assert_allclose(abs(values), abs(theirs), atol=1e-6)
     assert share == pytest.approx(fitted.explained_variance_ratio_.sum())

@@ -37,7 +37,7 @@ def test_the_csv_holds_every_weight_of_three_cells_in_both_directions(tmp_path):
 
 
 def test_latents_are_called_latents_on_both_axes_and_in_the_caption(tmp_path, axes):
-    figure = draw_cross_attention(tmp_path, SAMPLES, caption="Three cells.")
+    figure = draw_cross_attention(tmp_path, SAMPLES)
     maps = [one for one in axes if one.images]
     words = [(one.get_ylabel(), one.get_xlabel()) for one in maps]
     assert (
@@ -45,7 +45,7 @@ def test_latents_are_called_latents_on_both_axes_and_in_the_caption(tmp_path, ax
         == [("text latent (asks)", "gene latent (is asked)")] * 3
         + [("gene latent (asks)", "text latent (is asked)")] * 3
     )
-    assert figure.caption.startswith("Three cells. Rows and columns are latents")
+    assert figure.caption.startswith("Cross attention of 3 cells, mean over heads. Rows and columns are latents")
     assert "neither single genes nor single words" in figure.caption
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.plots.layer_curve import Series, draw_layer_curve
-from xfm.plots.page import flat, render_page, write_page
+from xfm.plots.page import flat, render_page
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "link", "img", "br"}
@@ -63,7 +63,7 @@ def read(text):
 
 
 def test_the_page_stands_alone_and_words_cannot_become_code(report, tmp_path):
-    text = write_page(report, tmp_path).read_text()
+    text = render_page(report, tmp_path)
     page = read(text)
     assert "script" not in page.tags
     assert all(address.startswith("data:") for address in page.addresses)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.browser import open_page
 from tests.plots.rich_report import HEADLINE, TYPES, rich_report
-from xfm.plots.page import write_page
+from xfm.plots.page import render_page
 
 SEEN = """(() => {
   const shown = [...document.images].map(i => ({
@@ -25,6 +25,11 @@ SEEN = """(() => {
 WORDS = ["0.912 [0.892, 0.932]", "2,000", "Before you believe it", "majority", "What was refused", "NEGATIVE_COUNT"]
 
 
+def written(report, folder):
+    (folder / "report.html").write_text(render_page(report, folder), encoding="utf-8")
+    return (folder / "report.html").as_uri()
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
@@ -37,7 +42,7 @@ def test_the_page_shows_everything_at_this_width(report, tmp_path, width, pixels
     picture = tmp_path / "page.png"
     (tmp_path / "profile").mkdir()
     page = open_page(
-        write_page(what, folder).as_uri(),
+        written(what, folder),
         tmp_path / "profile",
         width=width,
         screenshot=picture,
@@ -77,7 +82,7 @@ def test_closed_tables_are_open_on_paper(report, tmp_path):
       rules.forEach(r => { r.media.mediaText = 'screen'; });
       return [document.querySelectorAll('details[open]').length, before, inner.checkVisibility(), inner.offsetHeight];
     })()"""
-    page = open_page(write_page(what, folder).as_uri(), tmp_path, ask=ask)
+    page = open_page(written(what, folder), tmp_path, ask=ask)
     open_ones, before, after, height = page.answer
     assert open_ones == 0
     assert (before, after) == (False, True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from xfm.core.errors import Refused
+from xfm.plots import shared_space
 from xfm.plots.classes import PALETTE
 from xfm.plots.shared_space import draw_embedding_umap, draw_shared_space, shared_points
 
@@ -93,9 +94,16 @@ def test_other_cells_before_than_after_are_refused(tmp_path, space, points):
 COLUMNS = {"donor_id": [f"d{n % 3}" for n in range(60)], "sex": ["", *["female", "male"] * 29, "male"]}
 
 
+@pytest.fixture
+def laid_out(monkeypatch):
+    """Vectors are coordinates already."""
+    monkeypatch.setattr(shared_space, "umap_coordinates", lambda x, _: x)
+
+
+@pytest.mark.usefixtures("laid_out")
 def test_one_panel_a_column_on_the_same_coordinates(tmp_path, axes, pixels):
     xy = np.random.default_rng(0).normal(size=(60, 2))
-    figure = draw_embedding_umap(tmp_path, xy, COLUMNS, is_laid_out=True, cells=[f"c{n}" for n in range(60)])
+    figure = draw_embedding_umap(tmp_path, xy, COLUMNS, cells=[f"c{n}" for n in range(60)])
     assert [one.get_title(loc="left") for one in axes] == ["donor_id", "sex"]
     with (tmp_path / figure.csv).open() as file:
         head, *rows = csv.reader(file)
@@ -110,18 +118,20 @@ def test_one_panel_a_column_on_the_same_coordinates(tmp_path, axes, pixels):
     assert pixels(tmp_path / figure.png).min() < 100
 
 
-def test_more_cells_than_are_drawn_are_sampled_by_key(tmp_path):
+@pytest.mark.usefixtures("laid_out")
+def test_more_cells_than_are_drawn_are_sampled_by_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_space, "MOST_DRAWN", 25)
     xy = np.random.default_rng(0).normal(size=(60, 2))
     drawn = []
     for folder in ("a", "b"):
-        figure = draw_embedding_umap(tmp_path / folder, xy, COLUMNS, is_laid_out=True, most=25)
+        figure = draw_embedding_umap(tmp_path / folder, xy, COLUMNS)
         drawn.append((tmp_path / folder / figure.csv).read_text())
         assert "25 of 60 cells" in figure.caption
     assert drawn[0] == drawn[1]
     assert len(drawn[0].splitlines()) == 26
 
 
-def test_vectors_are_laid_out_where_they_are_no_coordinates(tmp_path, space):
+def test_vectors_are_laid_out(tmp_path, space):
     gene, _, types = space
     figure = draw_embedding_umap(tmp_path, gene, {"type": [TYPES[code] for code in types]})
     assert "All 120 cells laid out by UMAP, coloured by type." in figure.caption
@@ -132,5 +142,3 @@ def test_columns_of_another_length_are_refused(tmp_path):
         draw_embedding_umap(tmp_path, np.zeros((5, 2)), {})
     with pytest.raises(ValueError, match="need at least one column"):
         draw_embedding_umap(tmp_path, np.zeros((5, 2)), {"sex": ["f"] * 4})
-    with pytest.raises(ValueError, match=r"give \(N, 2\)"):
-        draw_embedding_umap(tmp_path, np.zeros((5, 3)), {"sex": ["f"] * 5}, is_laid_out=True)

@@ -30,26 +30,6 @@ def test_cells_of_a_type_stay_together_and_the_layout_is_the_same_each_time(cell
     assert umap_coordinates(x, seed=6).tobytes() != layout.tobytes()
 
 
-def test_neighbours_that_are_at_hand_need_not_be_sought(cells, layout):
-    """scikit-learn's tree gives exact distances, 0 to the cell itself, and more neighbours than are used."""
-    distances, indices = NearestNeighbors(n_neighbors=30, algorithm="kd_tree").fit(cells[0]).kneighbors(cells[0])
-    given = umap_coordinates(cells[0], seed=5, neighbours=(indices, distances))
-    # Distances differ in their last digits and a layout follows them chaotically: neighbourhoods are compared.
-    sought, found = (
-        NearestNeighbors(n_neighbors=30).fit(xy).kneighbors(return_distance=False) for xy in (layout, given)
-    )
-    shared = [len(np.intersect1d(a, b)) for a, b in zip(sought, found, strict=True)]
-    assert np.mean(shared) > 25
-
-
-def test_neighbours_without_the_cell_itself_are_refused(cells):
-    distances, indices = NearestNeighbors(n_neighbors=15).fit(cells[0]).kneighbors()
-    with pytest.raises(ValueError, match="begin with the cell itself"):
-        umap_coordinates(cells[0], seed=0, neighbours=(indices, distances))
-    with pytest.raises(ValueError, match=r"\(120, K\) with K >= 15"):
-        umap_coordinates(cells[0], seed=0, neighbours=(indices[:, :9], distances[:, :9]))
-
-
 def test_the_graph_is_that_of_exact_distances(layout, monkeypatch):
     """SciPy's, coordinate by coordinate. umap-learn's own `UMAP` class makes the same graph of these cells."""
     import umap.umap_

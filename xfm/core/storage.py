@@ -128,7 +128,7 @@ class Folder:
         self.root = Path(os.path.abspath(root))  # not resolve(): a link to a scratch disk keeps its name
         self.uri = self.place = str(self.root)
 
-    def create(self) -> None:  # noqa: D102
+    def create(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
@@ -137,7 +137,7 @@ class Folder:
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise Refused("OUTPUT_UNUSABLE", f"{self.place} is not writable for this user; give another --output")
 
-    def names(self) -> set[str]:  # noqa: D102
+    def names(self) -> set[str]:
         try:
             return set(os.listdir(self.root))
         except FileNotFoundError:
@@ -146,28 +146,28 @@ class Folder:
             raise Refused("OUTPUT_UNUSABLE", f"{self.place} cannot be used as a folder: {problem.strerror}. "
                           "Give --output a folder or a path that does not exist yet") from problem  # fmt: skip
 
-    def sizes(self, folder: str) -> dict[str, int]:  # noqa: D102
+    def sizes(self, folder: str) -> dict[str, int]:
         if not (self.root / folder).is_dir():
             return {}
         with os.scandir(self.root / folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
-    def size(self, name: str) -> int | None:  # noqa: D102
+    def size(self, name: str) -> int | None:
         with suppress(FileNotFoundError):
             return (self.root / name).stat().st_size
         return None
 
-    def read(self, name: str) -> bytes | None:  # noqa: D102
+    def read(self, name: str) -> bytes | None:
         with _explained(name, self.place, 0), suppress(FileNotFoundError):
             return (self.root / name).read_bytes()
         return None
 
-    def open(self, name: str) -> Any | None:  # noqa: D102
+    def open(self, name: str) -> Any | None:
         with _explained(name, self.place, 0), suppress(FileNotFoundError):
             return pa.OSFile(str(self.root / name))
         return None
 
-    def write(self, name: str, data: bytes) -> None:  # noqa: D102
+    def write(self, name: str, data: bytes) -> None:
         path = self.root / name
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         with _explained(name, self.place, len(data)):
@@ -182,7 +182,7 @@ class Folder:
                 raise
             _sync_folder(path.parent)
 
-    def append(self, name: str, data: bytes) -> None:  # noqa: D102
+    def append(self, name: str, data: bytes) -> None:
         with _explained(name, self.place, len(data)):
             file = os.open(self.root / name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
             length = os.fstat(file).st_size
@@ -194,11 +194,11 @@ class Folder:
             finally:
                 os.close(file)
 
-    def remove(self, name: str) -> None:  # noqa: D102
+    def remove(self, name: str) -> None:
         with _explained(name, self.place, 0):
             (self.root / name).unlink(missing_ok=True)
 
-    def sweep(self) -> None:  # noqa: D102
+    def sweep(self) -> None:
         for folder in (self.root, *(entry for entry in self.root.iterdir() if entry.is_dir())):
             for stale in folder.glob(".*.tmp"):
                 stale.unlink(missing_ok=True)
@@ -217,13 +217,13 @@ class Bucket:
     def create(self) -> None:
         """Nothing to do: a prefix exists once an object does."""
 
-    def names(self) -> set[str]:  # noqa: D102
+    def names(self) -> set[str]:
         return {info.base_name for info in self._list(self.root)}
 
-    def sizes(self, folder: str) -> dict[str, int]:  # noqa: D102
+    def sizes(self, folder: str) -> dict[str, int]:
         return {i.base_name: int(i.size) for i in self._list(f"{self.root}/{folder}") if i.type == fs.FileType.File}
 
-    def size(self, name: str) -> int | None:  # noqa: D102
+    def size(self, name: str) -> int | None:
         with _explained(name, self.place, 0):
             info = self._fs.get_file_info(f"{self.root}/{name}")
         return int(info.size) if info.type == fs.FileType.File else None
@@ -232,18 +232,18 @@ class Bucket:
         with _explained("the listing", self.place, 0):
             return list(self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True)))
 
-    def read(self, name: str) -> bytes | None:  # noqa: D102
+    def read(self, name: str) -> bytes | None:
         path = f"{self.root}/{name}"
         with _explained(name, self.place, 0), suppress(FileNotFoundError), self._fs.open_input_stream(path) as stream:
             return bytes(stream.read())
         return None
 
-    def open(self, name: str) -> Any | None:  # noqa: D102
+    def open(self, name: str) -> Any | None:
         with _explained(name, self.place, 0), suppress(FileNotFoundError):
             return self._fs.open_input_file(f"{self.root}/{name}")
         return None
 
-    def write(self, name: str, data: bytes) -> None:  # noqa: D102
+    def write(self, name: str, data: bytes) -> None:
         # One write of everything: an exception between two writes would publish the first of them on close.
         with _explained(name, self.place, len(data)), self._fs.open_output_stream(f"{self.root}/{name}") as stream:
             stream.write(data)
@@ -252,7 +252,7 @@ class Bucket:
         """Objects cannot grow."""
         raise NotImplementedError(f"{self.place}/{name} is an object; {len(data)} bytes cannot be appended to it")
 
-    def remove(self, name: str) -> None:  # noqa: D102
+    def remove(self, name: str) -> None:
         with _explained(name, self.place, 0), suppress(FileNotFoundError):
             self._fs.delete_file(f"{self.root}/{name}")
 

@@ -65,7 +65,7 @@ class FileLease:
         self._place = folder.place
         self._file = -1
 
-    def acquire(self) -> None:  # noqa: D102
+    def acquire(self) -> None:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as problem:
@@ -82,7 +82,7 @@ class FileLease:
             raise EnvironmentProblem(f"{self._place} cannot be locked: {problem}") from problem
         self._file = file
 
-    def check(self) -> None:  # noqa: D102
+    def check(self) -> None:
         try:
             there, ours = os.stat(self._path), os.fstat(self._file)
             same = (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
@@ -91,7 +91,7 @@ class FileLease:
         if not same:
             raise _lost(self._place, {})
 
-    def release(self) -> None:  # noqa: D102
+    def release(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -114,7 +114,7 @@ class ObjectLease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def acquire(self) -> None:  # noqa: D102
+    def acquire(self) -> None:
         seen = self._read()
         if seen.get("token"):
             logger.info("%s has a lease of pid %s on %s; watching for %.0f s whether it is alive", self._storage.place,
@@ -151,13 +151,13 @@ class ObjectLease:
             except EnvironmentProblem as problem:
                 logger.warning("the lease could not be renewed: %s", problem)
 
-    def check(self) -> None:  # noqa: D102
+    def check(self) -> None:
         now = {} if self._lost else self._read()
         if now.get("token") != self._token:
             self._lost = True
             raise _lost(self._storage.place, now)
 
-    def release(self) -> None:  # noqa: D102
+    def release(self) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

@@ -15,8 +15,6 @@ from xfm.engine.datasource import ShardDatasource
 from xfm.engine.envelope import Envelope
 from xfm.engine.output import write_part
 
-logger = logging.getLogger(__name__)
-
 Compute = Callable[[pa.Table], pa.Table]
 
 

@@ -1,7 +1,6 @@
 """A job at work: its OUTPUT under lease, its run in MLflow, and the report that ends both."""
 
 import hashlib
-import logging
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +23,6 @@ from xfm.track.mlflow import start_run
 from xfm.track.redact import redact, redact_text
 from xfm.track.server import tracking_uri, ui_command
 from xfm.track.tracker import SpoolTracker
-
-logger = logging.getLogger(__name__)
 
 SPOOL = "tracking.jsonl"
 CHECKPOINT, WEIGHTS = "checkpoint", "model.safetensors"

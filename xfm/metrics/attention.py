@@ -38,17 +38,6 @@ def row_entropy(weights: Weights) -> F64:
     return np.asarray(-np.sum(held * np.log(np.where(held > 0, held, 1.0)), axis=-1))
 
 
-def total_variation(one: Weights, other: Weights) -> float:
-    """Half of what two (N, S) maps differ by, mean over rows: 0 where they agree, 1 where no key is shared.
-
-    Raises:
-        ValueError: maps of different shapes, or a row that is not a distribution.
-    """
-    if one.shape != other.shape:
-        raise ValueError(f"maps of shapes {one.shape} and {other.shape}; give two of the same shape")
-    return float(0.5 * np.abs(distributions(one) - distributions(other)).sum(axis=-1).mean())
-
-
 def mean_variation(maps: Weights) -> float:
     """Mean total-variation distance of two different maps out of (M, N, S), exactly, over all pairs.
 

@@ -54,15 +54,6 @@ def reliability(confidence: NDArray[Any], is_right: NDArray[np.bool_], bins: int
     return Reliability(edges[:-1], edges[1:], count, *means)
 
 
-def expected_calibration_error(table: Reliability) -> float:
-    """Mean gap between accuracy and confidence over rows; NaN without a row."""
-    total = int(table.rows.sum())
-    if not total:
-        return float("nan")
-    gaps = np.abs(table.accuracy - table.confidence)
-    return float(np.nansum(table.rows * gaps) / total)
-
-
 def bin_of(confidence: NDArray[Any], bins: int) -> NDArray[np.int64]:
     """(N,) number of the bin (low, high] that each confidence lies in; 0 itself lies in the first one."""
     confidence = np.asarray(confidence, np.float64)

@@ -19,16 +19,6 @@ F64 = NDArray[np.float64]
 ROUNDING = 1e-13  # nats; less mutual information is none
 
 
-def nmi(contingency: NDArray[Any]) -> F64:
-    """Normalised mutual information of (..., L, K) tables: (...), 0 to 1; NaN without a cell."""
-    return nmi_of_counts(*_margins(contingency))
-
-
-def ari(contingency: NDArray[Any]) -> F64:
-    """Adjusted Rand index of (..., L, K) tables: (...), at most 1, 0 for chance; NaN without a cell."""
-    return ari_of_counts(*_margins(contingency))
-
-
 def nmi_of_counts(joint: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> F64:
     """NMI from (..., P) counts of pairs, (..., L) of one partition and (..., K) of the other.
 
@@ -53,11 +43,6 @@ def ari_of_counts(joint: NDArray[Any], first: NDArray[Any], second: NDArray[Any]
     bottom = (both + only_first) * (only_first + neither) + (both + only_second) * (only_second + neither)
     is_same = (only_first == 0) & (only_second == 0) & (cells > 0)
     return np.where(is_same, 1.0, ratios(top, bottom))
-
-
-def _margins(contingency: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    joint = contingency.reshape(*contingency.shape[:-2], -1)
-    return joint, contingency.sum(axis=-1), contingency.sum(axis=-2)
 
 
 def _entropy(counts: NDArray[Any]) -> F64:

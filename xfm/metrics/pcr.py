@@ -51,14 +51,11 @@ def principal_coordinates(representation: NDArray[np.floating[Any]], components:
     return Coordinates(values, float(ratios((values**2).sum(), np.maximum(spectrum, 0.0).sum())))
 
 
-def pcr(representation: NDArray[np.floating[Any]], batch: Ints, components: int = COMPONENTS) -> float:
-    """Share of the variance of (N, D) cells that (N,) batches explain: 0 to 1; NaN where nothing varies."""
-    values, _ = principal_coordinates(representation, components)
-    return float(_explained(values, batch, np.arange(len(batch)))(np.ones((1, len(batch)), dtype=np.uint16))[0])
-
-
 def pcr_measure(representation: NDArray[np.floating[Any]], batch: Ints, groups: Ints) -> Measure:
-    """`pcr` under weights of (N,) groups, along the components of all cells."""
+    """Share of the variance of (N, D) cells that (N,) batches explain, 0 to 1, along the components of all cells.
+
+    NaN where nothing varies. Resamples are weights of (N,) groups.
+    """
     values, share = principal_coordinates(representation)
     return Measure(_explained(values, batch, groups), f"{values.shape[1]} components, {share:.0%} of the variance")
 

@@ -71,16 +71,6 @@ def pearson(a: F64, b: F64) -> float:
     return float(np.clip(np.dot(da / na, db / nb), -1.0, 1.0))
 
 
-def mse(sums: F64) -> float:
-    """Mean squared error over all predictions of (C, 5) cells."""
-    return float(sums[:, 1].sum() / sums[:, 0].sum())
-
-
-def mae(sums: F64) -> float:
-    """Mean absolute error over all predictions of (C, 5) cells."""
-    return float(sums[:, 2].sum() / sums[:, 0].sum())
-
-
 def bootstrap(cells: int, statistic: list[F64], rng: np.random.Generator, resamples: int, level: float = 0.95) -> F64:
     """Percentile interval of ratios of sums over cells, all ratios on the same resamples.
 

@@ -86,7 +86,6 @@ class HubCheckpoint(Config):
         return described
 
     def randomised(self, seed: int) -> Self:
-        """This recipe with fresh weights."""
         return self.model_copy(update={"random_weights": seed})
 
     def check_decoder(self) -> None:

@@ -19,7 +19,7 @@ def _stack(dim_in: int, dim: int) -> nn.Sequential:
 
 
 class ExpressionDecoder(nn.Module):
-    """Expression of each token in bin space; with `explicit_zero` also the probability that it is not zero."""
+    """Expression of each token in bin space. `explicit_zero` holds the published head of zeros, which nothing reads."""
 
     def __init__(self, dim_in: int, dim: int, *, explicit_zero: bool) -> None:
         super().__init__()
@@ -30,16 +30,6 @@ class ExpressionDecoder(nn.Module):
         """(..., dim_in) to (...)."""
         values: Tensor = self.fc(state).squeeze(-1)
         return values
-
-    def nonzero(self, state: Tensor) -> Tensor:
-        """(..., dim_in) to the probability (...) of an expression above zero.
-
-        Raises:
-            ValueError: a decoder without that output.
-        """
-        if self.zero_logit is None:
-            raise ValueError("this decoder was built without explicit_zero: it gives no probability of expression")
-        return torch.sigmoid(self.zero_logit(state).squeeze(-1))
 
 
 class MvcDecoder(nn.Module):
@@ -76,16 +66,6 @@ class MvcDecoder(nn.Module):
             joined = cell + query
         values: Tensor = self.fc2(self.hidden_activation(self.fc1(joined))).squeeze(2)
         return values
-
-    def nonzero(self, cell_BE: Tensor, genes_BTD: Tensor) -> Tensor:
-        """(B, T) probability of an expression above zero.
-
-        Raises:
-            ValueError: a decoder without that output.
-        """
-        if self.W_zero_logit is None:
-            raise ValueError("this MVC decoder gives no probability of expression")
-        return torch.sigmoid(_inner(self._query(genes_BTD), cell_BE, self.W_zero_logit))
 
     def _query(self, genes_BTD: Tensor) -> Tensor:
         genes = genes_BTD.detach() if self.style.endswith("detach") else genes_BTD

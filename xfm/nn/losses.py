@@ -24,18 +24,6 @@ def squared_error(predicted: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
     return (predicted - target).masked_fill(~chosen, 0.0).square().sum(dim=1)
 
 
-def masked_mse(predicted: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
-    """Mean squared error over all chosen positions of a batch; arguments as in `squared_error`.
-
-    Raises:
-        ValueError: no position is chosen.
-    """
-    count = int(chosen.sum())
-    if count == 0:
-        raise ValueError("no position is chosen: the mean of nothing is undefined")
-    return squared_error(predicted, target, chosen).sum() / count
-
-
 def class_loss(logits: Tensor, codes: Tensor) -> Tensor:
     """Cross entropy in nats, summed over rows.
 

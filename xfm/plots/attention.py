@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xfm.core.report import Figure
 from xfm.metrics.attention import distributions
-from xfm.plots.axes import GREY, INK, new_canvas, plot_files, shorten, write_csv, write_png
+from xfm.plots.axes import GREY, INK, draw_scale, new_canvas, save_plot, set_title, shorten
 
 Weights = NDArray[np.floating[Any]]
 SAME = 1e-3  # mean total-variation distance below which a map is called the same for every cell
@@ -66,22 +66,11 @@ def refuse_single_key(weights: Weights) -> None:
         )
 
 
-def draw_cross_attention(
-    output: Path,
-    samples: Sequence[AttentionSample],
-    *,
-    name: str = "cross_attention",
-    caption: str = "",
-    alt: str = "",
-) -> Figure:
-    """Writes plots/NAME.png and plots/NAME.csv: a column a cell, text to gene above gene to text, one colour scale.
+def draw_cross_attention(output: Path, samples: Sequence[AttentionSample]) -> Figure:
+    """Writes plots/cross_attention.png and .csv: a column a cell, text to gene above gene to text, one colour scale.
 
     Args:
-        output: folder of the job.
         samples: one to six cells.
-        name: file-name safe.
-        caption: a sentence in front of what is said of latents anyway.
-        alt: for those who do not see it; made from the samples where empty.
 
     Raises:
         ValueError: no sample, more than six, maps over one latent, or rows that do not sum to 1.
@@ -90,11 +79,12 @@ def draw_cross_attention(
         raise ValueError(f"{len(samples)} cells to draw attention of; give one to six")
     above = [_Map(one.name, one.text_to_gene, f"{TEXT} (asks)", f"{GENE} (is asked)") for one in samples]
     below = [_Map(one.name, one.gene_to_text, f"{GENE} (asks)", f"{TEXT} (is asked)") for one in samples]
-    highest = _draw(output, name, [above, below], "cell", ("text to gene", "gene to text"))
-    said = f"{caption or f'Cross attention of {len(samples)} cells, mean over heads.'} {LATENTS}"
     names = "; ".join(one.name for one in samples)
-    alt = alt or f"Cross attention between latents of {names}: text to gene above, gene to text below; {highest}"
-    return _figure(name, said, alt, wide=len(samples) > 2)
+    return _draw(
+        output, "cross_attention", [above, below], "cell", ("text to gene", "gene to text"),
+        caption=f"Cross attention of {len(samples)} cells, mean over heads. {LATENTS}",
+        alt=f"Cross attention between latents of {names}: text to gene above, gene to text below;",
+    )  # fmt: skip
 
 
 def draw_mean_attention(
@@ -105,39 +95,30 @@ def draw_mean_attention(
     variation: float | None,
     cells: int,
     name: str = "mean_attention",
-    direction: str = "text to gene",
     noun: str = "cells",
-    caption: str = "",
 ) -> Figure:
-    """Writes plots/NAME.png and plots/NAME.csv: one map, the mean over cells, with what a mean hides in the caption.
+    """Draws one map of text to gene, the mean over cells, with what a mean hides in the caption.
 
     Args:
-        output: folder of the job.
         mean: (N, N) as `MeanAttention.mean` of metrics/attention.py.
         entropy: of a row, mean over rows and cells, in nats.
         variation: mean total-variation distance between two cells' maps; None where there is one cell.
         cells: how many the mean is of.
-        name: file-name safe.
-        direction: "text to gene" or "gene to text".
         noun: what the cells are called, e.g. "test cells".
-        caption: a sentence in front.
 
     Raises:
-        ValueError: a map over one latent, rows that do not sum to 1, an unknown direction.
+        ValueError: a map over one latent, rows that do not sum to 1.
     """
-    if direction not in ("text to gene", "gene to text"):
-        raise ValueError(f"direction {direction!r} of attention; give 'text to gene' or 'gene to text'")
-    asks, asked = (TEXT, GENE) if direction == "text to gene" else (GENE, TEXT)
-    title = f"{direction}, mean of {cells:,}"
-    highest = _draw(output, name, [[_Map(title, mean, f"{asks} (asks)", f"{asked} (is asked)")]], "map", (direction,))
+    shown = _Map(f"text to gene, mean of {cells:,}", mean, f"{TEXT} (asks)", f"{GENE} (is asked)")
     keys = mean.shape[-1]
     facts = (
         f"Entropy of a row {entropy:.3f} nats, mean over rows and {noun}; even attention to {keys} latents would have "
         f"log {keys} = {math.log(keys):.3f}."
     )
-    said = caption or f"Attention from {asks}s to {asked}s, mean over {cells:,} {noun} and heads."
-    spread = _spread(variation, noun)
-    return _figure(name, f"{said} {facts} {spread} {LATENTS}", f"{said} {facts} {spread} {highest}")
+    said = (
+        f"Attention from {TEXT}s to {GENE}s, mean over {cells:,} {noun} and heads. {facts} {_spread(variation, noun)}"
+    )
+    return _draw(output, name, [[shown]], "map", ("text to gene",), caption=f"{said} {LATENTS}", alt=said)
 
 
 def draw_resampled_attention(
@@ -154,14 +135,11 @@ def draw_resampled_attention(
     """Writes plots/NAME.png and plots/NAME.csv: what each latent of a resampler takes from its sequence.
 
     Args:
-        output: folder of the job.
         weights: (K, N, S) a map for each of one to six cells or labels.
         names: K.
-        name: file-name safe.
         side: whose latents: "gene" or "text".
         keys: what the sequence is of, e.g. "gene chunk", "token".
         key_names: of each map the S names on the sequence (or fewer: what follows is padding and left out).
-        caption: one sentence that says what is seen.
 
     Raises:
         ValueError: S is 1, or names and maps do not fit.
@@ -180,10 +158,9 @@ def draw_resampled_attention(
     maps = [one for one in maps if not is_single_key(one.weights)]
     if not maps:
         refuse_single_key(weights[:, :, :1])
-    highest = _draw(output, name, [maps], "map", (f"{side} resampler",))
     said = caption or f"What the {side} resampler's latents take from each {keys}, mean over heads, last block."
     shown = "; ".join(one.title for one in maps)
-    return _figure(name, said, f"{said} Shown: {shown}; {highest}", wide=len(maps) > 2)
+    return _draw(output, name, [maps], "map", (f"{side} resampler",), caption=said, alt=f"{said} Shown: {shown};")
 
 
 def _spread(variation: float | None, noun: str) -> str:
@@ -195,22 +172,27 @@ def _spread(variation: float | None, noun: str) -> str:
     return f"Mean {distance}."
 
 
-def _figure(name: str, caption: str, alt: str, *, wide: bool = False) -> Figure:
-    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv", wide=wide)
-
-
-def _draw(output: Path, name: str, grid: Sequence[Sequence[_Map]], what: str, directions: Sequence[str]) -> str:
-    """Draws and writes a grid of maps; returns a phrase on the scale."""
+def _draw(
+    output: Path,
+    name: str,
+    grid: Sequence[Sequence[_Map]],
+    what: str,
+    directions: Sequence[str],
+    *,
+    caption: str,
+    alt: str,
+) -> Figure:
+    """Draws and writes a grid of maps, a row a direction; `alt` goes on with a phrase on the scale."""
     for one in (one for row in grid for one in row):
         refuse_single_key(one.weights)
         if one.weights.ndim != 2:
             raise ValueError(f"attention of {one.title!r} has shape {one.weights.shape}; give (N, S)")
         distributions(one.weights)
-    png, table = plot_files(output, name)
-    write_csv(table, [what, "direction", "asks", "is asked", "weight"], _rows(grid, directions))
     highest = max(float(one.weights.max()) for row in grid for one in row)
-    _paint(png, grid, directions, highest)
-    return f"colours from 0 to {highest:.3g}."
+    return save_plot(
+        _paint(grid, directions, highest), output, name, [what, "direction", "asks", "is asked", "weight"],
+        _rows(grid, directions), caption=caption, alt=f"{alt} colours from 0 to {highest:.3g}.", wide=len(grid[0]) > 2,
+    )  # fmt: skip
 
 
 def _rows(grid: Sequence[Sequence[_Map]], directions: Sequence[str]) -> Iterable[list[object]]:
@@ -221,7 +203,7 @@ def _rows(grid: Sequence[Sequence[_Map]], directions: Sequence[str]) -> Iterable
                 yield [one.title, direction, asks, key, float(one.weights[asks, asked])]
 
 
-def _paint(path: Path, grid: Sequence[Sequence[_Map]], directions: Sequence[str], highest: float) -> None:
+def _paint(grid: Sequence[Sequence[_Map]], directions: Sequence[str], highest: float) -> Any:
     across, down = max(map(len, grid)), len(grid)
     has_names = any(one.names for row in grid for one in row)
     bottom = BOTTOM + (0.75 if has_names else 0.0)
@@ -238,11 +220,8 @@ def _paint(path: Path, grid: Sequence[Sequence[_Map]], directions: Sequence[str]
             _dress(axes, one, f"{directions[number]}\n" if down > 1 else "")
     scale_left = LEFT + across * (SIDE + GAP) - GAP + 0.18
     box = (scale_left / width, (height - TOP - SIDE) / height, 0.12 / width, SIDE / height)
-    scale = canvas.colorbar(picture, cax=canvas.add_axes(box))
-    scale.ax.tick_params(labelsize=8, colors=GREY, length=0)
-    scale.set_label("weight (a row sums to 1)", color=GREY, fontsize=8)
-    scale.outline.set_visible(False)
-    write_png(canvas, path)
+    draw_scale(canvas, picture, box, "weight (a row sums to 1)")
+    return canvas
 
 
 def _dress(axes: Any, one: _Map, above: str) -> None:
@@ -256,8 +235,7 @@ def _dress(axes: Any, one: _Map, above: str) -> None:
     axes.tick_params(colors=GREY, labelsize=7.5, length=0, pad=3)
     axes.set_xlabel(one.columns, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
     axes.set_ylabel(one.rows, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
-    style = {"color": INK, "fontsize": 9.5, "fontweight": "bold", "parse_math": False}
-    axes.set_title(f"{above}{shorten(one.title, 27)}", loc="left", pad=6, **style)
+    set_title(axes, f"{above}{shorten(one.title, 27)}", 9.5, 6)
     for spine in axes.spines.values():
         spine.set_color("#c3c9d0")
 

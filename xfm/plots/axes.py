@@ -1,4 +1,7 @@
-"""What the figures share: colours, dressing, names at the right edge, files.
+"""What the figures share: colours, dressing, names at the right edge, legends, files.
+
+Every plot takes the folder of the job, a name that is safe as a file's, and a caption, one sentence that says what is
+seen; it writes plots/NAME.png and plots/NAME.csv with the numbers drawn, and returns their `Figure`.
 
 Colours: Okabe and Ito (2008), readable with every kind of colour vision. Lines are named at their end instead of in a
 legend, and text comes from data, so it is never read as a formula.
@@ -14,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from xfm.core.report import printable
+from xfm.core.report import Figure, printable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -35,19 +38,50 @@ class End:
 
 def new_canvas(width: float, height: float) -> Any:
     """A white figure of so many inches that no window and no global state knows of."""
+    from matplotlib import figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    canvas = figure.Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(canvas)
     return canvas
 
 
-def plot_files(output: Path, name: str) -> tuple[Path, Path]:
-    """plots/NAME.png and plots/NAME.csv below `output`; the folder is made."""
+def curve_canvas() -> tuple[Any, Any]:
+    """A canvas and its axes, with room for names at the right edge."""
+    canvas = new_canvas(7.4, 4.4)
+    return canvas, canvas.add_axes((0.095, 0.135, 0.655, 0.745))
+
+
+def save_plot(
+    canvas: Any,
+    output: Path,
+    name: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    caption: str,
+    alt: str = "",
+    wide: bool = False,
+    colours: int | None = None,
+) -> Figure:
+    """Writes a picture and its numbers, as plots/NAME.png and plots/NAME.csv below `output`.
+
+    Args:
+        canvas: drawn.
+        output: folder of the job.
+        name: file-name safe.
+        columns, rows: of the CSV, as in `write_csv`.
+        caption: one sentence that says what is seen.
+        alt: what is seen, for those who do not see it; the caption where empty.
+        wide: small print inside.
+        colours: as in `write_png`.
+    """
     folder = output / "plots"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.png", folder / f"{name}.csv"
+    write_csv(folder / f"{name}.csv", columns, rows)
+    write_png(canvas, folder / f"{name}.png", colours=colours)
+    png, table = f"plots/{name}.png", f"plots/{name}.csv"
+    return Figure(name=name, caption=caption, png=png, csv=table, alt=alt, wide=wide)
 
 
 def write_png(canvas: Any, path: Path, *, colours: int | None = None) -> None:
@@ -84,13 +118,39 @@ def shorten(name: str, length: int = NAME_LENGTH) -> str:
     return f"{name[: length - 1 - tail].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-tail:].lstrip()}"
 
 
+def look(number: int) -> tuple[str, str]:
+    """Colour and marker of the series of this number."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def set_title(axes: Any, title: str, size: float = 12.5, pad: float = 12) -> None:
+    """Bold, above the axes at the left; `size` and `pad` in points."""
+    style = {"color": INK, "fontsize": size, "fontweight": "bold", "parse_math": False}
+    axes.set_title(title, loc="left", pad=pad, **style)
+
+
+def draw_legend(of: Any, *entries: Any, **style: Any) -> None:
+    """A legend without a frame, of axes or of a whole canvas; `entries` and `style` as matplotlib takes them."""
+    legend = of.legend(*entries, **{"frameon": False, "labelcolor": INK} | style)
+    for text in (*legend.get_texts(), legend.get_title()):
+        text.set_parse_math(False)
+
+
+def draw_scale(canvas: Any, picture: Any, box: tuple[float, float, float, float], label: str, **style: Any) -> Any:
+    """The scale of the colours of an image in a box of the canvas; `style` as for `Figure.colorbar`."""
+    scale = canvas.colorbar(picture, cax=canvas.add_axes(box), **style)
+    scale.ax.tick_params(labelsize=8, colors=GREY, length=0)
+    scale.set_label(label, color=GREY, fontsize=8)
+    scale.outline.set_visible(False)
+    return scale
+
+
 def dress(axes: Any, *, x: str, y: str, title: str = "", x_pad: float = 4, title_pad: float = 12) -> None:
     """Labels, a light grid, and no frame but the bottom line. Pads are in points."""
     axes.set_xlabel(x, color=INK, fontsize=11, labelpad=x_pad, parse_math=False)
     axes.set_ylabel(y, color=INK, fontsize=11, parse_math=False)
     if title:
-        style = {"color": INK, "fontsize": 12.5, "fontweight": "bold", "parse_math": False}
-        axes.set_title(title, loc="left", pad=title_pad, **style)
+        set_title(axes, title, pad=title_pad)
     axes.grid(axis="y", color=GRID, linewidth=0.9)
     axes.set_axisbelow(True)
     axes.tick_params(colors=GREY, labelsize=10, length=0, pad=6)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import COLOURS, GREY, GRID, INK, MARKERS, new_canvas, plot_files, shorten, write_csv, write_png
+from xfm.plots.axes import GREY, GRID, INK, draw_legend, look, new_canvas, save_plot, set_title, shorten
 
 MOST_SHOWN = 60  # classes
 STRIPE = "#f4f6f8"
@@ -45,14 +45,10 @@ def draw_bars(
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the class with most cells on top.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         classes: K names.
         support: cells of each; the 60 largest are drawn.
         bars: what to compare, at least one; legible up to four.
         metric: label of the axis, which reaches to 1 at least.
-        caption: one sentence that says what is seen.
-        title: above the axes.
         noun: what the support counts, in the CSV.
 
     Raises:
@@ -62,27 +58,19 @@ def draw_bars(
     if not bars or not classes or lengths | {len(support)} != {len(classes)}:
         found = sorted(lengths | {len(support)})
         raise ValueError(f"{len(bars)} rows of dots for {len(classes)} classes hold {found} numbers; give one a class")
-    png, table = plot_files(output, name)
     order = sorted(range(len(classes)), key=lambda index: (-support[index], classes[index]))
     rows = [
         [classes[index], support[index], one.name, *(part and part[index] for part in (one.values, one.low, one.high))]
         for index in order
         for one in bars
     ]
-    write_csv(table, ["class", noun, "series", metric, "low", "high"], rows)
-    _draw(png, [(classes[index], support[index]) for index in order[:MOST_SHOWN]], order, bars, metric, title)
-    return Figure(
-        name=name,
-        caption=caption + (f" The {MOST_SHOWN} largest of {len(classes)} classes." if len(order) > MOST_SHOWN else ""),
-        alt=_in_words(classes, order, bars, metric),
-        png=f"plots/{name}.png",
-        csv=f"plots/{name}.csv",
-    )
+    canvas = _draw([(classes[index], support[index]) for index in order[:MOST_SHOWN]], order, bars, metric, title)
+    caption += f" The {MOST_SHOWN} largest of {len(classes)} classes." if len(order) > MOST_SHOWN else ""
+    head = ["class", noun, "series", metric, "low", "high"]
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=_in_words(classes, order, bars, metric))
 
 
-def _draw(
-    path: Path, rows: Sequence[tuple[str, int]], order: Sequence[int], bars: Sequence[Bars], metric: str, title: str
-) -> None:
+def _draw(rows: Sequence[tuple[str, int]], order: Sequence[int], bars: Sequence[Bars], metric: str, title: str) -> Any:
     line = max(0.2, (0.115 if len(rows) <= 30 else 0.075) * len(bars) + 0.04)  # inches a class
     tall = line * len(rows)
     canvas = new_canvas(6.2, tall + 1.2)
@@ -91,7 +79,7 @@ def _draw(
         axes.axhspan(place - 0.5, place + 0.5, color=STRIPE, linewidth=0, zorder=0)
     for number, one in enumerate(bars):
         shift = (number - (len(bars) - 1) / 2) * 0.78 / len(bars)
-        _draw_one(axes, one, order[: len(rows)], shift, COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
+        _draw_one(axes, one, order[: len(rows)], shift, *look(number))
     finite = [end for one in bars for part in (one.values, one.low) for end in part or () if math.isfinite(end)]
     axes.set_xlim(math.floor(10 * min(finite, default=0)) / 10 - 0.02, max(1.02, axes.dataLim.x1))
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -106,23 +94,13 @@ def _draw(
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
-    legend = axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=len(bars),
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handletextpad=0.2,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    draw_legend(
+        axes, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(bars), fontsize=9, handletextpad=0.2,
+        columnspacing=1.4, borderaxespad=0.2,
+    )  # fmt: skip
     if title:
-        style = {"color": INK, "fontsize": 12.5, "fontweight": "bold", "parse_math": False}
-        axes.set_title(title, loc="left", pad=30, **style)
-    write_png(canvas, path)
+        set_title(axes, title, pad=30)
+    return canvas
 
 
 def _draw_one(axes: Any, one: Bars, order: Sequence[int], shift: float, colour: str, marker: str) -> None:

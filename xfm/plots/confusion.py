@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.report import Figure
-from xfm.plots.axes import GREY, INK, new_canvas, plot_files, shorten, write_csv, write_png
+from xfm.plots.axes import GREY, INK, draw_scale, new_canvas, save_plot, set_title, shorten
 
 MOST_COUNTED = 20  # classes up to which cells hold their counts
 MOST_SHOWN = 60
@@ -35,13 +35,9 @@ def draw_confusion(
     """Writes plots/NAME.png and plots/NAME.csv (all counts; true classes in rows) below `output`.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         counts: (K, K) cells by true and predicted class. A class with neither is left out of the picture; beyond 60,
             the most frequent ones are shown and the others gathered.
         classes: K names.
-        caption: one sentence that says what is seen.
-        title: above the matrix.
         noun: what is counted.
 
     Raises:
@@ -51,19 +47,10 @@ def draw_confusion(
     if counts.shape != (len(classes), len(classes)) or counts.min(initial=0) < 0 or counts.sum() == 0:
         found = f"shape {counts.shape}, sum {counts.sum()}"
         raise ValueError(f"a confusion matrix of {len(classes)} classes needs their cells by truth and guess; {found}")
-    png, table = plot_files(output, name)
+    canvas = _draw(*in_order(*gather(counts, classes)), title, noun)
     rows = ([label, *map(int, row)] for label, row in zip(classes, counts, strict=True))
-    write_csv(table, ["true class", *classes], rows)
-    shown, names = in_order(*gather(counts, classes))
-    _draw(png, shown, names, title, noun)
-    return Figure(
-        name=name,
-        caption=caption,
-        alt=_in_words(counts, classes, noun),
-        png=f"plots/{name}.png",
-        csv=f"plots/{name}.csv",
-        wide=True,
-    )
+    alt = _in_words(counts, classes, noun)
+    return save_plot(canvas, output, name, ["true class", *classes], rows, caption=caption, alt=alt, wide=True)
 
 
 def gather(counts: Counts, classes: Sequence[str], most: int = MOST_SHOWN) -> tuple[Counts, list[str]]:
@@ -106,8 +93,9 @@ def _shares(counts: Counts, empty: float) -> NDArray[np.float64]:
     return np.where(totals > 0, counts / np.maximum(totals, 1), empty)
 
 
-def _draw(path: Path, counts: Counts, names: Sequence[str], title: str, noun: str) -> None:
+def _draw(counts: Counts, names: Sequence[str], title: str, noun: str) -> Any:
     from matplotlib import colormaps
+    from matplotlib.ticker import PercentFormatter
 
     number = len(names)
     cell = float(np.clip(5.4 / number, 0.115, 0.62))
@@ -131,15 +119,18 @@ def _draw(path: Path, counts: Counts, names: Sequence[str], title: str, noun: st
     axes.set_xlabel("predicted class", color=GREY, fontsize=9)
     axes.set_ylabel(f"true class ({noun})", color=GREY, fontsize=9)
     if title:
-        style = {"color": INK, "fontsize": 11, "fontweight": "bold", "parse_math": False}
-        axes.set_title(title, loc="left", pad=8, **style)
+        set_title(axes, title, 11, 8)
     for spine in axes.spines.values():
         spine.set_color("#c3c9d0")
     if number <= MOST_COUNTED:
         letters = len(f"{counts.max():,}")
         _write_counts(axes, counts, shares, min(font, cell * 72 * min(0.36, 1.35 / letters)))
-    _draw_scale(canvas, axes, picture, side)
-    write_png(canvas, path)
+    box = axes.get_position()
+    inch = box.width / side
+    place = (box.x1 + 0.14 * inch, box.y1 - min(1.6, side) * inch, 0.1 * inch, min(1.6, side) * inch)
+    scale = draw_scale(canvas, picture, place, "of the true class", format=PercentFormatter(1.0, decimals=0))
+    scale.set_ticks([0, 0.5, 1])
+    return canvas
 
 
 def _write_counts(axes: Any, counts: Counts, shares: NDArray[np.float64], font: float) -> None:
@@ -147,19 +138,6 @@ def _write_counts(axes: Any, counts: Counts, shares: NDArray[np.float64], font: 
         colour = "white" if shares[row, column] > 0.55 else INK
         style = {"ha": "center", "va": "center", "fontsize": font, "color": colour}
         axes.text(column, row, f"{counts[row, column]:,}", **style)
-
-
-def _draw_scale(canvas: Any, axes: Any, picture: Any, side: float) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    box = axes.get_position()
-    inch = box.width / side
-    place = (box.x1 + 0.14 * inch, box.y1 - min(1.6, side) * inch, 0.1 * inch, min(1.6, side) * inch)
-    scale = canvas.colorbar(picture, cax=canvas.add_axes(place), format=PercentFormatter(1.0, decimals=0))
-    scale.ax.tick_params(labelsize=8, colors=GREY, length=0)
-    scale.set_ticks([0, 0.5, 1])
-    scale.set_label("of the true class", color=GREY, fontsize=8)
-    scale.outline.set_visible(False)
 
 
 def _in_words(counts: Counts, classes: Sequence[str], noun: str) -> str:

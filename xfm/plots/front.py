@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import COLOURS, GREY, INK, dress, new_canvas, plot_files, write_csv, write_png
+from xfm.plots.axes import COLOURS, GREY, INK, dress, new_canvas, save_plot
 
 BLUE = COLOURS[0]
 FINISHED = "finished"
@@ -71,12 +71,8 @@ def draw_front(
     """Writes plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         pairs: the trials, in order; those without scores are in the table alone.
         across, up: what the axes are.
-        caption: one sentence that says what is seen.
-        title: above the axes.
 
     Raises:
         ValueError: no trial has both scores.
@@ -88,11 +84,6 @@ def draw_front(
     ]
     if not placed:
         raise ValueError(f"none of {len(pairs)} trials has both {across.name} and {up.name}")
-    png, table = plot_files(output, name)
-    write_csv(
-        table, ["trial", "status", across.name, up.name, "on_front"],
-        [[pair.number, pair.status, pair.across, pair.up, str(pair.on_front).lower()] for pair in pairs],
-    )  # fmt: skip
     canvas = new_canvas(6.4, 4.6)
     axes = canvas.add_axes((0.13, 0.16, 0.82, 0.74))
     front = sorted(((x, y, pair) for pair, x, y in placed if pair.on_front), key=lambda point: point[:2])
@@ -105,10 +96,11 @@ def draw_front(
         axes.annotate(str(pair.number), (x, y), xytext=(6, 5), textcoords="offset points", color=INK, fontsize=8.5)
     axes.margins(0.08)
     dress(axes, x=across.label, y=up.label, title=title)
-    write_png(canvas, png)
     numbers = ", ".join(str(pair.number) for _, _, pair in front)
     alt = f"{up.name} against {across.name} of {len(placed)} trials. On the front: {numbers or 'none'}."
-    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
+    head = ["trial", "status", across.name, up.name, "on_front"]
+    rows = [[pair.number, pair.status, pair.across, pair.up, str(pair.on_front).lower()] for pair in pairs]
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=alt)
 
 
 def _dot(axes: Any, pair: Pair, x: float, y: float) -> None:

@@ -12,20 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import (
-    COLOURS,
-    DASHES,
-    GREY,
-    MARKERS,
-    End,
-    dress,
-    name_ends,
-    new_canvas,
-    plot_files,
-    shorten,
-    write_csv,
-    write_png,
-)
+from xfm.plots.axes import DASHES, GREY, End, curve_canvas, dress, look, name_ends, save_plot, shorten
 from xfm.plots.rings import Rings
 
 FAR = 0.75  # a number further off than this share of the height of what is shown would press the curves flat
@@ -84,14 +71,10 @@ def draw_layer_curve(
     """Writes plots/NAME.png (150 dpi) and plots/NAME.csv below `output`.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         series: lines with bands, at least one; legible up to six.
         baselines: grey lines, curves where they are series; legible up to five. A number too far off to show beside
             the curves is named at the edge with its value.
         metric: label of the vertical axis, unit included.
-        caption: one sentence that says what is seen.
-        title: above the axes.
         higher_is_better: adds "higher is better" or "lower is better" to the axis.
         marks: rings; those around the same point share a name.
 
@@ -99,7 +82,6 @@ def draw_layer_curve(
         ValueError: no series, one whose lists differ in length, or a mark where no series has a value.
     """
     _check(series, baselines, marks)
-    png, table = plot_files(output, name)
     rows: list[list[object]] = []
     for line in (*series, *baselines):
         if isinstance(line, Baseline):
@@ -108,17 +90,15 @@ def draw_layer_curve(
         for place, layer in enumerate(line.layers):
             interval = [None if side is None else side[place] for side in (line.low, line.high)]
             rows.append([line.name, layer, line.values[place], *interval])
-    write_csv(table, ["series", "layer", metric, "low", "high"], rows)
-    canvas = new_canvas(7.4, 4.4)
-    axes = canvas.add_axes((0.095, 0.135, 0.655, 0.745))
+    canvas, axes = curve_canvas()
     ends = _draw_lines(axes, series, baselines)
     rings = Rings(axes, [(mark.layer, _value_at(series, mark), mark.text) for mark in marks])
     _dress(axes, _grid(series, baselines), metric, title, higher_is_better, rings.height)
     rings.draw()
     name_ends(axes, ends)
-    write_png(canvas, png)
     alt = f"{metric} by layer. " + " ".join(map(_in_words, (*series, *baselines)))
-    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
+    head = ["series", "layer", metric, "low", "high"]
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=alt)
 
 
 def _check(series: Sequence[Series], baselines: Sequence[Baseline | Series], marks: Sequence[Mark]) -> None:
@@ -167,7 +147,7 @@ def _draw_lines(axes: Any, series: Sequence[Series], baselines: Sequence[Baselin
                 axes.axhspan(line.low, line.high, color=GREY, alpha=0.09, linewidth=0, zorder=1)
             ends.append(End(line.value, name, GREY))
     for number, one in enumerate(series):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, marker = look(number)
         dots = {"marker": marker, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
         band = 0.18 if len(series) <= 3 else 0.11
         last = _draw_curve(axes, one, grid, {"color": colour, "linewidth": 2.0, "zorder": 4} | dots, band)

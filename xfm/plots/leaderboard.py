@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import COLOURS, GREY, GRID, INK, dress, new_canvas, plot_files, shorten, write_csv, write_png
+from xfm.plots.axes import COLOURS, GREY, GRID, INK, dress, new_canvas, save_plot, shorten
 
 KINDS = {"layer": (COLOURS[0], "o"), "combination": (COLOURS[1], "D"), "baseline": (GREY, "s")}
 MOST_ROWS = 40
@@ -53,12 +53,8 @@ def draw_leaderboard(
     """Writes plots/NAME.png (150 dpi) and plots/NAME.csv below `output`; the picture has the first 40 rows.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         dots: rows from top to bottom, at least one.
         metric: label of the horizontal axis.
-        caption: one sentence that says what is seen.
-        title: above the axes.
         higher_is_better: said on the axis; rows far on the worse side become arrows at its edge.
         alt: for those who do not see it.
 
@@ -67,17 +63,16 @@ def draw_leaderboard(
     """
     if not dots:
         raise ValueError("a leaderboard needs at least one row; none was given")
-    picture, numbers = plot_files(output, name)
     lines = [[n, d.name, d.kind, d.value, d.low, d.high, " ".join(map(repr, d.values))] for n, d in enumerate(dots, 1)]
-    write_csv(numbers, ["row", "name", "kind", metric, "low", "high", "seeds"], lines)
     shown = dots[:MOST_ROWS]
     edge = far_edge(shown, higher_is_better=higher_is_better)
-    _draw(picture, shown, metric, title, edge, higher_is_better=higher_is_better)
+    canvas = _draw(shown, metric, title, edge, higher_is_better=higher_is_better)
     if edge is not None:
         caption += " Arrows: beyond the axis."
     if len(dots) > MOST_ROWS:
         caption += f" The first {MOST_ROWS} of {len(dots)} rows; all are in the table."
-    return Figure(name=name, caption=caption, png=f"plots/{name}.png", csv=f"plots/{name}.csv", alt=alt)
+    head = ["row", "name", "kind", metric, "low", "high", "seeds"]
+    return save_plot(canvas, output, name, head, lines, caption=caption, alt=alt)
 
 
 def far_edge(dots: Sequence[Dot], *, higher_is_better: bool) -> float | None:
@@ -97,9 +92,7 @@ def far_edge(dots: Sequence[Dot], *, higher_is_better: bool) -> float | None:
     return sign * min(edge, *ends) if ends else sign * edge
 
 
-def _draw(
-    path: Path, dots: Sequence[Dot], metric: str, title: str, edge: float | None, *, higher_is_better: bool
-) -> None:
+def _draw(dots: Sequence[Dot], metric: str, title: str, edge: float | None, *, higher_is_better: bool) -> Any:
     height = FRAME_INCHES + ROW_INCHES * len(dots)
     canvas = new_canvas(7.4, height)
     axes = canvas.add_axes((0.4, 0.75 / height, 0.5, 1 - FRAME_INCHES / height))
@@ -122,7 +115,7 @@ def _draw(
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=GRID, linewidth=0.9)
     axes.tick_params(axis="y", labelsize=9.5, labelcolor=INK)
-    write_png(canvas, path)
+    return canvas
 
 
 def _names(axes: Any, dots: Sequence[Dot]) -> None:

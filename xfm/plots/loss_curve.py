@@ -4,19 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xfm.core.report import Figure
-from xfm.plots.axes import (
-    COLOURS,
-    DASHES,
-    GREY,
-    MARKERS,
-    End,
-    dress,
-    name_ends,
-    new_canvas,
-    plot_files,
-    write_csv,
-    write_png,
-)
+from xfm.plots.axes import DASHES, GREY, End, curve_canvas, dress, look, name_ends, save_plot
 from xfm.plots.layer_curve import Baseline
 
 Record = Mapping[str, float]
@@ -36,43 +24,23 @@ def draw_loss_curve(
     """Writes plots/NAME.png (150 dpi) and plots/NAME.csv below `output`.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         history: records with `step`, and OBJECTIVE and validation_OBJECTIVE where there was one.
         objectives: what to draw, in order.
         baselines: horizontal lines.
         metric: label of the vertical axis, unit included.
-        caption: one sentence that says what is seen.
-        title: above the axes.
 
     Raises:
         ValueError: an empty history.
     """
     if not history:
         raise ValueError("a loss curve needs at least one record; the history is empty")
-    png, table = plot_files(output, name)
-    columns = list(dict.fromkeys(column for record in history for column in record))
-    write_csv(table, columns, ([record.get(column) for column in columns] for record in history))
-    _draw(png, history, objectives, baselines, metric, title)
-    return Figure(name=name, caption=caption, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
-
-
-def _draw(
-    path: Path,
-    history: Sequence[Record],
-    objectives: Sequence[str],
-    baselines: Sequence[Baseline],
-    metric: str,
-    title: str,
-) -> None:
-    canvas = new_canvas(7.4, 4.4)
-    axes = canvas.add_axes((0.095, 0.135, 0.655, 0.745))
+    canvas, axes = curve_canvas()
     ends = []
     for number, line in enumerate(baselines):
         axes.axhline(line.value, color=GREY, linewidth=1.3, linestyle=DASHES[number % len(DASHES)], zorder=2)
         ends.append(End(line.value, line.name, GREY))
     for number, objective in enumerate(objectives):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, marker = look(number)
         steps, values = _points(history, objective)
         axes.plot(steps, values, color=colour, linewidth=1.0, alpha=0.45, zorder=3)
         steps, held = _points(history, f"validation_{objective}")
@@ -89,7 +57,9 @@ def _draw(
     axes.set_ylim(min(shown) - margin, max(shown) + margin)
     dress(axes, x="step", y=f"{metric}\n(lower is better)", title=title)
     name_ends(axes, ends)
-    write_png(canvas, path)
+    columns = list(dict.fromkeys(column for record in history for column in record))
+    rows = ([record.get(column) for column in columns] for record in history)
+    return save_plot(canvas, output, name, columns, rows, caption=caption)
 
 
 def _points(history: Sequence[Record], name: str) -> tuple[list[float], list[float]]:

@@ -15,18 +15,6 @@ SCALE = 0.8  # CSS pixels a pixel: what is drawn at 150 dots an inch is shown at
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def write_page(report: Report, output: Path) -> Path:
-    """Writes OUTPUT/report.html. Figures are read from OUTPUT and put inside.
-
-    Raises:
-        FileNotFoundError: a figure is not where the report says.
-        ValueError: a figure is not a PNG.
-    """
-    path = output / "report.html"
-    path.write_text(render_page(report, output), encoding="utf-8")
-    return path
-
-
 def render_page(report: Report, output: Path) -> str:
     """The page as text; every word of the report is escaped."""
     from jinja2 import Environment, StrictUndefined

@@ -12,19 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.report import Figure
-from xfm.plots.axes import (
-    COLOURS,
-    GREY,
-    GRID,
-    INK,
-    MARKERS,
-    dress,
-    new_canvas,
-    plot_files,
-    shorten,
-    write_csv,
-    write_png,
-)
+from xfm.plots.axes import COLOURS, GREY, GRID, draw_legend, dress, look, new_canvas, save_plot, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +46,7 @@ def draw_reliability(
     """Writes plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         classifiers: at least one, with the same bins; legible up to three.
-        caption: one sentence that says what is seen.
-        title: above the axes.
         noun: what is counted.
 
     Raises:
@@ -70,43 +54,38 @@ def draw_reliability(
     """
     if not classifiers or not any(one.rows.sum() for one in classifiers):
         raise ValueError(f"a reliability diagram needs rows; {len(classifiers)} classifiers were given")
-    png, table = plot_files(output, name)
     rows = [
         [one.name, *values]
         for one in classifiers
         for values in zip(one.low, one.high, map(int, one.rows), one.confidence, one.accuracy, strict=True)
     ]
-    write_csv(table, ["classifier", "low", "high", noun, "mean confidence", "accuracy"], rows)
-    _draw(png, classifiers, title, noun)
-    return Figure(
-        name=name, caption=caption, alt=_in_words(classifiers), png=f"plots/{name}.png", csv=f"plots/{name}.csv"
-    )
+    head = ["classifier", "low", "high", noun, "mean confidence", "accuracy"]
+    canvas = _draw(classifiers, title, noun)
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=_in_words(classifiers))
 
 
-def _draw(path: Path, classifiers: Sequence[Reliable], title: str, noun: str) -> None:
+def _draw(classifiers: Sequence[Reliable], title: str, noun: str) -> Any:
     canvas = new_canvas(5.6, 6.0)
     axes = canvas.add_axes((0.13, 0.34, 0.82, 0.58))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     along = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}
     axes.text(0.03, 0.045, "as often right as said", color=GREY, fontsize=9, va="bottom", **along)
     for number, one in enumerate(classifiers):
-        colour = COLOURS[number % len(COLOURS)]
+        colour, marker = look(number)
         held = one.rows > 0
         axes.vlines(
             one.confidence[held], one.confidence[held], one.accuracy[held], color=colour, linewidth=1.4, alpha=0.45
         )
-        dots = {"marker": MARKERS[number % len(MARKERS)], "markersize": 6, "markeredgecolor": "white"}
+        dots = {"marker": marker, "markersize": 6, "markeredgecolor": "white"}
         line = {"color": colour, "linewidth": 1.6, "zorder": 3, "label": shorten(one.name, 40)}
         axes.plot(one.confidence[held], one.accuracy[held], **line, **dots)
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xticks(np.linspace(0, 1, 6), [])
     dress(axes, x="", y="accuracy", title=title)
-    legend = axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    draw_legend(axes, loc="upper left", fontsize=9)
     _draw_counts(canvas, classifiers, noun)
-    write_png(canvas, path)
+    return canvas
 
 
 def _draw_counts(canvas: Any, classifiers: Sequence[Reliable], noun: str) -> None:

@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
 from xfm.core.report import Figure
-from xfm.plots.axes import GREY, INK, new_canvas, plot_files, shorten, write_csv, write_png
+from xfm.plots.axes import new_canvas, save_plot
 from xfm.plots.classes import Classes, group_classes
 from xfm.plots.names import write_names
+from xfm.plots.panels import CAUTION, LEGEND_LINE, SIDE, add_legend, add_panel, legend_lines
 
-SIDE, GAP, TITLE = 3.5, 0.2, 0.34  # inches: a panel, between panels, above each
-LEGEND_LINE = 0.165  # inches
+GAP, TITLE = 0.2, 0.34  # inches: between panels, above each
 LETTERS_BY_COLUMNS = {3: 27, 2: 44}  # of a name in a legend
 MOST_NAMED = 12  # classes whose names still find room on a panel
-CAUTION = "UMAP distorts distances and densities and proves nothing; the numbers are in the tables."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,6 @@ def draw_panels(
     best and last layer by batch, for two rows of two.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         panels: at least one, all of the same N cells; legible up to 20,000.
         caption: one sentence that says what is seen; that a UMAP proves nothing is added.
         columns: panels a row at most.
@@ -71,17 +68,11 @@ def draw_panels(
         ValueError: no panel, or one whose shapes do not fit, or coordinates that are not finite.
     """
     _check(panels, cells)
-    png, table = plot_files(output, name)
-    write_csv(table, *_table(panels, cells, noun))
-    _draw(png, panels, columns)
-    return Figure(
-        name=name,
-        caption=f"{caption.rstrip()} {CAUTION}",
-        alt="; ".join(f"{panel.title}: {len(panel.labels):,} {noun} by {panel.legend or 'label'}" for panel in panels),
-        png=f"plots/{name}.png",
-        csv=f"plots/{name}.csv",
-        wide=True,
-    )
+    alt = "; ".join(f"{panel.title}: {len(panel.labels):,} {noun} by {panel.legend or 'label'}" for panel in panels)
+    return save_plot(
+        _draw(panels, columns), output, name, *_table(panels, cells, noun), caption=f"{caption.rstrip()} {CAUTION}",
+        alt=alt, wide=True, colours=256,
+    )  # fmt: skip
 
 
 def _check(panels: Sequence[Panel], cells: Sequence[str]) -> None:
@@ -114,7 +105,7 @@ def _table(panels: Sequence[Panel], cells: Sequence[str], noun: str) -> tuple[li
     return head, rows
 
 
-def _draw(path: Path, panels: Sequence[Panel], columns: int) -> None:
+def _draw(panels: Sequence[Panel], columns: int) -> Any:
     rows = _rows(panels, columns)
     heights = [TITLE + SIDE + _legend_height(classes) for _, classes in rows]
     width, height = columns * SIDE + (columns - 1) * GAP, sum(heights)
@@ -122,12 +113,13 @@ def _draw(path: Path, panels: Sequence[Panel], columns: int) -> None:
     top = height
     for (row, classes), tall in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):
-            left, bottom = column * (SIDE + GAP), top - TITLE - SIDE
-            axes = canvas.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
+            axes = add_panel(canvas, column * (SIDE + GAP), top - TITLE - SIDE, panel.xy, panel.title)
             _draw_panel(axes, panel, classes)
-        _draw_legend(canvas, row[0].legend, classes, (top - TITLE - SIDE - 0.18) / height)
+        across = _legend_columns(classes)
+        corner = (0.0, (top - TITLE - SIDE - 0.18) / height)
+        add_legend(canvas, corner, classes, across, LETTERS_BY_COLUMNS[across], title=row[0].legend)
         top -= tall
-    write_png(canvas, path, colours=256)
+    return canvas
 
 
 def _rows(panels: Sequence[Panel], columns: int) -> list[tuple[list[Panel], Classes]]:
@@ -149,25 +141,8 @@ def _draw_panel(axes: Any, panel: Panel, classes: Classes) -> None:
     colours[:, 3] = np.clip(1.25 - 0.2 * np.log10(number), 0.3, 0.9)
     x, y = panel.xy[order].T
     axes.scatter(x, y, s=np.clip(16_000 / number, 1.6, 24.0), c=colours, linewidths=0, rasterized=True)
-    _make_square(axes, panel.xy)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#d5dae0")
-    axes.set_title(shorten(panel.title, 44), loc="left", color=INK, fontsize=10, fontweight="bold", parse_math=False)
-    axes.set_xlabel("UMAP1", loc="left", color=GREY, fontsize=7, labelpad=2)
-    axes.set_ylabel("UMAP2", loc="bottom", color=GREY, fontsize=7, labelpad=2)
     if len(classes.names) <= MOST_NAMED:
         write_names(axes, panel.xy, classes)
-
-
-def _make_square(axes: Any, xy: NDArray[np.floating[Any]]) -> None:
-    """The same length on both axes of a square panel: distances are distorted enough as it is."""
-    low, high = xy.min(axis=0).astype(np.float64), xy.max(axis=0).astype(np.float64)
-    half = 0.54 * float((high - low).max()) or 1.0
-    (left, bottom), (right, top) = (low + high) / 2 - half, (low + high) / 2 + half
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
 
 
 def _legend_columns(classes: Classes) -> int:
@@ -176,39 +151,4 @@ def _legend_columns(classes: Classes) -> int:
 
 
 def _legend_height(classes: Classes) -> float:
-    return 0.55 + LEGEND_LINE * -(-len(classes.names) // _legend_columns(classes))
-
-
-def _draw_legend(canvas: Any, title: str, classes: Classes, top: float) -> None:
-    """Beneath a row, where long names find room: names with counts, the most frequent first."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=6, markeredgewidth=0, color=colour)
-        for colour in classes.colours
-    ]
-    columns = _legend_columns(classes)
-    words = [
-        f"{shorten(name, LETTERS_BY_COLUMNS[columns])} ({count:,})"
-        for name, count in zip(classes.names, classes.counts, strict=True)
-    ]
-    legend = canvas.legend(
-        handles,
-        words,
-        loc="upper left",
-        bbox_to_anchor=(0.0, top),
-        ncols=columns,
-        frameon=False,
-        fontsize=8,
-        labelcolor=INK,
-        title=title or None,
-        title_fontsize=8.5,
-        alignment="left",
-        handletextpad=0.1,
-        columnspacing=1.2,
-        labelspacing=0.35,
-        borderpad=0.2,
-        borderaxespad=0.0,
-    )
-    for text in (*legend.get_texts(), legend.get_title()):
-        text.set_parse_math(False)
+    return 0.55 + LEGEND_LINE * legend_lines(classes, _legend_columns(classes))

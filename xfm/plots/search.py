@@ -11,20 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import (
-    COLOURS,
-    DASHES,
-    GREY,
-    INK,
-    End,
-    dress,
-    name_ends,
-    new_canvas,
-    plot_files,
-    shorten,
-    write_csv,
-    write_png,
-)
+from xfm.plots.axes import COLOURS, DASHES, GREY, INK, End, dress, name_ends, new_canvas, save_plot, shorten
 
 BLUE, ORANGE = COLOURS[0], COLOURS[1]
 ACROSS, MOST_FIELDS = 3, 12
@@ -69,25 +56,16 @@ def draw_objective(
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the value by trial, and the best so far.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         dots: the trials, in order.
         metric: label of the vertical axis.
         is_lower_better: less of it is better.
-        caption: one sentence that says what is seen.
-        title: above the axes.
 
     Raises:
         ValueError: no trial has a value.
     """
     if not any(dot.value is not None for dot in dots):
         raise ValueError(f"none of {len(dots)} trials has a value to draw")
-    png, table = plot_files(output, name)
     best = _best_so_far(dots, is_lower_better)
-    write_csv(
-        table, ["trial", "status", metric, "best so far"],
-        [[dot.number, dot.status, dot.value, so_far] for dot, so_far in zip(dots, best, strict=True)],
-    )  # fmt: skip
     canvas = new_canvas(7.4, 4.0)
     axes = canvas.add_axes((0.11, 0.145, 0.66, 0.735))
     ends = []
@@ -108,11 +86,11 @@ def draw_objective(
     axes.set_xlim(-0.6, max(dot.number for dot in dots) + 0.6)
     dress(axes, x="trial", y=f"{metric}\n({'lower' if is_lower_better else 'higher'} is better)", title=title)
     name_ends(axes, ends)
-    write_png(canvas, png)
     counts = {status: sum(dot.status == status for dot in dots) for status in (FINISHED, PRUNED, FAILED)}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     alt = f"{metric} of {len(dots)} trials ({said})." + (f" Best {known[-1][1]:.4g}." if known else "")
-    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
+    rows = [[dot.number, dot.status, dot.value, so_far] for dot, so_far in zip(dots, best, strict=True)]
+    return save_plot(canvas, output, name, ["trial", "status", metric, "best so far"], rows, caption=caption, alt=alt)
 
 
 def draw_fields(
@@ -121,12 +99,9 @@ def draw_fields(
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the value against each searched field.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         dots: the trials; those without a value are in the table alone.
         fields: one panel each, 12 at most.
         metric: label of the vertical axes.
-        caption: one sentence that says what is seen.
 
     Raises:
         ValueError: no field, or one that has not a value for each trial.
@@ -134,9 +109,7 @@ def draw_fields(
     if not fields or any(len(field.values) != len(dots) for field in fields):
         found = sorted({len(field.values) for field in fields})
         raise ValueError(f"{len(fields)} fields hold {found} values for {len(dots)} trials; give one a trial")
-    png, table = plot_files(output, name)
     rows = [[d.number, d.status, d.value, *(f.values[i] for f in fields)] for i, d in enumerate(dots)]
-    write_csv(table, ["trial", "status", metric, *(field.name for field in fields)], rows)
     shown = fields[:MOST_FIELDS]
     across = min(ACROSS, len(shown))
     down = math.ceil(len(shown) / across)
@@ -150,12 +123,10 @@ def draw_fields(
         _panel(axes, dots, shown[place])
         dress(axes, x=shorten(shown[place].name), y=metric if place % across == 0 else "")
         axes.tick_params(which="both", length=0, labelsize=8.5)
-    write_png(canvas, png)
     more = f" The first {MOST_FIELDS} of {len(fields)} fields." if len(fields) > MOST_FIELDS else ""
     alt = f"{metric} of {len(dots)} trials against " + ", ".join(field.name for field in shown) + "."
-    return Figure(
-        name=name, caption=caption + more, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv", wide=across > 2
-    )
+    head = ["trial", "status", metric, *(field.name for field in fields)]
+    return save_plot(canvas, output, name, head, rows, caption=caption + more, alt=alt, wide=across > 2)
 
 
 def _best_so_far(dots: Sequence[Dot], is_lower_better: bool) -> list[float | None]:

@@ -5,19 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xfm.core.report import Figure
-from xfm.plots.axes import (
-    COLOURS,
-    GREY,
-    MARKERS,
-    End,
-    dress,
-    name_ends,
-    new_canvas,
-    plot_files,
-    shorten,
-    write_csv,
-    write_png,
-)
+from xfm.plots.axes import GREY, End, curve_canvas, dress, look, name_ends, save_plot, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +37,22 @@ def draw_share_curve(
     """Writes plots/NAME.png (150 dpi) and plots/NAME.csv below `output`.
 
     Args:
-        output: folder of the job.
-        name: file-name safe.
         shares: rising, 0 for the pretrained network to 1.
         series: lines with bands, at least one.
         chosen: the share that is marked.
         metric: label of the vertical axis.
-        caption: one sentence that says what is seen.
-        title: above the axes.
 
     Raises:
         ValueError: no series, or one that has not a value a share.
     """
     if not series or any(len(one.values) != len(shares) for one in series):
         raise ValueError(f"{len(shares)} shares need at least one series of as many values")
-    png, table = plot_files(output, name)
     rows = [[one.name, *row] for one in series for row in zip(shares, one.values, one.low, one.high, strict=True)]
-    write_csv(table, ["series", "share", metric, "low", "high"], rows)
-    canvas = new_canvas(7.4, 4.4)
-    axes = canvas.add_axes((0.095, 0.135, 0.655, 0.745))
+    canvas, axes = curve_canvas()
     axes.axvline(chosen, color=GREY, linewidth=1.3, linestyle=(0, (4, 3)), zorder=1)
     ends = []
     for number, one in enumerate(series):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, marker = look(number)
         axes.fill_between(shares, one.low, one.high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(
             shares, one.values, color=colour, linewidth=2.0, marker=marker, markersize=5.5, markeredgecolor="white",
@@ -81,7 +62,7 @@ def draw_share_curve(
     axes.set_xticks(list(shares), [f"{share:g}" for share in shares])
     dress(axes, x="share of the update (dashed: chosen on validation)", y=metric, title=title)
     name_ends(axes, ends)
-    write_png(canvas, png)
     words = "; ".join(f"{one.name} from {one.values[0]:.3g} to {one.values[-1]:.3g}" for one in series)
     alt = f"{metric} by share of the update: {words}."
-    return Figure(name=name, caption=caption, alt=alt, png=f"plots/{name}.png", csv=f"plots/{name}.csv")
+    head = ["series", "share", metric, "low", "high"]
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=alt)

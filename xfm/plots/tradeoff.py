@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xfm.core.report import Estimate, Figure
-from xfm.plots.axes import COLOURS, GREY, INK, MARKERS, dress, new_canvas, plot_files, shorten, write_csv, write_png
+from xfm.plots.axes import GREY, draw_legend, dress, look, new_canvas, save_plot, shorten
 from xfm.plots.names import move_apart
 
 FAR = 14  # pixels between a point and its name, from which a line joins them
@@ -52,36 +52,26 @@ def draw_tradeoff(
     """Writes plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
-        output: folder of the job.
         points: at least one.
         score: label of the vertical axis, e.g. "donor macro F1 (test)".
         leakage: label of the horizontal axis, e.g. "AUROC of a fresh probe for sex".
-        name: file-name safe.
         chance: leakage of a representation without the attribute, a dashed line; None for none.
-        caption: one sentence that says what is seen.
-        title: above the axes.
 
     Raises:
         ValueError: no point, or a number that is not finite.
     """
     if not points or not all(math.isfinite(n) for p in points for n in (*_ends(p.score), *_ends(p.leakage))):
         raise ValueError(f"a trade-off of {len(points)} points needs at least one, with finite numbers only")
-    png, table = plot_files(output, name)
     head = ["name", "series", "strength"]
     head += [f"{axis}{end}" for axis in (score, leakage) for end in ("", " low", " high")]
     rows = ([p.name, p.series, p.strength, *_ends(p.score), *_ends(p.leakage)] for p in points)
-    write_csv(table, head, rows)
-    _draw(png, points, score, leakage, chance, title)
+    canvas = _draw(points, score, leakage, chance, title)
     words = "; ".join(
         f"{p.series} {p.name}: {_ends(p.score)[0]:.3g} at {_ends(p.leakage)[0]:.3g}".strip() for p in points
     )
-    return Figure(
-        name=name,
-        caption=caption or f"{score} against {leakage}: up and to the left is better. Whiskers are intervals.",
-        alt=f"{score} at {leakage} of {len(points)} points: {words}.",
-        png=f"plots/{name}.png",
-        csv=f"plots/{name}.csv",
-    )
+    caption = caption or f"{score} against {leakage}: up and to the left is better. Whiskers are intervals."
+    alt = f"{score} at {leakage} of {len(points)} points: {words}."
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=alt)
 
 
 def _ends(number: Estimate | float) -> tuple[float, float, float]:
@@ -89,9 +79,7 @@ def _ends(number: Estimate | float) -> tuple[float, float, float]:
     return (number.value, number.low, number.high) if isinstance(number, Estimate) else (number,) * 3
 
 
-def _draw(
-    path: Path, points: Sequence[TradeoffPoint], score: str, leakage: str, chance: float | None, title: str
-) -> None:
+def _draw(points: Sequence[TradeoffPoint], score: str, leakage: str, chance: float | None, title: str) -> Any:
     canvas = new_canvas(7.0, 4.6)
     axes = canvas.add_axes((0.11, 0.135, 0.85, 0.765))
     if chance is not None:
@@ -108,11 +96,9 @@ def _draw(
         place = {"xy": (chance, 0.0), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
         axes.annotate("chance", xytext=(4, 4), color=GREY, fontsize=8.5, **place)
     if len(series) > 1:
-        legend = axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-    _write_names(axes, points, [COLOURS[series.index(point.series) % len(COLOURS)] for point in points])
-    write_png(canvas, path)
+        draw_legend(axes, fontsize=8.5, loc="best")
+    _write_names(axes, points, [look(series.index(point.series))[0] for point in points])
+    return canvas
 
 
 def _write_names(axes: Any, points: Sequence[TradeoffPoint], colours: Sequence[str]) -> None:
@@ -138,7 +124,7 @@ def _write_names(axes: Any, points: Sequence[TradeoffPoint], colours: Sequence[s
 
 
 def _series(axes: Any, points: Sequence[TradeoffPoint], name: str, number: int) -> None:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    colour, marker = look(number)
     joined = sorted((p for p in points if p.strength is not None), key=lambda p: p.strength or 0.0)
     if len(joined) > 1:
         line = [(_ends(p.leakage)[0], _ends(p.score)[0]) for p in joined]

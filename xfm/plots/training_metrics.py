@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import COLOURS, GREY, INK, MARKERS, dress, new_canvas, plot_files, shorten, write_csv, write_png
+from xfm.plots.axes import GREY, draw_legend, dress, look, new_canvas, save_plot, set_title, shorten
 
 Record = Mapping[str, float]
 VALIDATION = "validation_"
@@ -46,14 +46,11 @@ def draw_training_metrics(
     """Writes plots/NAME.png and plots/NAME.csv (every record, all entries) below `output`.
 
     Args:
-        output: folder of the job.
         history: records of `loops/training/settings.Progress`: step, epoch, lr, losses, and validation_... where
             there was a validation.
-        name: file-name safe.
         losses: title of a panel -> entry of the records, the first is the one shown by epoch; without:
             combined -> loss, main -> main_loss, adversary -> adversary_loss. What no record holds is left out.
         scores: entries validation_... of the last panel; without: all that are no losses.
-        caption: one sentence that says what is seen.
 
     Raises:
         ValueError: an empty history, or one with none of these entries.
@@ -64,22 +61,16 @@ def draw_training_metrics(
     if not panels:
         held = sorted({key for record in history for key in record})
         raise ValueError(f"none of the records' entries can be drawn: {held}; give `losses` as title -> entry")
-    png, table = plot_files(output, name)
     columns = list(dict.fromkeys(column for record in history for column in record))
-    write_csv(table, columns, ([record.get(column) for column in columns] for record in history))
-    _draw(png, panels)
     said = "; ".join(
         f"{panel.title}: " + ", ".join(f"{line.name} {line.y[-1]:.3g}".strip() for line in panel.lines)
         for panel in panels
     )
-    return Figure(
-        name=name,
+    return save_plot(
+        _draw(panels), output, name, columns, ([record.get(column) for column in columns] for record in history),
         caption=caption or "Training by step and epoch; dots are validations, a line is a mean since the last record.",
-        alt=f"Training curves with their last values: {said}.",
-        png=f"plots/{name}.png",
-        csv=f"plots/{name}.csv",
-        wide=len(panels) > 2,
-    )
+        alt=f"Training curves with their last values: {said}.", wide=len(panels) > 2,
+    )  # fmt: skip
 
 
 def _panels(history: Sequence[Record], losses: dict[str, str], scores: list[str]) -> list[_Panel]:
@@ -112,7 +103,7 @@ def _by_epoch(history: Sequence[Record], key: str, said: str) -> _Line:
     return _Line(said, [float(e) for e in epochs], [sum(held) / len(held) for held in epochs.values()], True)
 
 
-def _draw(path: Path, panels: Sequence[_Panel]) -> None:
+def _draw(panels: Sequence[_Panel]) -> Any:
     across = min(ACROSS, len(panels)) if len(panels) != 4 else 2
     down = math.ceil(len(panels) / across)
     canvas = new_canvas(WIDTH * across, HEIGHT * down)
@@ -122,27 +113,24 @@ def _draw(path: Path, panels: Sequence[_Panel]) -> None:
             axes.remove()
             continue
         _panel(axes, panels[place])
-    write_png(canvas, path)
+    return canvas
 
 
 def _panel(axes: Any, panel: _Panel) -> None:
     for number, line in enumerate(panel.lines):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)] if line.is_marked else ""
-        shown = marker or ("o" if len(line.x) == 1 else "")
+        colour, marker = look(number)
+        shown = marker if line.is_marked else "o" if len(line.x) == 1 else ""
         style = {"color": colour, "marker": shown, "markersize": 4.5, "markeredgecolor": "white", "linewidth": 1.5}
         axes.plot(line.x, line.y, label=shorten(line.name, 22) or None, **style)
     dress(axes, x=panel.x, y="", title="", x_pad=2)
     # Names stand between the title and the lines, where no line can run through them.
     named = sum(bool(line.name) for line in panel.lines)
-    style = {"color": INK, "fontsize": 10, "fontweight": "bold", "parse_math": False}
-    axes.set_title(panel.title, loc="left", pad=7 + NAME_LINE * math.ceil(named / 2), **style)
+    set_title(axes, panel.title, 10, 7 + NAME_LINE * math.ceil(named / 2))
     axes.tick_params(labelsize=8, pad=3)
     axes.xaxis.label.set_size(8.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if named:
-        legend = axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, fontsize=7.5, labelcolor=GREY,
+        draw_legend(
+            axes, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, fontsize=7.5, labelcolor=GREY,
             handlelength=1.6, columnspacing=0.9, labelspacing=0.25, borderpad=0.1,
         )  # fmt: skip
-        for text in legend.get_texts():
-            text.set_parse_math(False)

@@ -17,26 +17,14 @@ FEWEST = 16  # cells; with fewer there are no 15 neighbours, and nothing to look
 NEIGHBOURS, MIN_DIST, SPREAD = 15, 0.5, 1.0
 F32 = NDArray[np.float32]
 Matrix = NDArray[np.floating[Any]]
-Neighbours = tuple[NDArray[np.integer[Any]], Matrix]
 
 
-def umap_coordinates(
-    x: Matrix,
-    seed: int,
-    *,
-    neighbours: Neighbours | None = None,
-    n_neighbours: int = NEIGHBOURS,
-    min_dist: float = MIN_DIST,
-) -> F32:
+def umap_coordinates(x: Matrix, seed: int) -> F32:
     """UMAP on one thread, with fixed draws: the same input gives the same bytes in the same environment.
 
     Args:
         x: (N, D) one vector a cell, N >= 16.
         seed: of negative sampling.
-        neighbours: indices and Euclidean distances, (N, K) each, K >= n_neighbours, nearest first and beginning with
-            the cell itself, as scib-metrics' `NeighborsResults`; exact ones are sought where None.
-        n_neighbours: how many of them count, the cell itself included.
-        min_dist: least distance of points in the picture.
 
     Returns:
         (N, 2).
@@ -44,7 +32,6 @@ def umap_coordinates(
     Raises:
         Refused: TOO_FEW_CELLS; NOT_FINITE; CONSTANT where all cells have the same vector, as at the <cls> token's
             input embedding.
-        ValueError: neighbours of another shape, or that leave out the cell itself.
     """
     cells = len(x)
     if cells < FEWEST:
@@ -53,47 +40,30 @@ def umap_coordinates(
         raise Refused("NOT_FINITE", f"{int((~np.isfinite(x)).any(axis=1).sum()):,} of {cells:,} cells hold NaN or inf")
     if (x == x[0]).all():
         raise Refused("CONSTANT", f"all {cells:,} cells have the same vector; there is nothing to lay out")
-    found = _neighbours(x, n_neighbours) if neighbours is None else _checked(neighbours, cells, n_neighbours)
-    return _layout(x, found, seed, n_neighbours, min_dist)
-
-
-def _neighbours(x: Matrix, number: int) -> Neighbours:
     from sklearn.neighbors import NearestNeighbors
 
-    distances, indices = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(x).kneighbors(x)
-    return indices, distances
+    distances, indices = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(x).kneighbors(x)
+    return _layout(x, indices, distances, seed)
 
 
-def _checked(neighbours: Neighbours, cells: int, number: int) -> Neighbours:
-    indices, distances = neighbours
-    if indices.shape != distances.shape or indices.shape[0] != cells or indices.shape[1] < number:
-        shapes = f"indices {indices.shape} and distances {distances.shape}"
-        raise ValueError(f"{shapes} for {cells} cells; give both as ({cells}, K) with K >= {number}")
-    # A duplicate may stand before the cell itself, at distance 0 as well.
-    if (distances[:, 0] > 1e-3 * distances[:, 1:].max()).any():
-        raise ValueError("neighbours must begin with the cell itself, at distance 0; the first distances are larger")
-    return indices[:, :number], distances[:, :number]
-
-
-def _layout(x: Matrix, neighbours: Neighbours, seed: int, n_neighbours: int, min_dist: float) -> F32:
+def _layout(x: Matrix, indices: NDArray[np.integer[Any]], distances: Matrix, seed: int) -> F32:
     with warnings.catch_warnings():
         # umap-learn looks for Keras when it is imported.
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
 
-    indices, distances = neighbours
     # A matrix product leaves a cell a little way from itself, and umap-learn measures from the nearest that is not 0.
     distances = np.where(indices == np.arange(len(x))[:, None], 0.0, distances)
     random = np.random.RandomState(seed % 2**32)
     graph, _, _ = fuzzy_simplicial_set(
         x,
-        n_neighbours,
+        NEIGHBOURS,
         random,
         "euclidean",
         knn_indices=indices.astype(np.int64),
         knn_dists=distances.astype(np.float32),
     )
-    a, b = find_ab_params(SPREAD, min_dist)
+    a, b = find_ab_params(SPREAD, MIN_DIST)
     layout, _ = simplicial_set_embedding(
         x,
         graph,

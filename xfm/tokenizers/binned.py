@@ -108,7 +108,6 @@ class BinnedTokenizer:
         )
 
     def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
-        """(N,) tokens of each row."""
         return row_lengths(rows)
 
     def for_training(self) -> Self:

@@ -86,7 +86,6 @@ class EmbeddingTokenizer:
         return replace(self, is_open=True)
 
     def describe(self) -> dict[str, Any]:
-        """What is read."""
         return {"text_column": self.text_column, "labels": len(self.labels)}
 
 

@@ -83,7 +83,6 @@ class TextTokenizer:
         return Tokens(torch.from_numpy(ids), None, torch.from_numpy(is_token), torch.from_numpy(is_content))
 
     def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
-        """(N,) tokens of each row."""
         return row_lengths(rows)
 
     def for_training(self) -> Self:

@@ -22,8 +22,6 @@ from xfm.track.server import artifact_location, connect_once, tracking_uri, with
 from xfm.track.spool import Record, Spool
 from xfm.track.tracker import SpoolTracker, open_run
 
-logger = logging.getLogger(__name__)
-
 METRICS_PER_CALL = 1000
 PAIRS_PER_CALL = 100
 RUN_TAG = "xfm.run"  # our id of the run: finds it again where a crash came between creating and remembering it
@@ -140,7 +138,6 @@ class MLflowDelivery:
             raise TryLater(f"cannot open {redact_text(uri)}: {_first_line(error)}{what_works}") from None
 
     def deliver(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        """Sends one record, or several metric records of one run."""
         op = records[0].get("op", "")
         send = getattr(self, f"_send_{op}", None)
         if send is None:

@@ -136,7 +136,6 @@ class SpoolSender:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is a new line."""
         self._new.set()
 
     def finish(self, timeout_s: float) -> int:

@@ -113,7 +113,6 @@ class SpoolTracker(Tracker):
             self._append(record)
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Words to find the run by; a later value replaces an earlier one."""
         self._append({"op": "tags", "tags": redact(dict(values))})
 
     def artifact(self, path: Path, folder: str = "") -> None:
@@ -123,14 +122,12 @@ class SpoolTracker(Tracker):
     def dataset(
         self, name: str, digest: str, source: str, *, context: str = "input", profile: Mapping[str, Any] | None = None
     ) -> None:
-        """Which data the run read; see `Tracker.dataset`."""
         record = {"op": "dataset", "name": redact_text(name), "digest": digest, "source": redact_text(source)}
         self._append(record | {"context": context, "profile": redact(dict(profile or {}))})
 
     def model(
         self, name: str, place: Path | str, sha256: str, *, tags: Mapping[str, str] | None = None, description: str = ""
     ) -> None:
-        """A checkpoint the run made, as a version of a registered model; see `Tracker.model`."""
         where = {"folder": str(place.absolute())} if isinstance(place, Path) else {"uri": redact_text(place)}
         record = {"op": "model", "name": redact_text(name), "sha256": sha256, "description": redact_text(description)}
         self._append(record | where | {"tags": redact(dict(tags or {}))})

@@ -115,12 +115,6 @@ def mvc(cell: np.ndarray, ids: np.ndarray, w: State, style: str) -> np.ndarray:
     return linear(hidden, w, "mvc_decoder.fc2")[:, 0]
 
 
-def mvc_nonzero(cell: np.ndarray, ids: np.ndarray, w: State) -> np.ndarray:
-    genes = layer_norm(w["encoder.embedding.weight"][ids], w, "encoder.enc_norm")
-    query = sigmoid(linear(genes, w, "mvc_decoder.gene2query"))
-    return sigmoid(linear(query, w, "mvc_decoder.W_zero_logit") @ cell)
-
-
 def classes(cell: np.ndarray, w: State) -> np.ndarray:
     index = 0
     while f"cls_decoder._decoder.{index}.weight" in w:

@@ -11,7 +11,6 @@ import scipy.sparse
 
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import GENE_TABLE_KEY, REFUSED, ROW_ID, SHARD
-from xfm.sources.gene_table import decode_genes
 from xfm.sources.h5ad import matrix
 from xfm.sources.h5ad.source import H5ad
 
@@ -91,7 +90,7 @@ def test_gene_table_holds_every_identifier_and_only_those(cells, tmp_path):
     path = written(cells, tmp_path / "a.h5ad")
     source = H5ad(path=path)
     batch = next(iter(source.read(source.shards()[0])))
-    table = decode_genes(batch.schema.metadata[GENE_TABLE_KEY])
+    table = pa.ipc.open_stream(batch.schema.metadata[GENE_TABLE_KEY]).read_all()
     assert table.to_pydict() == {"index": list(cells.var_names), "feature_id": list(cells.var["feature_id"])}
     assert source.genes().equals(table)
     assert H5ad(path=path, gene_column="feature_id").genes().column_names == ["feature_id"]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from xfm.studies.tune.rows import without_test
 
+from tests.memory_tracker import MemoryTracker
 from tests.tasks.classification.sentiment import memory
 from tests.text_examples import NAMES, write_encoder
 from xfm.core.errors import Refused
@@ -27,7 +28,6 @@ from xfm.studies.tune.trials import Aim, Trial, front_of
 from xfm.tasks.classification.learner import ClassificationLearner
 from xfm.tasks.classification.recipe import ClassificationRecipe
 from xfm.tasks.classification.settings import Classification
-from xfm.track.memory import MemoryTracker
 from xfm.training.in_process import train_here
 from xfm.training.settings import Settings
 from xfm.training.tokens import TokenParts, TokenStore, token_parts

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from tests.memory_tracker import MemoryTracker
 from xfm.core.errors import Refused
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim
-from xfm.track.memory import MemoryTracker
 from xfm.track.spool import Spool
 from xfm.track.tracker import open_run
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn import metrics
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from xfm.tasks.classification.network import Classifier
 
 from tests.tasks.classification.sentiment import learner, memory
 from tests.text_examples import NAMES, sentences, write_encoder
@@ -21,8 +22,9 @@ from xfm.judging.labelled import Labelled, labelled_rows
 from xfm.judging.score import SCHEMA
 from xfm.judging.seeds import seeds_report
 from xfm.models.hf_text.config import HFText
+from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
-from xfm.tasks.classification.checkpoint import read_classifier, write_classifier
+from xfm.tasks.classification.checkpoint import write_classifier
 from xfm.tasks.classification.report import by_frequency, draw, finetune_report
 from xfm.tasks.classification.settings import Classification
 from xfm.training.settings import Settings, Trained
@@ -151,8 +153,10 @@ def test_a_checkpoint_read_again_gives_the_same_logits(encoder, rows, tmp_path, 
     write_classifier(tmp_path / "out", of.network, config, task, NAMES, seed=0, training={"lr": 1})
     read = HFText(checkpoint=str(tmp_path / "out"))
     assert read.tokenizer(0)
-    of.network, found = read_classifier(tmp_path / "out", read.build("cpu"))
-    assert found == NAMES
+    about = json.loads((tmp_path / "out" / "head.json").read_text())
+    assert tuple(about["classes"]) == NAMES
+    of.network.head.load_state_dict(load_file(tmp_path / "out" / "head.safetensors"))
+    of.network = Classifier(read.build("cpu"), Pool(about["pool"]), of.network.head).eval()
     torch.testing.assert_close(of.logits(TEST)[0], before, rtol=1e-4, atol=1e-5)
     assert (tmp_path / "out" / "adapter" / "adapter_config.json").exists() == (mode == "lora")
     if head == "mlp":

@@ -109,7 +109,6 @@ class FreshCLIP(Config):
         return Preparation(self.sizes.image_size, self.sizes.image_size, MEAN, STD)
 
     def tokenizer(self, seed: int) -> "ImageTokenizer":  # noqa: ARG002 - nothing is drawn
-        """Of pictures."""
         from xfm.tokenizers.image import ImageTokenizer
 
         s = self.sizes
@@ -167,7 +166,6 @@ class FreshCLIP(Config):
         return {"initial": self.sizes.model_dump(mode="json"), "seed": self.seed, "vocabulary": fingerprint(pairs)}
 
     def describe(self) -> dict[str, Any]:
-        """Sizes; there is no checkpoint to describe."""
         return {"architecture": self.sizes.model_dump(mode="json") | {"vocabulary": len(self.tokens)}}
 
     def n_layers(self) -> int:
@@ -179,11 +177,9 @@ class FreshCLIP(Config):
         return self.sizes.image_width
 
     def check_genes(self, genes: pa.Table) -> dict[str, Any]:
-        """Raises Refused: OTHER_INPUT."""
         raise Refused("OTHER_INPUT", f"the source gives cells with {genes.num_rows} genes; CLIP reads pictures")
 
     def randomised(self, seed: int) -> Self:
-        """Other initial weights."""
         return self.model_copy(update={"seed": seed})
 
 

@@ -267,7 +267,6 @@ class Fusion(FusionSizes):
         raise Refused("NO_DECODER", f"--backbone.kind {self.kind} has no expression decoder; use embed and evaluate")
 
     def randomised(self, seed: int) -> Self:
-        """This recipe with fresh weights."""
         return self.model_copy(update={"weights_seed": seed})
 
     def _check_blocks(self) -> None:

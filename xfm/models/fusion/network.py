@@ -26,19 +26,13 @@ class FusionOutput:
 
     Attributes:
         text, gene: (B, h) after both sides have met; both are functions of both inputs.
-        latents_text, latents_gene: (B, N, h) before they have.
         text_to_gene, gene_to_text: (B, N, N) weights between latents, averaged over heads; None unless wanted.
-        resampled_text: of each block (B, N, L) weights, resampled_gene: (B, N, S); empty unless wanted.
     """
 
     text: Tensor
     gene: Tensor
-    latents_text: Tensor
-    latents_gene: Tensor
     text_to_gene: Tensor | None
     gene_to_text: Tensor | None
-    resampled_text: list[Tensor]
-    resampled_gene: list[Tensor]
 
 
 class FusionModel(nn.Module):
@@ -91,10 +85,10 @@ class FusionModel(nn.Module):
             is_text: (B, L) bool, False at padding.
             need_weights: also return what was attended to.
         """
-        text_latents, text_weights = self.resample_text(text, is_text, need_weights=need_weights)
-        gene_latents, gene_weights = self.resample_gene(self.chunks(gene), need_weights=need_weights)
+        text_latents, _ = self.resample_text(text, is_text)
+        gene_latents, _ = self.resample_gene(self.chunks(gene))
         met = self.cross(self.dropout(text_latents), self.dropout(gene_latents), need_weights=need_weights)
-        return FusionOutput(met[0], met[1], text_latents, gene_latents, met[2], met[3], text_weights, gene_weights)
+        return FusionOutput(*met)
 
     def features(self, text: Tensor, gene: Tensor, is_text: Tensor | None = None) -> Tensor:
         """(B, 2 h): [text; gene] after both have met; what classifiers read."""

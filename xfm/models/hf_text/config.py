@@ -55,7 +55,6 @@ class HFText(HubCheckpoint):
         return TextBackbone(network.to(device)).eval()
 
     def files(self, *, weights: bool) -> Files:
-        """See `HubCheckpoint`."""
         return find_files(self.folder, weights=weights)
 
     def architecture(self) -> dict[str, Any]:
@@ -63,11 +62,9 @@ class HFText(HubCheckpoint):
         return _describe(self.folder, self.random_weights is None) | {"max_length": self.tokenizer(0).max_length}
 
     def n_layers(self) -> int:
-        """Transformer blocks."""
         return int(self._architecture().num_hidden_layers)
 
     def dim(self) -> int:
-        """Width of a state."""
         return int(self._architecture().hidden_size)
 
     def check_genes(self, genes: pa.Table) -> dict[str, Any]:

@@ -36,13 +36,11 @@ class TextBackbone(Backbone):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks, the first applied first."""
         blocks = self.network.get_submodule(FAMILIES[self.network.config.model_type])
         assert isinstance(blocks, nn.ModuleList)
         return blocks
 
     def layers(self, tokens: Tokens) -> Iterator[Tensor]:
-        """Yields n_layers + 1 states (B, T, D), zero at padding; see `Backbone.layers`."""
         from transformers.masking_utils import create_bidirectional_mask
 
         shape, groups = tokens.ids.shape, _groups(tokens)

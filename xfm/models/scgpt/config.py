@@ -134,11 +134,9 @@ class ScGPT(Config):
         return identity | ({"revision": revision} if revision else {})
 
     def n_layers(self) -> int:
-        """Transformer blocks."""
         return self._checked()[0].n_layers
 
     def dim(self) -> int:
-        """Width of a state."""
         return self._checked()[0].dim
 
     def describe(self) -> dict[str, Any]:
@@ -195,7 +193,6 @@ class ScGPT(Config):
         return match_genes(genes, vocabulary, self.min_overlap).describe()
 
     def randomised(self, seed: int) -> Self:
-        """This recipe with fresh weights."""
         return self.model_copy(update={"random_weights": seed})
 
     def _fetched(self) -> Fetched:

@@ -42,7 +42,6 @@ class FreshScGPT(Config):
         return {token: index for index, token in enumerate(self.tokens)}
 
     def tokenizer(self, seed: int) -> "BinnedTokenizer":
-        """Light: no weights."""
         from xfm.tokenizers.binned import BinnedTokenizer
 
         vocabulary, a = self.vocabulary(), self.architecture
@@ -77,15 +76,12 @@ class FreshScGPT(Config):
         return {"initial": sizes, "seed": self.seed, "vocabulary": fingerprint({"tokens": list(self.tokens)})}
 
     def describe(self) -> dict[str, Any]:
-        """Sizes; there is no checkpoint to describe."""
         return {"architecture": self.architecture.model_dump(mode="json")}
 
     def n_layers(self) -> int:
-        """Transformer blocks."""
         return self.architecture.n_layers
 
     def dim(self) -> int:
-        """Width of a state."""
         return self.architecture.dim
 
     def check_genes(self, genes: pa.Table) -> dict[str, Any]:
@@ -100,7 +96,6 @@ class FreshScGPT(Config):
         return match_genes(genes, vocabulary, self.min_overlap).describe()
 
     def randomised(self, seed: int) -> Self:
-        """Other initial weights."""
         return self.model_copy(update={"seed": seed})
 
 

@@ -73,7 +73,6 @@ class ScGPTBackbone(Backbone):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks, the first applied first."""
         blocks = self.transformer_encoder["layers"]
         assert isinstance(blocks, nn.ModuleList)
         return blocks
@@ -174,10 +173,6 @@ class ScGPTBackbone(Backbone):
         values: Tensor = self._expression_decoder()(self._with_label(state, tokens))
         return values
 
-    def decode_nonzero(self, state: Tensor, tokens: Tokens) -> Tensor:
-        """(B, T) probability of an expression above zero; needs explicit_zero. Otherwise as `decode_expression`."""
-        return self._expression_decoder().nonzero(self._with_label(state, tokens))
-
     def cell(self, state: Tensor, tokens: Tokens) -> Tensor:
         """One vector (B, D) a cell, as the heads take it.
 
@@ -193,10 +188,6 @@ class ScGPTBackbone(Backbone):
             raise ValueError("cell_emb_style 'w-pool' weighs tokens by their values; these tokens have none")
         return functional.normalize(torch.bmm((weights * tokens.values).unsqueeze(1), state).squeeze(1), dim=1)
 
-    def cell_embedding(self, state: Tensor, tokens: Tokens) -> Tensor:
-        """(B, D) of unit L2 norm, as the published `embed_data` exports it from the last layer."""
-        return functional.normalize(self.cell(state, tokens), dim=1)
-
     def mvc(self, cell: Tensor, tokens: Tokens) -> Tensor:
         """Expression of each token's gene predicted from cell vectors (B, D): (B, T) in bin space.
 
@@ -205,10 +196,6 @@ class ScGPTBackbone(Backbone):
         """
         values: Tensor = self._mvc_decoder()(self._with_label(cell, tokens), self.encoder(tokens.ids))
         return values
-
-    def mvc_nonzero(self, cell: Tensor, tokens: Tokens) -> Tensor:
-        """(B, T) probability of an expression above zero, from cell vectors; needs explicit_zero."""
-        return self._mvc_decoder().nonzero(self._with_label(cell, tokens), self.encoder(tokens.ids))
 
     def classify(self, cell: Tensor) -> Tensor:
         """Cell vectors (B, D) to (B, n_classes) logits.

@@ -82,7 +82,6 @@ class Census(Config):
 
     @classmethod
     def added_later(cls) -> dict[str, Any]:
-        """See `Config`."""
         return {"embedding": None, "split": None}
 
     @field_validator("release")
@@ -112,7 +111,6 @@ class Census(Config):
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of every batch."""
         with self._experiment() as experiment:
             given = self._obs_types(experiment) | self._obsm_types(experiment)
             given |= dict.fromkeys(with_split((), self.split), pa.string())

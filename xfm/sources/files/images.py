@@ -5,7 +5,6 @@ Pictures stay encoded: a JPEG of 64 x 64 pixels is a few kilobytes, its float32 
 """
 
 import glob
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -30,8 +29,6 @@ from xfm.sources.files.rows import RowFiles
 from xfm.sources.gene_table import missing
 from xfm.sources.hub_files import parse
 from xfm.sources.paths import is_hub
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".tar")
 BESIDE = (images_tar.CLASS_NAMES,)

@@ -165,7 +165,6 @@ class RowFiles(Config):
         yield from self._cut(self._read(file, layout, shard.key, np.arange(shard.start, stop)))
 
     def genes(self) -> pa.Table | None:
-        """None: texts and pictures have no genes."""
         return None
 
     def identity(self) -> dict[str, Any]:

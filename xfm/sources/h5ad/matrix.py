@@ -74,7 +74,6 @@ class Dense(Matrix):
         """A dense matrix has no indices."""
 
     def batches(self, start: int, stop: int) -> Iterator[Rows]:
-        """Slices of rows, zeros left out."""
         step = max(1, min(BATCH_ROWS, DENSE_ENTRIES // max(1, self.n_columns)))
         for low in range(start, stop, step):
             block = native(self._data[low : min(low + step, stop)])
@@ -85,7 +84,6 @@ class Dense(Matrix):
             yield Rows(indptr, column.astype(np.int32), block.reshape(-1)[stored])
 
     def sample(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """Blocks of rows."""
         rows, values = [], []
         for low, high in _blocks(self.n_rows):
             block = native(self._data[low:high])
@@ -130,7 +128,6 @@ class Sparse(Matrix):
             self._read_indices(low, low + CSC_ENTRIES)
 
     def sample(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """Blocks along the major axis."""
         rows, values = [], []
         for first, last in _blocks(len(self._indptr) - 1):
             low = int(self._indptr[first])
@@ -160,7 +157,6 @@ class CSR(Sparse):
         return self._major_of(np.arange(low, high))
 
     def batches(self, start: int, stop: int) -> Iterator[Rows]:
-        """Contiguous pieces of the three arrays."""
         for first in range(start, stop, BATCH_ROWS):
             indptr = self._indptr[first : min(first + BATCH_ROWS, stop) + 1]
             low, high = int(indptr[0]), int(indptr[-1])

@@ -40,18 +40,18 @@ class StoredAnnData(StoredEmbeddings):
     piece_rows: int
     stamp: str
 
-    def row_ids(self) -> list[str]:  # noqa: D102
+    def row_ids(self) -> list[str]:
         with _opened(self.path) as file:
             ids = [str(name) for name in _element(file["obs"][_index(file)])]
         check_unique(ids, self.place, "adata.obs_names_make_unique() gives every cell a name of its own")
         return ids
 
-    def obs_names(self) -> list[str]:  # noqa: D102
+    def obs_names(self) -> list[str]:
         with _opened(self.path) as file:
             index = _index(file)
             return [name for name in _column_order(file["obs"]) if name != index]
 
-    def obs(self, names: Sequence[str]) -> pa.Table:  # noqa: D102
+    def obs(self, names: Sequence[str]) -> pa.Table:
         known = self.obs_names()
         for name in names:
             if name not in known:
@@ -69,7 +69,7 @@ class StoredAnnData(StoredEmbeddings):
         lines = "".join(f"{_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
         return {"rows": self.rows, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
 
-    def origin(self) -> dict[str, Any] | None:  # noqa: D102
+    def origin(self) -> dict[str, Any] | None:
         with _opened(self.path) as file:
             return _run_of(file, self.place)
 

@@ -42,18 +42,18 @@ class StoredOutput(StoredEmbeddings):
     receipts: tuple[Receipt, ...]
     others: tuple[str, ...]
 
-    def row_ids(self) -> list[str]:  # noqa: D102
+    def row_ids(self) -> list[str]:
         ids: list[str] = self._table([ROW_ID])[ROW_ID].to_pylist()
         check_unique(ids, self.place, "every row needs a name of its own")
         return ids
 
-    def is_finished(self) -> bool:  # noqa: D102
+    def is_finished(self) -> bool:
         return open_storage(self.uri).size(REPORT) is not None
 
-    def obs_names(self) -> list[str]:  # noqa: D102
+    def obs_names(self) -> list[str]:
         return list(self.others)
 
-    def obs(self, names: Sequence[str]) -> pa.Table:  # noqa: D102
+    def obs(self, names: Sequence[str]) -> pa.Table:
         known = self.obs_names()
         for name in names:
             if name not in known and name != ROW_ID:
@@ -65,10 +65,10 @@ class StoredOutput(StoredEmbeddings):
                 )
         return self._table(names)
 
-    def identity(self) -> dict[str, Any]:  # noqa: D102
+    def identity(self) -> dict[str, Any]:
         return {"rows": self.rows, "parts": fingerprint({receipt.key: receipt.sha256 for receipt in self.receipts})}
 
-    def origin(self) -> dict[str, Any]:  # noqa: D102
+    def origin(self) -> dict[str, Any]:
         return read_run(open_storage(self.uri))
 
     def part(self, number: int, names: Sequence[str], *, verify: bool = False) -> pa.Table:

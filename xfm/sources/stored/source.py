@@ -62,7 +62,6 @@ class Embeddings(Config):
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of every batch."""
         found = self._stored().column(self.column)
         return embedding_schema(found.dim, dict.fromkeys(with_split(self.obs, self.split), pa.string()))
 
@@ -99,7 +98,6 @@ class Embeddings(Config):
             raise ShardRefused(problem.code, f"shard {shard.key}: {problem.message}") from problem
 
     def genes(self) -> pa.Table | None:
-        """None: vectors have no genes."""
         return None
 
     def identity(self) -> dict[str, Any]:

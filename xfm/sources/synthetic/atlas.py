@@ -137,7 +137,6 @@ class Atlas(MadeRows):
         return (z + _noise(self.seed, cells, self.dim)).astype(np.float32)
 
     def columns(self, cells: NDArray[np.int64]) -> dict[str, list[str]]:
-        """Names of cell type, donor, sex and data set."""
         types, donors = self.codes(cells)
         datasets, sexes = dataset_of(donors, self.n_datasets), sex_of(donors, self.n_datasets)
         unknown = np.isin(donors, self._unknown())

@@ -26,7 +26,6 @@ COLOURS = {
     "red": (230, 40, 40), "green": (40, 200, 60), "blue": (60, 90, 240), "yellow": (235, 215, 40),
     "purple": (180, 60, 210),
 }  # fmt: skip
-Column = Literal["digit", "colour", "pair", "caption", "split"]
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a drawing of a {}", "this is a {}", "the {}")
 
 TEST, VALIDATION = 597, 150  # of the 1,797 digits; a digit keeps its split in every colour, domain and seed

@@ -45,7 +45,6 @@ class MadeRows(Config):
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of every batch."""
         fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]
         return pa.schema([*fixed, self._content(), *(pa.field(name, pa.string()) for name in self._columns())])
 
@@ -77,7 +76,6 @@ class MadeRows(Config):
             yield pa.record_batch([pa.array(values[f.name], f.type) for f in self.schema], schema=self.schema)
 
     def genes(self) -> pa.Table | None:
-        """None: no cells."""
         return None
 
 

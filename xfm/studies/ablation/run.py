@@ -3,7 +3,6 @@
 Every number of the table is read back from the scores.parquet of a member's OUTPUT, as of any other finished run.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,8 +28,6 @@ from xfm.studies.compare.gather import Gathered, gather, read_run
 from xfm.studies.compare.report import compare_report
 from xfm.studies.compare.run import draw, page_of, track_boards, write_leaderboards
 from xfm.studies.compare.tables import board_table
-
-logger = logging.getLogger(__name__)
 
 TABLE = "ablation"
 ENVIRONMENT = "ENVIRONMENT"  # code of a member that this machine or cluster could not run

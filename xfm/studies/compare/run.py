@@ -1,6 +1,5 @@
 """A comparison from OUTPUTs to leaderboards: what it compares and what it leaves behind. It reads and sorts: no Ray."""
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from xfm.studies.compare.gather import Gathered, gather
 from xfm.studies.compare.report import compare_report
 from xfm.studies.compare.tables import board_table, runs_table, subject
 from xfm.track.lineage import FEW_FILES
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ class AsGiven:
     """
 
     def tokenizer(self, seed: int) -> Self:  # noqa: ARG002
-        """Itself."""
         return self
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -44,7 +43,6 @@ class AsGiven:
         return np.ones(rows.num_rows, np.int64)
 
     def for_training(self) -> Self:
-        """Itself."""
         return self
 
     def describe(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Everything an evaluation settles before it starts a worker: columns, cells, labels, split, baselines."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +30,6 @@ from xfm.studies.evaluate.rebuild_from_run import backbone_of, columns_read, is_
 from xfm.studies.evaluate.rows import Pools, judged_rows
 from xfm.studies.evaluate.scvi_baseline import check_available as check_scvi
 from xfm.track.lineage import origin_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

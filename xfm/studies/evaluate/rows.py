@@ -1,6 +1,5 @@
 """Which rows an evaluation judges, and where each of them stands: labels, groups, copies, the split."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,8 +23,6 @@ from xfm.judging.eval_set import (
 from xfm.judging.split import Split, is_stated, split_as_given, split_cells, straddling
 from xfm.sources.stored.columns import StoredEmbeddings
 from xfm.studies.evaluate.question import Question
-
-logger = logging.getLogger(__name__)
 
 Pools = dict[str, list[int]]
 I64 = NDArray[np.int64]

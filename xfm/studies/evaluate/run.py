@@ -3,7 +3,6 @@
 Each stage has an OUTPUT of its own under the job's and resumes there: expression/, random/, parts/ and umap/.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,8 +37,6 @@ from xfm.studies.evaluate.report import evaluate_report
 from xfm.studies.evaluate.source import embedded
 from xfm.studies.evaluate.verdict import Scores, judge_label
 from xfm.studies.evaluate.work import Place, Work, draw_named, judge_named, place_of
-
-logger = logging.getLogger(__name__)
 
 SCORES = "scores.parquet"
 CLASSES = "classes.csv"

@@ -5,7 +5,6 @@ are standardised first, by training cells, so that a weight says how much a laye
 Layers lie in a scratch file on disk while weights are learned: never all of them in memory.
 """
 
-import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.random import rng_for
 from xfm.judging.probe import standardised
 from xfm.judging.representations import Read
-
-logger = logging.getLogger(__name__)
 
 BATCH = 64
 STEPS = 3000  # at most

@@ -1,6 +1,5 @@
 """The two stages of a layerwise job: fit readouts on some cells, score every layer on the others."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +25,6 @@ from xfm.studies.layerwise.config import LayerwiseJob
 from xfm.studies.layerwise.readouts import Readouts, fit_readouts
 from xfm.studies.layerwise.report import LABELS, Scores, layerwise_report, score
 from xfm.studies.layerwise.scoring import BASELINES, F64, READOUTS, Design, FitLayers, ScoreLayers, score_columns
-
-logger = logging.getLogger(__name__)
 
 LEAST_UNKNOWN = 4  # compressed files to fit on at least: one may be broken, or one patient's
 

@@ -22,7 +22,6 @@ class WithoutOutcome:
     recipe: Recipe
 
     def build(self, group: Group, device: str) -> Learner:
-        """See `Recipe`."""
         return cast(Learner, _Silent(self.recipe.build(group, device)))
 
 
@@ -36,5 +35,4 @@ class _Silent:
         return getattr(self._learner, name)
 
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing."""
         return {}

@@ -74,7 +74,6 @@ class ChosenRows:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the source."""
         return self.source.schema
 
     def shards(self) -> Sequence[Shard]:
@@ -100,11 +99,9 @@ class ChosenRows:
             raise ShardRefused("ROWS_CHANGED", f"shard {shard.key}: {whole.rows} rows promised, {rows} read")
 
     def genes(self) -> pa.Table | None:
-        """Of the source."""
         return self.source.genes()
 
     def identity(self) -> dict[str, Any]:
-        """Of the source."""
         return dict(self.source.identity())
 
     def _filtered(self, batch: pa.RecordBatch) -> pa.RecordBatch:

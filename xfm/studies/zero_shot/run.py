@@ -9,7 +9,6 @@ The job's own OUTPUT is opened when they are done, since its recipe states the r
 """
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,8 +42,6 @@ from xfm.studies.zero_shot.report import zero_shot_report
 from xfm.studies.zero_shot.rows import LENS, ONE_TEMPLATE, Table, judged_of, table_of_parts
 from xfm.studies.zero_shot.scorer import Head, LensScorer
 from xfm.studies.zero_shot.scores import Results, question_of, score_all
-
-logger = logging.getLogger(__name__)
 
 SCORES, PROMPTS = "scores.parquet", "prompts.json"
 MOST_CLASSES = 30_000  # ImageNet-21k has 21,841

@@ -126,11 +126,9 @@ class AdversarialLearner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass over the training rows."""
         return self.order.batches_per_epoch
 
     def examples(self, step: int) -> Cells:
-        """This worker's part of a step's batch."""
         _, parts, rows = self.order.share(step, self.group.rank, self.group.world)
         return self.columns.cells(self.rows.take(parts, rows), self.bank)
 
@@ -140,7 +138,6 @@ class AdversarialLearner:
         return [held, held, known][: len(self.names)]
 
     def backward(self, examples: Cells, counts: Tensor, step: int) -> Tensor:
-        """Summed losses of this worker's rows: of both together, of the classes, of the adversary."""
         cells, task = examples.to(self.device), self.task
         rows, held = counts[0].clamp(min=1), cells.codes != MISSING
         logits, guessed = self.network(cells, task.strength(min(1.0, step / self.steps)))

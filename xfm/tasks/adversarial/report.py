@@ -9,9 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xfm.core.parts import PARTS, TEST
+from xfm.core.parts import TEST
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.judging.classifier_report import METRICS, classes, confusion, score
+from xfm.judging.classifier_report import (
+    METRICS,
+    classes,
+    classifier_provenance,
+    draw_test_confusion,
+    found_score,
+    score,
+    training_numbers,
+    value_of,
+)
 from xfm.judging.classifier_scores import TASK, name_of
 from xfm.judging.eval_set import MISSING
 from xfm.judging.judge_leakage import LEAKAGE
@@ -19,7 +28,6 @@ from xfm.judging.judge_within import WITHIN
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
 from xfm.plots.attention import AttentionSample, draw_cross_attention, draw_mean_attention
-from xfm.plots.confusion import draw_confusion
 from xfm.plots.training_metrics import draw_training_metrics
 from xfm.tasks.adversarial.scores import FRESH
 from xfm.tasks.adversarial.settings import AdversarialClassification
@@ -58,8 +66,7 @@ def adversarial_report(
         warnings: of `adversarial_words`.
         refused: quarantine lines by code.
     """
-    judged, label = labelled.judged, labelled.label
-    own, recipe = name_of(task.mode), run["recipe"]
+    label, own = labelled.label, name_of(task.mode)
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}
     for name, value in (
         (f"test {OWN_SET}", found_score(scores, own, WITHIN, "test", TASK)),
@@ -67,13 +74,7 @@ def adversarial_report(
         (f"test {task.attribute} leakage AUROC", found_score(scores, own, "auroc", "test", LEAKAGE)),
     ):
         numbers |= {} if value is None else {name: value}
-    numbers |= {f"{part.adjective} {judged.noun}": len(labelled.held(part)) for part in PARTS}
-    numbers |= {
-        "classes": len(label.classes),
-        "epochs": round(trained.steps / steps_per_epoch, 2),
-        "epoch kept": round(trained.best_step / steps_per_epoch, 2),
-        "training seconds": round(trained.seconds, 1),
-    }
+    numbers |= training_numbers(trained, steps_per_epoch, labelled)
     if task.is_adversarial:
         numbers["strength of reversal at the step kept"] = round(task.strength(trained.best_step / settings.steps), 4)
     return Report(
@@ -87,17 +88,12 @@ def adversarial_report(
             classes(trained.outcome, labelled),
         ],
         warnings=[*warnings, *notes, *labelled.warnings],
-        provenance={
-            "choice": {
-                label.name: {"representation": own, "chosen_on": "validation", "by": settings.watch or "the last step"}
-            },
-            "start": recipe["weights"],
-            "data": recipe["data"],
-            judged.noun: {f"sha256 of {judged.noun} and labels": recipe["cells"]},
-            "versions": run["versions"],
-        },
+        provenance=classifier_provenance(
+            run, labelled,
+            {"representation": own, "chosen_on": "validation", "by": settings.watch or "the last step"},
+        ),
         refused=dict(refused),
-    )
+    )  # fmt: skip
 
 
 def headline(scores: pa.Table, labelled: Labelled, task: AdversarialClassification) -> str:
@@ -147,7 +143,7 @@ def leakage_tables(scores: pa.Table, own: str) -> list[Table]:
     """What fresh classifiers read from frozen features; none where nothing was measured."""
     held = scores.filter(pc.is_in(scores["task"], pa.array([LEAKAGE, FRESH])))
     rows: list[list[Any]] = [
-        [row["label"], row["metric"], row["split"], _value(row), row["cells"], row["note"]]
+        [row["label"], row["metric"], row["split"], value_of(row), row["cells"], row["note"]]
         for row in held.sort_by([("task", "descending")]).to_pylist()
         if row["representation"] == own
     ]
@@ -166,25 +162,12 @@ def leakage_tables(scores: pa.Table, own: str) -> list[Table]:
     ]
 
 
-def found_score(scores: pa.Table, representation: str, metric: str, split: str, task: str) -> Value:
-    """One score; None where there is none, or where it is not defined."""
-    wanted = {"representation": representation, "metric": metric, "split": split, "task": task}
-    for name, value in wanted.items():
-        scores = scores.filter(pc.equal(scores[name], value))
-    return _value(scores.to_pylist()[0]) if len(scores) else None
-
-
 def draw(
     history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, Any], names: Sequence[str], folder: Path
 ) -> list[Figure]:
     """Confusion matrix, training curves, and maps of attention where there are any."""
-    label, noun = labelled.label, labelled.judged.noun
     figures = [
-        draw_confusion(
-            folder, "confusion", confusion(outcome, labelled), label.classes, noun=noun,
-            title=f"{label.name} on test {noun}",
-            caption=f"True and predicted {label.name} of test {noun}; each row is shaded by its own shares.",
-        ),
+        draw_test_confusion(folder, outcome, labelled),
         draw_training_metrics(
             folder, history, losses={"combined": "loss", "main": "main", "adversary": "adversary"},
             scores=CURVES,
@@ -199,7 +182,7 @@ def draw(
     figures.append(
         draw_mean_attention(
             folder, attention["mean"], entropy=attention["entropy"], variation=attention["variation"],
-            cells=attention["cells"], name="avg_text_to_gene_attention", noun=f"test {noun}",
+            cells=attention["cells"], name="avg_text_to_gene_attention", noun=f"test {labelled.judged.noun}",
         )
     )  # fmt: skip
     return figures
@@ -218,12 +201,6 @@ def sample_names(labelled: Labelled, outcome: Mapping[str, Any]) -> list[str]:
     rows = np.flatnonzero(judged.split.parts == TEST)[outcome["attention"]["places"]]
     words = ["unknown" if label.codes[row] == MISSING else label.classes[label.codes[row]] for row in rows]
     return [f"{word}, {judged.row_ids[row]}" for word, row in zip(words, rows, strict=True)]
-
-
-def _value(row: Mapping[str, Any]) -> Value:
-    if row["value"] is None or row["low"] is None:
-        return None if row["value"] is None else float(row["value"])
-    return Estimate(value=row["value"], low=row["low"], high=row["high"])
 
 
 def _said(value: Value) -> str:

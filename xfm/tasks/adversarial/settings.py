@@ -73,7 +73,6 @@ class AdversarialClassification(TaskSettings):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that rows must bring."""
         return tuple(name for name in (self.label, self.attribute, self.within) if name)
 
     @property

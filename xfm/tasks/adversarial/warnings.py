@@ -8,8 +8,8 @@ import numpy as np
 from xfm.judging.eval_set import MISSING
 from xfm.judging.labelled import Labelled
 from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification
+from xfm.training.report import best_was_last, out_of_time
 from xfm.training.settings import Settings, Trained
-from xfm.training.warnings import best_was_last, out_of_time
 
 PURPOSE = (
     "Telling donors apart is re-identification: it belongs to research on what public embeddings give away, and is not "

@@ -78,7 +78,6 @@ class AlignmentLearner:
         return self.draws.batches_per_epoch
 
     def examples(self, step: int) -> Cells:
-        """This worker's cells of a step."""
         parts, rows, types = self.draws.share(step, self.group.rank, self.group.world)
         table = self.rows.take(parts, rows)
         others = None
@@ -95,7 +94,6 @@ class AlignmentLearner:
         return [cells if examples.others is None else 2 * cells, cells, cells]
 
     def backward(self, examples: Cells, counts: Tensor, step: int) -> Tensor:  # noqa: ARG002
-        """Gradient of the whole batch's loss at this worker's cells and types."""
         cells = examples.to(self.device)
         return self._contrast(cells) if cells.others is None else self._margin(cells, cells.others, float(counts[0]))
 

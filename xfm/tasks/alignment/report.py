@@ -11,8 +11,8 @@ from xfm.metrics.paired import bootstrap_difference
 from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, group_sums, weighted_sums
 from xfm.tasks.alignment.scores import by_type
 from xfm.tasks.alignment.settings import Alignment
+from xfm.training.report import out_of_time, pretraining_numbers, provenance
 from xfm.training.settings import Settings, Trained
-from xfm.training.warnings import out_of_time
 
 RETRIEVAL = "R@1, cell to type"
 FEW_ROWS = 10  # training rows of a type, fewer of which teach little
@@ -57,15 +57,9 @@ def alignment_report(
         task: loss and columns.
         encoder: of the labels.
     """
-    found, batch = trained.outcome, min(settings.batch_size, rows[0])
+    found = trained.outcome
     start = "before training" if task.init else "random weights"
-    numbers: dict[str, Any] = {
-        "training cells": rows[0],
-        "validation cells": rows[1],
-        "steps": trained.steps,
-        "epochs": round(trained.steps * batch / rows[0], 2),
-        "training seconds": round(trained.seconds, 1),
-    }
+    numbers = pretraining_numbers(trained, settings, rows, "cells")
     if settings.watch:
         numbers["step that was kept"] = trained.best_step
     headline = f"{trained.steps:,} steps over {rows[0]:,} cells; none was held out to judge them on."
@@ -97,12 +91,9 @@ def alignment_report(
         numbers=numbers,
         tables=tables,
         warnings=[*_warnings(found, task), *out_of_time(trained, settings)],
-        provenance={
-            "start": run["recipe"]["weights"], "text encoder": dict(encoder), "data": run["recipe"]["data"],
-            "versions": run["versions"],
-        },
+        provenance={"start": run["recipe"]["weights"], "text encoder": dict(encoder)} | provenance(run),
         refused=dict(refused),
-    )  # fmt: skip
+    )
 
 
 def recall(hits: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> Resampled:

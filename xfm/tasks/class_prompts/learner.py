@@ -79,11 +79,9 @@ class ClassPromptsLearner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass over the training images."""
         return self.order.batches_per_epoch
 
     def examples(self, step: int) -> list[Example]:
-        """This worker's part of a step's batch, cropped, cut into passes."""
         epoch, _, places = self.order.share(step, self.group.rank, self.group.world)
         if self._shots is not None:
             table = self._shots.take(np.sort(places))
@@ -92,11 +90,9 @@ class ClassPromptsLearner:
         return self._passes(table, f"epoch {epoch}")
 
     def counts(self, examples: list[Example], step: int) -> list[float]:  # noqa: ARG002
-        """Images."""
         return [float(sum(len(example.codes) for example in examples))]
 
     def backward(self, examples: list[Example], counts: Tensor, step: int) -> Tensor:  # noqa: ARG002
-        """(1,) summed cross entropy of this worker's images."""
         vectors = self._class_vectors()
         # Passes share the sentences: their gradient is collected at the vectors, then goes through the tower once.
         leaf = vectors.detach().requires_grad_(vectors.requires_grad)

@@ -9,18 +9,17 @@ import numpy as np
 
 from xfm.core.parts import TEST, VALIDATION
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.judging.classifier_report import classes, confusion
+from xfm.judging.classifier_report import classes, classifier_provenance, draw_test_confusion
 from xfm.judging.labelled import Labelled
 from xfm.metrics.resampling import estimate
 from xfm.models.clip.prompts import Prompts
-from xfm.plots.confusion import draw_confusion
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
 from xfm.plots.share_curve import ShareSeries, draw_share_curve
 from xfm.tasks.class_prompts.scores import SCORES, Adapted, ShareScores, shown
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
+from xfm.training.report import out_of_time
 from xfm.training.settings import Record, Settings, Trained
-from xfm.training.warnings import out_of_time
 
 TOWERS = {"image": "image tower", "text": "text tower", "both": "both towers"}
 
@@ -52,7 +51,7 @@ def class_prompts_report(
         warnings: what a reader must know of the data.
         refused: quarantine lines by code.
     """
-    judged, label, recipe = labelled.judged, labelled.label, run["recipe"]
+    judged, label = labelled.judged, labelled.label
     counts, test = trained.outcome["shots"], adapted.test
     numbers: dict[str, Any] = {
         "test accuracy, adapted": shown(test.accuracy[adapted.chosen]),
@@ -85,13 +84,9 @@ def class_prompts_report(
             _prompts(prompts),
         ],
         warnings=[*notes, *labelled.warnings, *warnings, *_cautions(trained, settings, adapted, counts, task)],
-        provenance={
-            "choice": {label.name: {"share": adapted.share, "chosen_on": "validation", "by": "accuracy"}},
-            "start": recipe["weights"],
-            "data": recipe["data"],
-            judged.noun: {f"sha256 of {judged.noun} and labels": recipe["cells"]},
-            "versions": run["versions"],
-        },
+        provenance=classifier_provenance(
+            run, labelled, {"share": adapted.share, "chosen_on": "validation", "by": "accuracy"}
+        ),
         refused=dict(refused),
     )
 
@@ -209,12 +204,7 @@ def draw(
         f"validation {noun}; dashed: all classes alike, log {len(label.classes)}.",
     )  # fmt: skip
     chosen = {name: outcome[name][adapted.chosen] for name in ("validation", "test")}
-    matrix = draw_confusion(
-        folder, "confusion", confusion(chosen, labelled), label.classes, noun=noun,
-        title=f"{label.name} on test {noun}, adapted",
-        caption=f"True and predicted {label.name} of test {noun}; each row is shaded by its own shares.",
-    )  # fmt: skip
-    return [sweep, curve, matrix]
+    return [sweep, curve, draw_test_confusion(folder, chosen, labelled, ", adapted")]
 
 
 def drawer(

@@ -87,20 +87,16 @@ class ClassificationLearner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass over the training rows."""
         return self.order.batches_per_epoch
 
     def examples(self, step: int) -> list[Example]:
-        """This worker's part of a step's batch, cut into passes."""
         _, parts, rows = self.order.share(step, self.group.rank, self.group.world)
         return [example for _, example in self._passes(self.rows.take(parts, rows))]
 
     def counts(self, examples: list[Example], step: int) -> list[float]:  # noqa: ARG002
-        """Rows that have a class."""
         return [float(sum(int((example.codes != MISSING).sum()) for example in examples))]
 
     def backward(self, examples: list[Example], counts: Tensor, step: int) -> Tensor:  # noqa: ARG002
-        """(1,) summed cross entropy of this worker's examples."""
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
         for example in examples:
             held = (example.codes != MISSING).to(self.device)
@@ -111,7 +107,6 @@ class ClassificationLearner:
         return total
 
     def validate(self, step: int) -> Record:  # noqa: ARG002
-        """Loss and scores on all validation rows that have a class; nothing where there are none."""
         logits, codes = self.logits(VALIDATION)
         held = codes != MISSING
         if not held.any():

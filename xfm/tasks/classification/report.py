@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xfm.core.parts import PARTS, TEST, TRAIN
+from xfm.core.parts import TEST, TRAIN
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.judging.classifier_report import METRICS, classes, confusion, score
+from xfm.judging.classifier_report import (
+    METRICS,
+    classes,
+    classifier_provenance,
+    draw_test_confusion,
+    score,
+    training_numbers,
+)
 from xfm.judging.classifier_scores import F32, name_of
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY
-from xfm.plots.confusion import draw_confusion
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
 from xfm.tasks.classification.settings import Classification
+from xfm.training.report import best_was_last, out_of_time
 from xfm.training.settings import Record, Settings, Trained
-from xfm.training.warnings import best_was_last, out_of_time
 
 TRAINED = {
     "full": "all weights trained",
@@ -54,32 +60,20 @@ def finetune_report(
         notes: sentences of the user, e.g. published numbers.
         refused: quarantine lines by code.
     """
-    judged, label = labelled.judged, labelled.label
-    own, recipe = name_of(task.mode), run["recipe"]
-    kept, done = trained.best_step / steps_per_epoch, trained.steps / steps_per_epoch
+    judged, label, own = labelled.judged, labelled.label, name_of(task.mode)
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}
-    numbers |= {f"{part.adjective} {judged.noun}": len(labelled.held(part)) for part in PARTS}
-    numbers |= {
-        "classes": len(label.classes),
-        "epochs": round(done, 2),
-        "epoch kept": round(kept, 2),
-        "training seconds": round(trained.seconds, 1),
-        f"{judged.noun} per second": round(trained.steps * settings.batch_size / max(trained.seconds, 1e-9), 1),
-    }
+    numbers |= training_numbers(trained, steps_per_epoch, labelled)
+    numbers[f"{judged.noun} per second"] = round(trained.steps * settings.batch_size / max(trained.seconds, 1e-9), 1)
     return Report(
         title=f"Fine-tuning: {label.name}",
         job="finetune",
-        headline=headline(scores, labelled, task, done),
+        headline=headline(scores, labelled, task, trained.steps / steps_per_epoch),
         numbers=numbers,
         tables=[summary(scores, labelled, own), classes(trained.outcome, labelled)],
         warnings=[*notes, *labelled.warnings, *cautions(trained, settings)],
-        provenance={
-            "choice": {label.name: {"representation": own, "chosen_on": "validation", "by": settings.watch}},
-            "start": recipe["weights"],
-            "data": recipe["data"],
-            judged.noun: {f"sha256 of {judged.noun} and labels": recipe["cells"]},
-            "versions": run["versions"],
-        },
+        provenance=classifier_provenance(
+            run, labelled, {"representation": own, "chosen_on": "validation", "by": settings.watch}
+        ),
         refused=dict(refused),
     )
 
@@ -131,12 +125,7 @@ def draw(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F3
         metric="cross entropy (nats)", title=f"Fine-tuning on {label.name}",
         caption=f"Loss while training: thin line training {noun}, thick line with markers validation {noun}.",
     )  # fmt: skip
-    matrix = draw_confusion(
-        folder, "confusion", confusion(outcome, labelled), label.classes, noun=noun,
-        title=f"{label.name} on test {noun}",
-        caption=f"True and predicted {label.name} of test {noun}; each row is shaded by its own shares.",
-    )  # fmt: skip
-    return [curve, matrix]
+    return [curve, draw_test_confusion(folder, outcome, labelled)]
 
 
 def drawer(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F32]) -> partial[list[Figure]]:

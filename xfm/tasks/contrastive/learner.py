@@ -33,7 +33,6 @@ from xfm.training.settings import Record
 from xfm.training.tokens import Rows, TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +86,20 @@ class ContrastiveLearner:
 
     @property
     def network(self) -> CLIPBackbone:
-        """Both towers."""
         return self.backbone
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass over the training pairs."""
         return self.order.batches_per_epoch
 
     def examples(self, step: int) -> list[Pairs]:
-        """This worker's pairs of a step, in pieces of one pass each."""
         _, parts, rows = self.order.share(step, self.group.rank, self.group.world)
         return self.collate(self.rows.take(parts, rows))
 
     def counts(self, examples: list[Pairs], step: int) -> list[float]:  # noqa: ARG002
-        """Pairs."""
         return [float(sum(len(pairs.captions) for pairs in examples))]
 
     def backward(self, examples: list[Pairs], counts: Tensor, step: int) -> Tensor:
-        """Gradient of the whole batch's loss at this worker's pairs."""
         scale = self.backbone.network.logit_scale
         limit_scale(scale)
         pieces = [pairs.to(self.device) for pairs in examples]

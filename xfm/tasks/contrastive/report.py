@@ -14,8 +14,8 @@ from xfm.metrics.paired import bootstrap_difference
 from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, weighted_sums
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
+from xfm.training.report import out_of_time, pretraining_numbers, provenance, rate
 from xfm.training.settings import Record, Settings, Trained
-from xfm.training.warnings import out_of_time
 
 RETRIEVAL = "R@1, image to caption"
 
@@ -43,16 +43,7 @@ def contrastive_report(
         identity: of its weights, or what they follow from.
         match: column that says which captions are right.
     """
-    batch = min(settings.batch_size, rows[0])
-    seen = trained.steps * batch
-    numbers: dict[str, Any] = {
-        "training images": rows[0],
-        "validation images": rows[1],
-        "steps": trained.steps,
-        "epochs": round(seen / rows[0], 2),
-        "training seconds": round(trained.seconds, 1),
-        "images per second": round(seen / max(trained.seconds, 1e-9), 1),
-    }
+    numbers = pretraining_numbers(trained, settings, rows, "images") | rate(trained, settings, rows[0], "images")
     outcome = trained.outcome
     tables: list[Table] = []
     headline = f"{trained.steps:,} steps over {rows[0]:,} images; none was held out to judge them on."
@@ -66,16 +57,14 @@ def contrastive_report(
             f"images find a caption of their {match}; {start} {before.value:.1%}, guessing {outcome['chance']:.1%} "
             f"(gain {gain.value:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f})."
         )
-    warnings = out_of_time(trained, settings)
-    recipe = run["recipe"]
     return Report(
         title="Pretraining of CLIP",
         job="pretrain",
         headline=headline,
         numbers=numbers,
         tables=tables,
-        warnings=warnings,
-        provenance={"start": dict(identity), "data": recipe["data"], "versions": run["versions"]},
+        warnings=out_of_time(trained, settings),
+        provenance=provenance(run) | {"start": dict(identity)},
         refused=dict(refused),
     )
 

@@ -102,11 +102,9 @@ class MaskedExpressionLearner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass over the training cells."""
         return self.order.batches_per_epoch
 
     def examples(self, step: int) -> list[Example]:
-        """This worker's part of a step's batch, masked."""
         epoch, parts, rows = self.order.share(step, self.group.rank, self.group.world)
         return self.masker.examples(self.cells.take(parts, rows), f"epoch {epoch}")
 

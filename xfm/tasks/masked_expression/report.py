@@ -15,8 +15,8 @@ from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
 from xfm.tasks.masked_expression.settings import OBJECTIVES, Objectives
 from xfm.tasks.masked_expression.validation import SCORES
+from xfm.training.report import out_of_time, pretraining_numbers, provenance, rate
 from xfm.training.settings import Record, Settings, Trained
-from xfm.training.warnings import out_of_time
 
 F64 = NDArray[np.float64]
 RESAMPLES = 1000
@@ -79,15 +79,7 @@ def pretrain_report(
         refused: quarantine lines by code.
     """
     scores: F64 = trained.outcome["scores"]
-    seen = trained.steps * min(settings.batch_size, cells[0])
-    numbers: dict[str, Any] = {
-        "training cells": cells[0],
-        "validation cells": cells[1],
-        "steps": trained.steps,
-        "epochs": round(seen / cells[0], 2),
-        "training seconds": round(trained.seconds, 1),
-        "cells per second": round(seen / max(trained.seconds, 1e-9), 1),
-    }
+    numbers = pretraining_numbers(trained, settings, cells, "cells") | rate(trained, settings, cells[0], "cells")
     if genes:
         numbers["genes in the vocabulary"] = genes["matched"]
     tables: list[Table] = []
@@ -104,7 +96,6 @@ def pretrain_report(
     warnings = out_of_time(trained, settings)
     if trained.history and objectives.weights[2] and trained.steps <= objectives.prompt_after:
         warnings.append(f"Generation by cell prompt begins after step {objectives.prompt_after:,}: it was not trained.")
-    recipe = run["recipe"]
     return Report(
         title="Pretraining of scGPT",
         job="pretrain",
@@ -112,7 +103,7 @@ def pretrain_report(
         numbers=numbers,
         tables=tables,
         warnings=warnings,
-        provenance={"start": recipe["weights"], "data": recipe["data"], "versions": run["versions"]},
+        provenance=provenance(run),
         refused=dict(refused),
     )
 

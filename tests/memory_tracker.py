@@ -1,4 +1,4 @@
-"""A tracker that keeps a list. For tests, and for jobs run without records."""
+"""A tracker that keeps a list."""
 
 from collections.abc import Mapping
 from pathlib import Path
