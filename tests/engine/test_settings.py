@@ -285,6 +285,19 @@ def test_a_section_that_may_be_left_out_is_none_and_its_kind_is_asked_for_where_
     assert "--where.kind KIND which kind (none by default)" in help_of(Picnic, capsys, "--help")
 
 
+def test_help_says_that_a_mapping_is_written_in_the_file_and_shows_no_default_that_a_function_makes(capsys):
+    class Fair(Config):
+        prices: dict[str, int]
+        """Of things."""
+        names: dict[str, str] = Field(default_factory=dict)
+        """Of stalls."""
+
+    text = help_of(Fair, capsys, "--help")
+    assert "usage: jobs/trip.py [--config FILE.yaml]" in text
+    assert "--prices TEXT Of things. (in --config only) (required)" in text
+    assert "--names TEXT Of stalls. (in --config only) Exit codes" in text
+
+
 HEAVY = (
     "torch", "ray", "mlflow", "anndata", "h5py", "scanpy", "tiledbsoma", "numba", "pandas", "matplotlib", "scipy",
     "sklearn", "optuna", "transformers",
