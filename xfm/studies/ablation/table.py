@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xfm.core.errors import Refused
-from xfm.judging.judge_leakage import LEAKAGE
+from xfm.core.metric import LEAKAGE, words_of
+from xfm.core.parts import TEST
 from xfm.judging.representations import UNSEEING
 from xfm.metrics.paired import holm
 from xfm.studies.compare.boards import difference
@@ -20,16 +21,9 @@ from xfm.studies.compare.choose_representation import Pick
 from xfm.studies.compare.finished_run import Metric, Run, Score
 from xfm.studies.compare.row import Against, Column, Measure, Row, measure_of
 
-TEST = "test"
 TRAINED = "finetune"  # task of what a run trained, which nothing is chosen of
-SHOWN = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "macro F1",
-    "weighted_f1": "weighted F1",
-    "within_accuracy": "within-data-set accuracy",
-}
-TESTED = Column(Metric("", "accuracy"), TEST)
+SHOWN = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
+TESTED = Column(Metric("", "accuracy"), TEST.word)
 
 
 class Asked(NamedTuple):
@@ -139,7 +133,7 @@ def _plain(asked: Asked) -> tuple[Row | None, str]:
     runs, picks, label = [], [], ""
     for run in asked.runs:
         task = asked.task or (TRAINED if run.job == TRAINED else run.chooses.task)
-        own = [score for score in run.scores if score.metric.task == task and score.split == TEST]
+        own = [score for score in run.scores if score.metric.task == task and score.split == TEST.word]
         label = own[0].label if own else label
         pick = _picked(asked, run, own, task)
         picks.append(pick)
@@ -180,16 +174,16 @@ def _row(asked: Asked, row: Row | None, label: str) -> AblationRow:
 
 def _columns(row: Row, label: str) -> dict[Column, str]:
     """Columns that the row's scores can fill, and the label that each is about."""
-    found = {Column(Metric("", name), TEST): label for name in SHOWN}
+    found = {Column(Metric("", name), TEST.word): label for name in SHOWN}
     for run in row.runs:
         for score in run.scores:
-            if score.metric.task.startswith(LEAKAGE) and score.metric.name == "auroc" and score.split == TEST:
-                found[Column(score.metric, TEST)] = score.label
+            if score.metric.task.startswith(LEAKAGE) and score.metric.name == "auroc" and score.split == TEST.word:
+                found[Column(score.metric, TEST.word)] = score.label
     return found
 
 
 def _all_columns(rows: Sequence[AblationRow]) -> list[Column]:
-    order = [Column(Metric("", name), TEST) for name in SHOWN]
+    order = [Column(Metric("", name), TEST.word) for name in SHOWN]
     found = [column for row in rows for column in row.measures]
     return [*(column for column in order if column in found), *(column for column in found if column not in order)]
 
@@ -206,7 +200,7 @@ def _reason(row: Row, column: Column) -> str:
         if row.picks[0].name in UNSEEING:
             return "looks at no cell, so there are no features that could tell anything"
         return "its run measured no leakage: it has no features of its own, or the attribute is not known"
-    return f"its run did not score {SHOWN.get(column.metric.name, column.metric.name)}, or not for every seed"
+    return f"its run did not score {words_of(column.metric.name)}, or not for every seed"
 
 
 def _tested(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[AblationRow]:
