@@ -146,7 +146,8 @@ def _evaluate(work: MemberTask) -> int:
     from xfm.studies.evaluate.run import evaluate
     from xfm.studies.evaluate.source import embedded
 
-    embedding = embedded(work.config, partial(_open, joint=False))
+    config: Any = work.config
+    embedding = embedded(config, partial(_open, joint=False))
     if embedding.ends:
         return embedding.code
     plan = plan_evaluation(embedding.config)

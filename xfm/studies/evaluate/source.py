@@ -81,6 +81,7 @@ def embedding_recipe(config: EvaluateJob) -> dict[str, Any]:
     Raises:
         Refused: source or checkpoint are not at hand.
     """
+    assert config.source is not None
     source = with_columns(config.source, Question.of(config).columns)
     if config.backbone is None:
         return _stored_recipe(source)
