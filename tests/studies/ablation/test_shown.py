@@ -5,8 +5,7 @@ from pydantic import ValidationError
 
 from tests.conftest import REPOSITORY
 from xfm.engine.settings import UsageError, parse, read_yaml
-from xfm.studies.ablation.config import CompareJob
-from xfm.studies.ablation.plan import members_of
+from xfm.studies.ablation.config import CompareJob, members_of
 from xfm.studies.ablation.shown import shown_of
 
 BACKBONE = {"kind": "hf_text", "checkpoint": "/start"}

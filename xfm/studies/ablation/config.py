@@ -1,11 +1,15 @@
 """Settings of a comparison: of runs that are there, or of members that it runs first."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from xfm.engine.config import JobConfig
 from xfm.studies.ablation.shown import ShownSetting
 from xfm.studies.compare.config import Leaderboards
+
+if TYPE_CHECKING:
+    from xfm.studies.ablation.plan import Member
 
 
 class CompareJob(Leaderboards):
@@ -41,7 +45,7 @@ class CompareJob(Leaderboards):
     def _members_are_jobs(self) -> Self:
         """Before anything runs: a typo in the last member's settings must not be found after hours."""
         from xfm.engine.settings import UsageError
-        from xfm.studies.ablation.plan import check_rows, members_of
+        from xfm.studies.ablation.plan import check_rows
         from xfm.studies.ablation.shown import check_shown
 
         if self.members and "columns" in self.model_fields_set:
@@ -59,3 +63,20 @@ class CompareJob(Leaderboards):
         """How runs were found or made (which ones they are counts), the seed (nothing is drawn), and words."""
         made = {"members", "base", "seeds", "against", "title", "notes", "show", "curve"}
         return super().not_in_fingerprint() | made | {"runs", "query", "seed"}
+
+
+def members_of(config: CompareJob) -> list["Member"]:
+    """The members of a comparison.
+
+    Raises:
+        UsageError: as `plan_members`.
+    """
+    if not config.members:
+        return []
+    from xfm.engine.finetune_config import FinetuneConfig
+    from xfm.engine.pretrain_config import PretrainConfig
+    from xfm.studies.ablation.plan import plan_members
+    from xfm.studies.evaluate.config import EvaluateJob
+
+    jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
+    return plan_members(config.members, config.base, jobs, config.output, seed=config.seed, seeds=config.seeds)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
@@ -24,9 +24,6 @@ from xfm.core.storage import below, open_storage
 from xfm.engine.config import JobConfig
 from xfm.engine.session import CHECKPOINT
 from xfm.engine.settings import UsageError, build, merge, named_as_fields
-
-if TYPE_CHECKING:
-    from xfm.studies.ablation.config import CompareJob
 
 MEMBERS = "members"  # the folder below OUTPUT
 OURS = ("seed", "output", "dry_run", "experiment")  # settings that the comparison gives
@@ -105,22 +102,6 @@ class Member:
     def title(self) -> str:
         """For people."""
         return self.words.title or self.name
-
-
-def members_of(config: "CompareJob") -> list[Member]:
-    """The members of a comparison.
-
-    Raises:
-        UsageError: as `plan_members`.
-    """
-    if not config.members:
-        return []
-    from xfm.engine.finetune_config import FinetuneConfig
-    from xfm.engine.pretrain_config import PretrainConfig
-    from xfm.studies.evaluate.config import EvaluateJob
-
-    jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
-    return plan_members(config.members, config.base, jobs, config.output, seed=config.seed, seeds=config.seeds)
 
 
 def check_rows(members: Sequence[Member], against: str | None) -> None:

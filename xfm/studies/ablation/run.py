@@ -16,11 +16,12 @@ from xfm.core.report import Figure
 from xfm.core.storage import open_storage
 from xfm.engine.job import versions
 from xfm.engine.session import OpenJob, open_job, print_plan
-from xfm.studies.ablation.config import CompareJob
+from xfm.studies.ablation.config import CompareJob, members_of
+from xfm.studies.ablation.entry import Entry
 from xfm.studies.ablation.files import ablation_markdown, ablation_table
-from xfm.studies.ablation.plan import Member, RowWords, members_of
+from xfm.studies.ablation.plan import Member, RowWords
 from xfm.studies.ablation.report import ablation_report, draw_ablation
-from xfm.studies.ablation.schedule import Entry, Ran, describe_members, run_members
+from xfm.studies.ablation.schedule import Ran, describe_members, run_members
 from xfm.studies.ablation.shown import Show, shown_of
 from xfm.studies.ablation.table import TESTED, Ablation, Asked, ablation
 from xfm.studies.compare.boards import Board, compare
