@@ -13,9 +13,10 @@ from xfm.engine.pretrain_config import PretrainConfig
 from tests.text_examples import write_encoder
 from xfm.core.errors import Refused
 from xfm.engine.output import Output
+from xfm.studies.ablation.entry import entries_of
 from xfm.studies.ablation.finished import finished_of
 from xfm.studies.ablation.plan import plan_members
-from xfm.studies.ablation.schedule import describe_members, entries_of
+from xfm.studies.ablation.schedule import describe_members
 from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe
 

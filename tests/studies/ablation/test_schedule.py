@@ -12,8 +12,8 @@ from xfm.engine.train import Place
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
 from xfm.studies.ablation import scheduler, tokens, worker
+from xfm.studies.ablation.entry import Entry
 from xfm.studies.ablation.plan import Member, MemberWords
-from xfm.studies.ablation.schedule import Entry
 from xfm.studies.ablation.scheduler import Need, need_of, next_of
 from xfm.studies.ablation.tokens import TokenStores
 from xfm.studies.ablation.worker import MemberTask, work_on

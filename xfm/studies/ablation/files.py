@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
     [
         ("row", pa.string()),
         ("position", pa.int32()),  # from 1, as asked for
-        ("words", pa.map_(pa.string(), pa.string())),  # alignment, adversary, sign
+        ("words", pa.map_(pa.string(), pa.string())),  # what the row is, by column
         ("metric", pa.string()),
         ("task", pa.string()),
         ("representations", pa.list_(pa.string())),

@@ -21,7 +21,7 @@ from xfm.studies.compare.choose_representation import Pick
 from xfm.studies.compare.finished_run import Metric, Run, Score
 from xfm.studies.compare.row import Against, Column, Measure, Row, measure_of
 
-TRAINED = "finetune"  # task of what a run trained, which nothing is chosen of
+TRAINED = "finetune"  # job that trains what it judges, and the task of its scores, which nothing is chosen of
 SHOWN = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
 TESTED = Column(Metric("", "accuracy"), TEST.word)
 
@@ -31,9 +31,10 @@ class Asked(NamedTuple):
 
     Attributes:
         title: its first column.
-        words: further columns: alignment, adversary, sign.
+        words: further columns, of its settings.
         runs: one a seed.
         task, representation: whose scores; None for what the runs trained or chose themselves.
+        series: whose points a trade-off joins; empty for a point of its own.
         published: numbers that others state for it, on other data, by metric.
         lacking: why the row has no run, where it has none.
     """
@@ -43,6 +44,7 @@ class Asked(NamedTuple):
     runs: tuple[Run, ...]
     task: str | None = None
     representation: str | None = None
+    series: str = ""
     published: Mapping[str, float] = {}
     lacking: str = ""
 
@@ -235,7 +237,8 @@ def _notes(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[s
                      "only rows on those of the reference row are tested.")  # fmt: skip
     if first is not None and (lost := [r.asked.title for r in held if r.row is not first and r.against is None]):
         notes.append(f"Not tested, for want of shared rows, split and resamples: {', '.join(lost)}.")
-    seeds = {len(row.row.runs) for row in held if row.row is not None and row.row.kind == "layer" and row.asked.words}
+    trained = [row.row.runs for row in held if row.row is not None and row.row.runs[0].job == TRAINED]
+    seeds = {len(runs) for runs in trained}
     if len(seeds) > 1:
         notes.append("Rows rest on different numbers of seeds: see the column.")
     tests = [row.against for row in rows if row.against is not None]

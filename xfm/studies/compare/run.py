@@ -40,7 +40,7 @@ class Comparison:
     run: dict[str, Any]
 
 
-def write_leaderboards(config: Leaderboards) -> int:
+def run_comparison(config: Leaderboards) -> int:
     """Reads, ranks, reports; returns the exit code."""
     plan = plan_comparison(config)
     if config.dry_run:
