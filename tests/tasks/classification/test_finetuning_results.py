@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from sklearn import metrics
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from xfm.tasks.classification.network import Classifier
 
 from tests.tasks.classification.sentiment import learner, memory
 from tests.text_examples import NAMES, sentences, write_encoder
@@ -21,6 +20,7 @@ from xfm.judging.classifier_scores import name_of, predicted, prediction_table, 
 from xfm.judging.labelled import Labelled, labelled_rows
 from xfm.judging.score import SCHEMA
 from xfm.judging.seeds import seeds_report
+from xfm.models.headed import HeadedBackbone
 from xfm.models.hf_text.config import HFText
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
@@ -156,7 +156,7 @@ def test_a_checkpoint_read_again_gives_the_same_logits(encoder, rows, tmp_path, 
     about = json.loads((tmp_path / "out" / "head.json").read_text())
     assert tuple(about["classes"]) == NAMES
     of.network.head.load_state_dict(load_file(tmp_path / "out" / "head.safetensors"))
-    of.network = Classifier(read.build("cpu"), Pool(about["pool"]), of.network.head).eval()
+    of.network = HeadedBackbone(read.build("cpu"), Pool(about["pool"]), of.network.head).eval()
     torch.testing.assert_close(of.logits(TEST)[0], before, rtol=1e-4, atol=1e-5)
     assert (tmp_path / "out" / "adapter" / "adapter_config.json").exists() == (mode == "lora")
     if head == "mlp":

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.hub import fetch_folder
 from xfm.models.adapters import merge, write_adapter
 from xfm.models.clip.files import IMAGES
+from xfm.models.head_files import ABOUT, HEAD, read_head, write_head
 from xfm.models.headed import Head, HeadedBackbone, lora_of
 from xfm.models.hub_folder import PATTERNS, TOKENIZER, WEIGHTS, new_folder
 from xfm.models.pretrained import quiet
@@ -28,8 +28,7 @@ from xfm.models.reductions import Pool
 from xfm.models.scgpt.network import ScGPTBackbone
 from xfm.tasks.classification.settings import Classification
 
-HEAD, ABOUT, ADAPTER = "head.safetensors", "head.json", "adapter"
-TRAINED = ("head", "dropout", "pool", "label", "mode")  # of the task, as head.json keeps it
+ADAPTER = "adapter"
 
 
 def write_classifier(
@@ -62,18 +61,14 @@ def write_classifier(
             _write_scgpt(new, backbone, config, training)
         else:
             _write_pretrained(new, backbone, classifier.head, config, task, classes)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.head.state_dict().items()}
-        save_file(tensors, new / HEAD, metadata={"format": "pt"})
-        about = {"classes": list(classes), "dim": backbone.dim, "training": dict(training)}
-        about |= {name: getattr(task, name) for name in TRAINED}
-        (new / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        about = {"classes": list(classes), "label": task.label, "training": dict(training)}
+        write_head(new, classifier.head, task, backbone.dim, about)
 
 
 def read_classifier(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, tuple[str, ...]]:
     """The classifier of a folder on a backbone that was read from it, and its classes; in evaluation mode."""
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    head = Head(about["dim"], len(about["classes"]), about["head"], about["dropout"], seed=0)
-    head.load_state_dict(load_file(folder / HEAD))
+    head = read_head(folder, about)
     return HeadedBackbone(backbone, Pool(about["pool"]), head).eval(), tuple(about["classes"])
 
 
@@ -121,5 +116,5 @@ def about_checkpoint(task: Classification, classes: tuple[str, ...], kind: str) 
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     return (
         f"{kind} fine-tuned ({task.mode}) to tell {task.label}: {shown}. {WEIGHTS} is the network, {HEAD} and {ABOUT} "
-        f"its head. To embed with it: --backbone.kind {kind} --backbone.checkpoint DIR"
+        f"its head. To embed with it: --backbone.kind {kind} --backbone.checkpoint DIR; --predictions adds its classes"
     )
