@@ -121,9 +121,9 @@ def test_a_task_that_is_no_section_is_a_mistake_of_usage(task):
 
 
 def test_each_job_takes_its_own_tasks():
-    with pytest.raises(UsageError, match="--task.kind: unknown 'classification'; known: alignment, contrastive, "):
+    with pytest.raises(UsageError, match=r"--task\.kind: unknown 'classification'; known: alignment, contrastive, "):
         build(PretrainConfig, {"source": ATLAS, "output": "o", "task": {"kind": "classification"}}, "jobs/pretrain.py")
-    with pytest.raises(UsageError, match="--task.kind: is required"):
+    with pytest.raises(UsageError, match=r"--task\.kind: is required"):
         build(PretrainConfig, {"source": ATLAS, "output": "o"}, "jobs/pretrain.py")
 
 
@@ -146,7 +146,7 @@ def test_settings_of_older_pretraining_are_refused_by_name(words, said):
 
 def test_older_names_in_a_settings_file_are_refused_with_the_new_ones(tmp_path):
     (tmp_path / "old.yaml").write_text("validation_fraction: 0.1\n")
-    with pytest.raises(UsageError, match=r"--validation_fraction: is no setting of this job\. It is --validation now\."):
+    with pytest.raises(UsageError, match="It is --validation now"):
         parse(PretrainConfig, [*PRETRAIN, "--config", str(tmp_path / "old.yaml")], {}, "jobs/pretrain.py")
 
 
@@ -166,5 +166,3 @@ def test_an_output_of_older_settings_is_refused_with_the_fields_that_are_others(
     ):  # fmt: skip
         assert said in refused.value.message
     assert not (tmp_path / "tokens").exists()
-
-

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from xfm.engine.learn import left_out
 
 from xfm.core.errors import OK
 from xfm.core.report import Report
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated
+from xfm.engine.learn import left_out
 from xfm.engine.session import open_job
 from xfm.engine.train_watch import track_step
 from xfm.tasks.masked_expression.task import MaskedExpressionTask

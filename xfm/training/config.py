@@ -102,7 +102,7 @@ class TrainingConfig(Config):
         return self
 
     def too_long(self, epochs: float) -> str:
-        """What is wrong with a warmup, or a time between checkpoints, beyond the epochs of a training; "" if nothing."""
+        """What is wrong with a warmup, or a time between checkpoints, of more epochs than these; empty if nothing."""
         for name in ("warmup", "checkpoint_every"):
             asked = getattr(self, name)
             if asked is not None and asked > max(epochs, 1.0):
