@@ -19,7 +19,7 @@ from xfm.engine.learn_config import LearnConfig
 from xfm.engine.resume_check import earlier_run
 from xfm.studies.ablation.entry import Entry
 
-# Of an evaluation whose data come split: they draw nothing there, and its run.json leaves them out (`evaluate_plan`).
+# Of an evaluation whose data come split: they draw nothing there, and its run.json leaves them out (`evaluate.plan`).
 UNUSED = ("test", "validation")
 SHOWN = 10  # differing fields in a message
 

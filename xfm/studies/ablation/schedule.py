@@ -1,10 +1,10 @@
 """Runs the members of a comparison: what is left of them, several side by side, each in an OUTPUT of its own.
 
 OUTPUT/members/NAME/seed-K/   a job's whole OUTPUT; its report.json says that it has finished
-OUTPUT/members/tokens-*/      rows as networks read them, shared (`members_tokens.py`)
+OUTPUT/members/tokens-*/      rows as networks read them, shared (`tokens.py`)
 OUTPUT/members/label_embeddings.parquet   vectors of the words in them, encoded once
 
-A member is one Ray task that trains in its own process (`members_work.py`): a group of Ray Train's workers would take
+A member is one Ray task that trains in its own process (`worker.py`): a group of Ray Train's workers would take
 longer to start than a small network to train. A task whose process died is started again and continues from its last
 checkpoint, and so does a comparison that was killed. What fails is reported, and the others go on.
 """
