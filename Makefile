@@ -1,15 +1,18 @@
 # make setup   only the environment (.venv)
 # make demo    the environment, then the main job on real cells
 # make test    the environment with the test tools, then the test suite
+# make resolve whether the tested versions install on each Python, from wheels alone; reads metadata, installs nothing
+# make test-numeric   at night: the tests that compute, with the kernels of other CPUs and on one and two threads
 PYTHON ?= python3
 BIN := .venv/bin
+PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test test-numeric check resolve clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "xfm needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "xfm needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
@@ -24,11 +27,22 @@ demo: .venv/.ready
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest
 
+test-numeric: .venv/.ready-dev
+	.ci/numeric
+
 check: .venv/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docrep, which scVI needs, is published as source only.
+resolve: .venv/.ready-dev
+	@for version in $(PYTHONS); do \
+	  $(BIN)/uv pip compile pyproject.toml --all-extras --constraint constraints.txt --python-version $$version \
+	    --python-platform x86_64-manylinux_2_28 --only-binary :all: --no-binary docrep --quiet --output-file /dev/null && \
+	  echo "Python $$version: constraints.txt resolves" || exit 1; \
+	done
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

@@ -5,11 +5,13 @@
 """
 
 from xfm.engine.job import main
-from xfm.studies.embed.run import EmbedJob, embed
+from xfm.studies.embed.config import EmbedJob
 
 
 def run(config: EmbedJob) -> int:
     """Plans, computes what OUTPUT lacks, writes the report; returns the exit code."""
+    from xfm.studies.embed.run import embed
+
     return embed(config)
 
 

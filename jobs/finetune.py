@@ -1,4 +1,4 @@
-"""Fine-tunes a pretrained network to tell classes apart, on Ray Train; the test rows are read once.
+"""Fine-tunes a pretrained network for a task, on Ray Train; the test rows are read once.
 
     python jobs/finetune.py --source.kind hub_text --source.path reviews/ --split split --task.label label \
         --backbone.kind hf_text --backbone.checkpoint DIR --workers 2 --output runs/sentiment
@@ -7,8 +7,8 @@
 
 from pydantic import PositiveInt
 
-from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.job import main
+from xfm.engine.learn_config import FinetuneConfig
 
 
 class FinetuneJob(FinetuneConfig):
@@ -25,21 +25,9 @@ class FinetuneJob(FinetuneConfig):
 
 def run(config: FinetuneJob) -> int:
     """Tokenises, trains, writes checkpoint, scores and report; returns the exit code."""
-    from xfm.engine import session
-    from xfm.engine.finetune import finetune, plan_finetuning, prepare
-    from xfm.engine.finetune_seeds import finetune_seeds
-    from xfm.engine.planning import describe_plan
+    from xfm.engine.learn import run_learning
 
-    plan = plan_finetuning(config)
-    if config.dry_run:
-        return session.print_plan(describe_plan(plan, 1, 128, 4, config.workers or 1, config.gpus))
-    prepared = prepare(config, plan, config.output)
-    with session.open_job(config, prepared.plan.run, joint=True) as job:
-        return (
-            finetune(config, prepared, job)
-            if config.seeds == 1
-            else finetune_seeds(config, prepared, job, config.seeds)
-        )
+    return run_learning(config, config.seeds)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@
 """
 
 from xfm.engine.job import main
-from xfm.engine.pretrain_config import PretrainConfig
+from xfm.engine.learn_config import PretrainConfig
 
 
 class PretrainJob(PretrainConfig):
@@ -21,16 +21,9 @@ class PretrainJob(PretrainConfig):
 
 def run(config: PretrainJob) -> int:
     """Tokenises, trains, writes checkpoint and report; returns the exit code."""
-    from xfm.engine import session
-    from xfm.engine.planning import describe_plan
-    from xfm.engine.pretrain import plan_pretraining, pretrain, pretraining_of
+    from xfm.engine.learn import run_learning
 
-    plan = plan_pretraining(config)
-    if config.dry_run:
-        row_bytes = pretraining_of(config).row_bytes
-        return session.print_plan(describe_plan(plan, 1, row_bytes, 1, config.workers, config.gpus))
-    with session.open_job(config, plan.run, joint=True) as job:
-        return pretrain(config, plan, job)
+    return run_learning(config)
 
 
 if __name__ == "__main__":

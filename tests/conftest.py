@@ -20,6 +20,18 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--threads: `make test-numeric` runs on two as well."""
+    parser.addoption("--threads", type=int, default=1, help="threads of PyTorch in each test")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """One thread unless asked for more: tensors of these sizes are slower on two, far slower on a busy machine."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(item.config.getoption("--threads"))
+
+
 def load_job(name: str) -> ModuleType:
     """jobs/NAME.py as a module."""
     spec = importlib.util.spec_from_file_location(f"jobs_{name}", REPOSITORY / "jobs" / f"{name}.py")

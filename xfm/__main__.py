@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses and runs one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m xfm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="sources and backbones")
+    commands.add_parser("list", help="the sources, backbones and tasks there are, with what other packages add")
     export = commands.add_parser("export", help="one AnnData from an OUTPUT of embed")
     export.add_argument("output", help="folder or URI that embed wrote")
     export.add_argument("target", help="cells.h5ad or cells.zarr")
@@ -35,10 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list(_arguments: argparse.Namespace) -> int:
-    tables = {"source": registry.SOURCES, "backbone": registry.BACKBONES}
-    for what, table in tables.items():
-        for name, place in sorted(registry.entries(f"xfm.{what}s", table).items()):
-            print(f"{what:<10}{name:<12}{place}")
+    from xfm.engine.flags import kind_lines
+
+    tables = {
+        "sources (--source.kind)": ("xfm.sources", registry.SOURCES),
+        "backbones (--backbone.kind)": ("xfm.backbones", registry.BACKBONES),
+        "tasks (--task.kind)": ("xfm.tasks", registry.TASKS),
+    }
+    for title, (group, table) in tables.items():
+        known = registry.entries(group, table)
+        kinds = {name: registry.load(known, name, group) for name in sorted(known)}
+        jobs = {"task": "pretrain", "backbone": "finetune"}
+        for start, job in jobs.items() if table is registry.TASKS else [("", "")]:
+            own = {name: kind for name, kind in kinds.items() if not start or kind.starts_from == start}
+            print(title + (f" of jobs/{job}.py" if job else ""), *kind_lines(own), "", sep="\n")
+    print("`python jobs/embed.py --source.kind census --help` shows the settings of a kind.")
     return errors.OK
 
 

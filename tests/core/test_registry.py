@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from xfm.__main__ import main
 from xfm.core import registry
 
 
@@ -28,3 +29,14 @@ def test_other_packages_add_entries(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "xfm.sources" else [])
     assert registry.entries("xfm.sources", {"h5ad": "a:b"}) == {"h5ad": "a:b", "mine": "my.package:Source"}
     assert registry.entries("xfm.backbones", {"scgpt": "a:b"}) == {"scgpt": "a:b"}
+
+
+def test_the_list_of_the_command_line_says_of_every_entry_what_it_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    points = [SimpleNamespace(name="mine", value="xfm.sources.h5ad.source:H5ad")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "xfm.sources" else [])
+    assert main(["list"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert ["mine", "Cells from .h5ad files."] in lines
+    tables = (registry.SOURCES, registry.BACKBONES, registry.PRETRAINING, registry.TASKS)
+    assert sorted(name for name, _ in lines) == sorted(["mine", *(name for table in tables for name in table)])

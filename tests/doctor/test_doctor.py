@@ -201,6 +201,14 @@ def test_what_xfm_asks_for_is_read_from_its_metadata():
     assert packages.packages(packages.required("no-such-package")).state == "warn"
 
 
+@pytest.mark.parametrize(
+    ("written", "least"), [(">=3.11", "3.11"), ("<3.14,>=3.11", "3.11"), ("!=3.12.1, >= 3.11", "3.11"), ("<4", "")]
+)
+def test_the_least_python_is_read_from_bounds_in_any_order(written, least, monkeypatch):
+    monkeypatch.setattr(packages, "metadata", lambda _: {"Requires-Python": written})
+    assert packages.required_python() == least
+
+
 CARD = {"name": "NVIDIA H200", "memory": 150e9}
 SEEN = {"torch": "2.13.0", "cuda": "13.0", "cards": [], "warnings": [], "hidden": False}
 

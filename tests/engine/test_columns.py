@@ -1,13 +1,14 @@
 import pytest
 
-from tests.conftest import load_job
 from tests.fusion_examples import write_tiny_fusion
 from xfm.core.errors import Refused
 from xfm.engine.columns import columns_of, with_columns
 from xfm.sources.h5ad.source import H5ad
 from xfm.sources.stored.source import Embeddings
 from xfm.sources.synthetic.atlas import Atlas
-from xfm.studies.embed.run import EmbedJob, embed
+from xfm.studies.embed.config import EmbedJob
+from xfm.studies.embed.run import embed
+from xfm.studies.evaluate.config import EvaluateJob
 
 
 class Reader:
@@ -60,7 +61,7 @@ def test_embed_carries_what_a_fusion_reads_and_its_recipe_is_as_asked(tmp_path, 
         planned.extend([config, source])
         raise Planned
 
-    monkeypatch.setattr("xfm.engine.planning.plan_shards", plan)
+    monkeypatch.setattr("xfm.studies.embed.run.plan_shards", plan)
     fusion = {"kind": "fusion", "checkpoint": str(write_tiny_fusion(tmp_path / "fusion"))}
     source = {"kind": "atlas", "n_cells": 300, "obs": ("donor_id",)}
     with pytest.raises(Planned):
@@ -71,7 +72,7 @@ def test_embed_carries_what_a_fusion_reads_and_its_recipe_is_as_asked(tmp_path, 
 
 
 def test_settings_that_came_later_leave_the_recipes_of_older_runs_as_they_were():
-    job = load_job("evaluate").EvaluateJob
+    job = EvaluateJob
     plain = job(embeddings="e", labels=("donor_id",), output="o").recipe()
     assert not {"within", "leakage", "split", "choose_by"} & set(plain)
     asked = job(embeddings="e", labels=("donor_id",), output="o", within="dataset_id", leakage="sex").recipe()

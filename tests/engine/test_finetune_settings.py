@@ -2,9 +2,9 @@
 
 import pytest
 from pydantic import ValidationError
-
 from xfm.engine.finetune import settings_of
 from xfm.engine.finetune_config import FinetuneConfig
+
 from xfm.training.tokens import TokenParts
 
 PARTS = TokenParts("somewhere", ("a", "b"), ((5000, 600, 600), (3530, 466, 466)))

@@ -2,10 +2,10 @@
 
 import pytest
 from pydantic import ValidationError
-
 from xfm.engine.pretrain import settings_of
-from xfm.engine.settings import parse
 from xfm.engine.training_config import TrainingConfig
+
+from xfm.engine.settings import parse
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from xfm.engine.pretrain import left_out
+from xfm.engine.pretrain_masked import MaskedPretraining
 
 from tests.memory_tracker import MemoryTracker
 from xfm.core.errors import OK
 from xfm.core.report import Report
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated
-from xfm.engine.pretrain import left_out
-from xfm.engine.pretrain_masked import MaskedPretraining
 from xfm.engine.session import open_job
 from xfm.engine.train_watch import track_step
 from xfm.track.mlflow import ENVIRONMENT

@@ -10,12 +10,14 @@ import pytest
 from pydantic import Field, PositiveInt, model_validator
 
 from xfm.core.config import Config
-from xfm.engine.settings import UsageError, parse, read_yaml
+from xfm.engine.settings import UsageError, build, merge, parse, read_yaml
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 class Sea(Config):
+    """Water, e.g. the North Sea. It is salty."""
+
     kind: Literal["sea"] = "sea"
     depth: PositiveInt = 10
     """Metres."""
@@ -24,6 +26,8 @@ class Sea(Config):
 
 
 class Land(Config):
+    """Dry ground."""
+
     kind: Literal["land"] = "land"
     height: float
     """Metres, 100 % above sea level."""
@@ -34,6 +38,8 @@ class Land(Config):
 
 
 class Boat(Config):
+    """A small one."""
+
     kind: Literal["boat"] = "boat"
     name: str
     """On its bow."""
@@ -137,7 +143,7 @@ def test_a_switch_inside_a_section_may_be_turned_off_again(tmp_path):
 def test_a_misspelt_flag_names_the_nearest():
     assert "Did you mean --where.height?" in problem("--where.kind", "land", "--where.heigth", "3")
     assert "unknown argument --dayz. Did you mean --days?" in problem("--dayz=4")
-    assert "`jobs/trip.py --help` lists all" in problem("stray")
+    assert problem("stray") == "unknown argument stray. See `jobs/trip.py --help`."
     assert "unknown argument --day." in problem("--where.kind", "sea", "--day", "4")  # no guessing of prefixes
 
 
@@ -204,17 +210,79 @@ def test_names_of_fields_may_have_dashes_and_keys_that_are_data_keep_theirs(tmp_
     assert menu.where == Land(height=1, is_flat=True)
 
 
-def test_help_says_which_kind_a_field_belongs_to_and_what_is_its_default(capsys):
+def test_another_kind_of_section_drops_what_was_said_of_the_old_kind():
+    low = {"source": {"kind": "grammar", "n": 50}, "task": {"label": "x", "deep": {"a": 1, "b": 2}}, "lr": 1}
+    high = {"source": {"kind": "digits"}, "task": {"deep": {"b": 3}}}
+    assert merge(low, high) == {
+        "source": {"kind": "digits"}, "task": {"label": "x", "deep": {"a": 1, "b": 3}}, "lr": 1
+    }  # fmt: skip
+
+
+def test_settings_that_a_program_holds_are_judged_as_if_they_stood_in_a_file():
+    held = {"where": {"kind": "sea", "depth": "4", "fish": "cod, eel"}, "dry-run": True, "stops": 3}
+    assert build(Trip, held, "trip") == Trip(where=Sea(depth=4, fish=("cod", "eel")), dry_run=True, stops=(3,))
+    assert build(Menu, {"dish_names": {0: "none"}, "where": Sea()}, "menu").dish_names == {"0": "none"}
+    for wrong, said in [
+        ({"where": {"kind": "see"}}, "--where.kind: unknown 'see'; known: sea, land. Did you mean sea?"),
+        ({"where": {"kind": "sea", "dept": 2}}, "--where.dept: is no setting of this job. Did you mean --where.depth?"),
+        ({"dais": 2, "where": {"kind": "sea"}}, "--dais: is no setting of this job. Did you mean --days?"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            build(Trip, wrong, "trip")
+        assert str(caught.value) == said
+
+
+def help_of(config, capsys, *argv, env=None):
+    """The text of --help, each run of white space as one space."""
     with pytest.raises(SystemExit) as ended:
-        trip("--help")
+        parse(config, argv, env or {}, "jobs/trip.py")
     assert ended.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "--where.kind sea|land which where (required)" in text
-    assert "--boat.kind boat which boat (default: boat)" in text
-    assert "--where.height X [land] Metres, 100 % above sea level. (required)" in text
-    assert "--where.depth N [sea, land] Metres." in text
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_the_flags_of_the_job_and_the_kinds_of_a_section(capsys):
+    text = help_of(Trip, capsys, "--help")
+    assert text.startswith("usage: jobs/trip.py --where.kind KIND [--config FILE.yaml] [--SETTING VALUE ...] Goes some")
+    assert "where: Where to. Kinds: sea Water, e.g. the North Sea. land Dry ground. " in text
+    assert "--where.kind KIND which kind (required)" in text
+    assert "`jobs/trip.py --where.kind sea --help` shows the settings of a kind. Exit codes: 0 done;" in text
+    assert "--boat.kind KIND which kind (default: boat) --boat.name TEXT On its bow. (required)" in text
     assert "--stops A,B,...|all Where to halt. (default: all)" in text
     assert "--days N How long. (default: 3)" in text
+    for flag in ("--where.depth", "--where.height", "--where.fish"):
+        assert flag not in text
+    assert help_of(Trip, capsys, "-h") == text
+
+
+def test_help_shows_the_flags_of_a_chosen_kind_wherever_it_is_chosen(capsys, tmp_path):
+    text = help_of(Trip, capsys, "--help", "--where.kind", "land")
+    assert "usage: jobs/trip.py --where.kind land --where.height X [--config" in text
+    assert "where: Where to. land: Dry ground. --where.kind KIND land; others: sea" in text
+    assert "--where.height X Metres, 100 % above sea level. (required)" in text
+    assert "--where.depth N Of a cave. (default: 1)" in text
+    assert "--where.is-flat, --no-where.is-flat No hill." in text
+    for absent in ("--where.fish", "Kinds:", "shows the settings of a kind"):
+        assert absent not in text
+    (tmp_path / "x.yaml").write_text("where: {kind: land}")
+    from_file = ("--config", str(tmp_path / "x.yaml"), "--help")
+    assert help_of(Trip, capsys, *from_file) == text
+    assert help_of(Trip, capsys, "--help", env={"XFM_WHERE__KIND": "land"}) == text
+    at_sea = help_of(Trip, capsys, "--where.kind=sea", *from_file)
+    assert "--where.depth N Metres. (default: 10)" in at_sea
+    assert "--where.height" not in at_sea
+    with pytest.raises(UsageError, match=r"--where.kind: unknown 'lnd'; known: sea, land. Did you mean land\?"):
+        trip("--help", "--where.kind", "lnd")
+
+
+def test_two_sections_of_the_same_kinds_list_them_once(capsys):
+    class Both(Config):
+        where: Annotated[Sea | Land, Field(discriminator="kind")]
+        back: Annotated[Sea | Land, Field(discriminator="kind")] = Sea()
+
+    text = help_of(Both, capsys, "--help")
+    assert text.count("Dry ground.") == 1
+    assert "back: Kinds: as of where. --back.kind KIND which kind (default: sea)" in text
+    assert help_of(Both, capsys, "--where.kind", "sea", "--help").count("Dry ground.") == 1
 
 
 def test_a_section_that_may_be_left_out_is_none_and_its_kind_is_asked_for_where_it_is_begun(tmp_path, capsys):
@@ -236,64 +304,68 @@ def test_a_section_that_may_be_left_out_is_none_and_its_kind_is_asked_for_where_
         with pytest.raises(UsageError) as caught:
             picnic(*words)
         assert str(caught.value) == message
-    with pytest.raises(SystemExit):
-        picnic("--help")
-    assert "--where.kind sea|land which where (none by default)" in " ".join(capsys.readouterr().out.split())
-
-
-def in_a_job(job, code, *flags):
-    """Runs code in a fresh interpreter with `job` imported and `flags` as its command line."""
-    script = f"import sys; sys.path.insert(0, 'jobs'); sys.argv = ['{job}', *{flags!r}]\nimport {job}\n{code}"
-    return subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert "--where.kind KIND which kind (none by default)" in help_of(Picnic, capsys, "--help")
 
 
 HEAVY = (
-    "torch",
-    "ray",
-    "mlflow",
-    "anndata",
-    "h5py",
-    "scanpy",
-    "tiledbsoma",
-    "numba",
-    "pandas",
-    "matplotlib",
-    "scipy",
-    "transformers",
-)
+    "torch", "ray", "mlflow", "anndata", "h5py", "scanpy", "tiledbsoma", "numba", "pandas", "matplotlib", "scipy",
+    "sklearn", "optuna", "transformers",
+)  # fmt: skip
+ALL_HELP = f"""
+import contextlib, io, json, runpy, sys
+import xfm.engine.job
+from xfm.engine.flags import kind_of, models_of
+from xfm.engine.settings import parse
 
+sys.path.insert(0, "jobs")
+job_main, configs = xfm.engine.job.main, {{}}
 
-@pytest.mark.parametrize("job", ["embed", "layerwise"])
-def test_help_of_a_job_names_every_field_and_loads_nothing_heavy(job):
-    name = "EmbedJob" if job == "embed" else "LayerwiseJob"
-    code = f"""
-import json
-from xfm.engine.settings import build_parser, parse
-from xfm.engine.flags import models_of
-fields = []
-for field, info in {job}.{name}.model_fields.items():
-    models = models_of(info.annotation)
-    fields += [f"{{field}}.{{inner}}" for model in models for inner in model.model_fields] if models else [field]
-given = ["--source.kind", "h5ad", "--source.path", "x"]
-given += ["--backbone.kind", "scgpt", "--backbone.checkpoint", "c", "--output", "o"]
-parse({job}.{name}, given, {{}}, "")
-print(json.dumps([fields, [m for m in {HEAVY!r} if m in sys.modules], build_parser({job}.{name}, "").format_help()]))
+def main(config, run, name):
+    configs[name] = config
+    job_main(config, run, name, ["--help"])
+
+def text_of(call):
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        call()
+    return text.getvalue()
+
+xfm.engine.job.main = main
+found = {{}}
+for path in sys.argv[1:]:
+    text = text_of(lambda: runpy.run_path(path, run_name="__main__"))
+    found[path] = {{"help": text, "heavy": [name for name in {HEAVY!r} if name in sys.modules], "kinds": []}}
+    (name, config), = configs.items()
+    configs.clear()
+    for section, field in config.model_fields.items():
+        for model in models_of(field.annotation):
+            argv = ["--help", *([f"--{{section}}.kind", kind_of(model)] if kind_of(model) else [])]
+            fields = [f"{{section}}.{{inner}}" for inner in model.model_fields]
+            found[path]["kinds"].append([fields, text_of(lambda: parse(config, argv, {{}}, name))])
+    found[path]["own"] = [name for name, field in config.model_fields.items() if not models_of(field.annotation)]
+print(json.dumps(found))
 """
-    done = in_a_job(job, code)
+
+
+def test_help_of_every_job_names_every_field_of_the_chosen_kinds_and_loads_nothing_heavy():
+    scripts = [path for path in sorted((REPOSITORY / "jobs").glob("*.py")) if "main(" in path.read_text()]
+    jobs = [str(path.relative_to(REPOSITORY)) for path in scripts if '__name__ == "__main__"' in path.read_text()]
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_HELP, *jobs], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
-    fields, heavy, text = json.loads(done.stdout.splitlines()[-1])
-    assert heavy == []
-    assert {"source.kind", "source.path", "source.release", "backbone.checkpoint", "seed", "batch_tokens"} <= set(
-        fields
-    )
-    for field in fields:
-        assert f"--{field}" in text or f"--{field.replace('_', '-')}" in text, field
-    shown = subprocess.run(
-        [sys.executable, f"jobs/{job}.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
-    )
-    assert shown.returncode == 0
-    assert "--source.value_filter" in shown.stdout
-    assert "Exit codes" in shown.stdout
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {"jobs/embed.py", "jobs/finetune.py", "jobs/pretrain.py", "jobs/tune.py", "jobs/demo.py"} <= set(found)
+    for job, about in found.items():
+        assert about["heavy"] == [], job
+        assert "Exit codes" in about["help"]
+        for fields, text in [(about["own"], about["help"]), *about["kinds"]]:
+            words = set(text.replace(",", " ").split())
+            for field in fields:
+                assert {f"--{field}", f"--{field.replace('_', '-')}"} & words, (job, field)
+    finetune = found["jobs/finetune.py"]["help"]
+    assert "--source.path" not in finetune
+    assert len(finetune.splitlines()) < 200
 
 
 def test_a_usage_error_ends_with_code_2_and_its_reason_on_standard_error():
@@ -304,6 +376,5 @@ def test_a_usage_error_ends_with_code_2_and_its_reason_on_standard_error():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.strip().endswith(
-        "jobs/embed.py: error: unknown argument --sauce.path. Did you mean --source.path? "
-        "`jobs/embed.py --help` lists all."
+        "jobs/embed.py: error: unknown argument --sauce.path. Did you mean --source.path? See `jobs/embed.py --help`."
     )

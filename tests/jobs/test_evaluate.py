@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from tests.conftest import load_job
 from tests.judging.evaluate_cases import planted_layers
 from xfm.core.errors import Refused
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging.score import SCHEMA
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 from xfm.models.scgpt.config import ScGPT
 from xfm.studies.evaluate.plan import describe, plan_evaluation
 from xfm.studies.evaluate.run import _random_twins

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import load_job
 from xfm.core.errors import Refused
 from xfm.sources.stored.open import open_embeddings
 from xfm.sources.synthetic.atlas import Atlas
+from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.source import embedded
 
 ATLAS = {"kind": "atlas", "n_cells": 600, "donor_effect": 0.0, "dataset_effect": 1.0, "sex_effect": 0.0}
@@ -63,7 +63,7 @@ def test_what_cannot_be_had_is_said_in_a_sentence(judged):
 
 
 def test_a_source_without_vectors_needs_a_backbone(tmp_path):
-    job = load_job("evaluate").EvaluateJob
+    job = EvaluateJob
     config = job(source={"kind": "grammar"}, labels=("label",), output=str(tmp_path / "out"))
     with pytest.raises(Refused, match="no vectors: name a --backbone") as caught:
         embedded(config)
@@ -73,6 +73,4 @@ def test_a_source_without_vectors_needs_a_backbone(tmp_path):
 
 def test_a_backbone_without_a_source_is_refused():
     with pytest.raises(ValueError, match="found --backbone"):
-        load_job("evaluate").EvaluateJob(
-            backbone={"kind": "hf_text", "checkpoint": "bert"}, labels=("label",), output="out"
-        )
+        EvaluateJob(backbone={"kind": "hf_text", "checkpoint": "bert"}, labels=("label",), output="out")

@@ -10,12 +10,12 @@ from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from tests.judging.evaluate_cases import judge_layers, judged_cells
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging.eval_set import Labels
 from xfm.judging.judge import judge
 from xfm.judging.judge_within import judge_within, largest_within
 from xfm.judging.probe import COSTS, Prediction, linear_probe, nearest_neighbours, scaled_as_one, standardised
 from xfm.judging.representations import CHANCE, WITHIN_MAJORITY
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 from xfm.studies.evaluate.report import evaluate_report
 
 DONORS, SETS = 6, 2

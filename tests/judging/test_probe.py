@@ -11,9 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging import probe
 from xfm.judging.probe import SVM_COSTS, linear_probe, linear_svm, nearest_neighbours
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 
 
 @pytest.fixture

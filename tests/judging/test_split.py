@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging.copies import same_vectors
-from xfm.judging.split import TEST, TRAIN, VALIDATION, split_cells
+from xfm.judging.split import split_cells
 
 
 def own(cells):

@@ -8,8 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from xfm.core.errors import Refused, ShardRefused
-from xfm.sources.cell_split import TEST, TRAIN, VALIDATION, WORDS, CellSplit, digest_of
+from xfm.core.parts import PARTS, TEST, TRAIN, VALIDATION
+from xfm.sources.cell_split import CellSplit, digest_of
 from xfm.sources.cell_split_parts import split_rows
+
+WORDS = np.array([part.word for part in PARTS])
 
 
 def some_cells(sizes, start=0):
@@ -74,10 +77,10 @@ def test_every_donor_has_training_rows(scheme):
 def test_neither_the_order_of_rows_nor_of_columns_matters(scheme):
     ids, table = some_cells({("d1", "a"): 40, ("d1", "b"): 33, ("d2", "a"): 21, ("d2", "c"): 55})
     split = CellSplit(scheme=scheme, **({"n_held_out": 1} if scheme == "held_out_types" else {}))
-    before = dict(zip(ids, np.array(WORDS)[split.parts(ids, table)].tolist(), strict=True))
+    before = dict(zip(ids, WORDS[split.parts(ids, table)].tolist(), strict=True))
     order = np.random.default_rng(1).permutation(len(ids))
     shuffled, other = [ids[i] for i in order], table.take(order).select(["cell_type", "donor_id"])
-    assert dict(zip(shuffled, np.array(WORDS)[split.parts(shuffled, other)].tolist(), strict=True)) == before
+    assert dict(zip(shuffled, WORDS[split.parts(shuffled, other)].tolist(), strict=True)) == before
     assert set(before.values()) == {"train", "validation", "test"}
     whole, again = split_rows(split, ids, table), split_rows(split, shuffled, other)
     assert whole.digest == again.digest

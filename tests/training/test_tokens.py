@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.parts import LEFT_OUT, TEST, TRAIN, VALIDATION
 from xfm.core.schema import INPUT_IDS, N_TOKENS, PART, ROW_ID
-from xfm.training.tokens import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitRows, TokenStore, token_parts
+from xfm.training.tokens import SplitRows, TokenStore, token_parts
 
 
 def rows(n: int = 200, **more: list) -> pa.Table:

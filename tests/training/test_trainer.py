@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.rounding import assert_same_but_rounding
 from tests.training.line_cases import SETTINGS, LineLearner
 from xfm.core.errors import Refused
 from xfm.training.group import Group
@@ -146,7 +147,7 @@ def test_two_workers_take_the_steps_of_one():
         group.rank, group.world = rank, 2
         worker = LineLearner(group)
         parts.append((worker.backward(worker.examples(0), counts, 0), worker.network[1].weight.grad))
-    torch.testing.assert_close(parts[0][0] + parts[1][0], loss)
+    assert_same_but_rounding(parts[0][0] + parts[1][0], loss, 16)
     torch.testing.assert_close(parts[0][1] + parts[1][1], alone.network[1].weight.grad)
 
 

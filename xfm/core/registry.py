@@ -21,15 +21,13 @@ BACKBONES = {
     "hf_text": "xfm.models.hf_text.config:HFText",
     "scgpt": "xfm.models.scgpt.config:ScGPT",
 }
-PRETRAINING = {
-    "alignment": "xfm.tasks.alignment.settings:Alignment",
-    "contrastive": "xfm.tasks.contrastive.settings:Contrastive",
-    "masked_expression": "xfm.tasks.masked_expression.settings:MaskedExpression",
-}
 TASKS = {
     "adversarial": "xfm.tasks.adversarial.settings:AdversarialClassification",
+    "alignment": "xfm.tasks.alignment.settings:Alignment",
     "class_prompts": "xfm.tasks.class_prompts.settings:ClassPromptTuning",
     "classification": "xfm.tasks.classification.settings:Classification",
+    "contrastive": "xfm.tasks.contrastive.settings:Contrastive",
+    "masked_expression": "xfm.tasks.masked_expression.settings:MaskedExpression",
 }
 
 

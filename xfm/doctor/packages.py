@@ -36,10 +36,10 @@ def required(package: str = "xfm") -> list[str] | None:
 def required_python(package: str = "xfm") -> str:
     """The least Python version that an installed package names, e.g. 3.11; empty where it names none."""
     try:
-        found = metadata(package)
-        return found["Requires-Python"].removeprefix(">=").partition(",")[0] if "Requires-Python" in found else ""
+        least = re.search(r">=\s*([\w.]+)", str(metadata(package).json.get("requires_python", "")))
     except PackageNotFoundError:
         return ""
+    return least[1] if least else ""
 
 
 def python(minimum: str, found: Sequence[int] = sys.version_info[:3]) -> Finding:

@@ -1,22 +1,8 @@
-"""Settings that every job shares, and the unions that the registry fills."""
+"""Settings that every job shares."""
 
-from typing import Annotated, Any, Union
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
-
-from xfm.core import registry
 from xfm.core.config import Config
-
-
-def union_of(table: dict[str, str], group: str, what: str) -> Any:
-    """The type of a field that may hold any entry of a table, told apart by `kind`."""
-    known = registry.entries(group, table)
-    kinds = tuple(registry.load(known, name, what) for name in known)
-    return kinds[0] if len(kinds) == 1 else Annotated[Union[kinds], Field(discriminator="kind")]  # noqa: UP007
-
-
-AnySource = union_of(registry.SOURCES, "xfm.sources", "source")
-AnyBackbone = union_of(registry.BACKBONES, "xfm.backbones", "backbone")
 
 
 class JobConfig(Config):

@@ -1,9 +1,10 @@
-"""One frozen config from a YAML file, the environment and the command line, in rising order of precedence.
+"""One frozen config from a YAML file, the environment and the command line, in rising order of precedence; or from
+settings that a program holds (`build`).
 
 Every field of a job's config is a flag with dots (`--source.release`), a key of the YAML file (`source: {release:}`)
-and a variable (`XFM_SOURCE__RELEASE`). A section chosen by its `kind` (a source, a backbone) offers the flags of all
-its kinds; `--help` says which belong to which. Where a higher layer changes a section's kind, what lower layers said
-about the old kind is dropped.
+and a variable (`XFM_SOURCE__RELEASE`). `--help` lists the kinds of a section (a source, a backbone), and with
+`--source.kind h5ad`, or a kind from the file or the environment, the flags of that kind. Where a higher layer changes a
+section's kind, what lower layers said about the old kind is dropped.
 """
 
 import difflib
@@ -48,15 +49,33 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
     known = {option for action in parser._actions for option in action.option_strings}
     # allow_abbrev is off, so a typo lands in `rest` instead of matching a longer flag.
     flags, rest = parser.parse_known_args([_normalise(word, known) for word in argv])
-    if rest:
+    if rest and not flags.help:
         raise UsageError(_unknown(rest[0], known, prog))
     given = {name: value for name, value in vars(flags).items() if value is not None}
-    from_yaml = named_as_fields(config, read_yaml(given.pop("config"))) if "config" in given else {}
-    merged: dict[str, Any] = {}
-    for layer in (from_yaml, _from_environ(config, environ), _nest(given)):
-        merged = _merge(merged, layer)
+    asks_for_help = given.pop("help", False)
+    settings = named_as_fields(config, read_yaml(given.pop("config"))) if "config" in given else {}
+    for layer in (_from_environ(config, environ), nested(given)):
+        settings = merge(settings, layer)
+    if asks_for_help:
+        build_parser(config, prog, _chosen_kinds(config, settings)).print_help()
+        raise SystemExit(0)
+    return build(config, settings, prog)
+
+
+def build(config: type[C], settings: Mapping[str, Any], prog: str) -> C:
+    """Builds the config from nested settings as a YAML file holds them: words for lists, dashes in names of fields.
+
+    Args:
+        config: what to build.
+        settings: nested.
+        prog: its job, for messages.
+
+    Raises:
+        UsageError: as `parse`.
+    """
+    named = named_as_fields(config, _as_text(settings))
     try:
-        return config.model_validate(_split_lists(config, merged))
+        return config.model_validate(_split_lists(config, named))
     except ValidationError as error:
         raise UsageError(_explain(error, config, prog)) from None
 
@@ -109,20 +128,38 @@ def named_as_fields(config: type[BaseModel], content: Mapping[str, Any]) -> dict
     return named
 
 
-def _as_text(content: dict[Any, Any]) -> dict[str, Any]:
+def _as_text(content: Mapping[Any, Any]) -> dict[str, Any]:
     """The same with keys that YAML took for numbers (a class 0) as text."""
-    return {str(key): _as_text(value) if isinstance(value, dict) else value for key, value in content.items()}
+    return {str(key): _as_text(value) if isinstance(value, Mapping) else value for key, value in content.items()}
 
 
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def _chosen_kinds(config: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of each section that names one.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    chosen: dict[str, str] = {}
+    for name, field in config.model_fields.items():
+        kinds = [kind_of(model) for model in models_of(field.annotation)]
+        kind = values[name].get("kind") if kinds and isinstance(values.get(name), dict) else None
+        if kind is not None and kind not in kinds:
+            raise UsageError(_unknown_kind(f"--{name}", str(kind), kinds))
+        if kind is not None:
+            chosen[name] = kind
+    return chosen
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted names (`task.lr`) as nested ones."""
+    found: dict[str, Any] = {}
     for name, value in flat.items():
         section, _, field = name.partition(".")
         if field:
-            nested.setdefault(section, {})[field] = value
+            found.setdefault(section, {})[field] = value
         else:
-            nested[section] = value
-    return nested
+            found[section] = value
+    return found
 
 
 def _from_environ(config: type[Config], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -136,16 +173,17 @@ def _from_environ(config: type[Config], environ: Mapping[str, str]) -> dict[str,
             variable = ENV_PREFIX + path.replace(".", "__").upper()
             if variable in environ:
                 flat[path] = environ[variable]
-    return _nest(flat)
+    return nested(flat)
 
 
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over settings, section by section; another kind of section drops what was said of the old kind."""
     merged = dict(low)
     for name, value in high.items():
         old = merged.get(name)
-        if isinstance(old, dict) and isinstance(value, dict):
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
             other_kind = "kind" in value and value["kind"] != old.get("kind", value["kind"])
-            merged[name] = value if other_kind else old | value
+            merged[name] = dict(value) if other_kind else merge(old, value)
         else:
             merged[name] = value
     return merged
@@ -178,7 +216,7 @@ def _takes_tuple(annotation: Any, text: str) -> bool:
 
 def _unknown(word: str, known: set[str], prog: str) -> str:
     flag = word.partition("=")[0]
-    return f"unknown argument {flag}.{_nearest(flag, known)} `{prog} --help` lists all."
+    return f"unknown argument {flag}.{_nearest(flag, known)} See `{prog} --help`."
 
 
 def _explain(error: ValidationError, config: type[Config], prog: str) -> str:
@@ -202,8 +240,7 @@ def _describe(problem: Any, path: list[str], config: type[Config], prog: str) ->
     if what == "union_tag_not_found" or (what == "missing" and len(choices) > 1):
         return f"{flag}.kind: is required: one of {', '.join(choices)}."
     if what == "union_tag_invalid":
-        tag = problem["ctx"]["tag"]
-        return f"{flag}.kind: unknown {tag!r}; known: {', '.join(choices)}.{_nearest(tag, choices)}"
+        return _unknown_kind(flag, problem["ctx"]["tag"], choices)
     if what == "missing":
         return f"{flag}: is required."
     if what == "extra_forbidden":
@@ -215,6 +252,10 @@ def _describe(problem: Any, path: list[str], config: type[Config], prog: str) ->
         return (f"{flag}: " if path else "") + f"{problem['ctx']['error']}."
     shown = problem["input"] is not None and not isinstance(problem["input"], dict)
     return f"{flag}: {problem['msg']}" + (f", found {problem['input']!r}." if shown else ".")
+
+
+def _unknown_kind(section: str, kind: str, known: Collection[str]) -> str:
+    return f"{section}.kind: unknown {kind!r}; known: {', '.join(known)}.{_nearest(kind, known)}"
 
 
 def _options(config: type[Config], prog: str) -> list[str]:

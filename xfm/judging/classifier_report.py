@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from xfm.core.parts import PARTS, TEST, TRAIN
 from xfm.core.report import Estimate, Figure, Table
 from xfm.judging.classifier_scores import F32, TASK, predicted
 from xfm.judging.labelled import Labelled
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 from xfm.metrics.classification import confusion_matrix, per_class
 from xfm.plots.confusion import draw_confusion
 from xfm.training.settings import Trained
@@ -24,7 +24,6 @@ METRICS = {
     "precision": "macro precision",
     "weighted_f1": "weighted F1",
 }
-WORDS = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 
 
 def score(scores: pa.Table, representation: str, metric: str, split: str, task: str = TASK) -> Estimate | float:
@@ -54,7 +53,7 @@ def value_of(row: Mapping[str, Any]) -> Estimate | float | None:
 def training_numbers(trained: Trained, steps_per_epoch: int, labelled: Labelled) -> dict[str, Any]:
     """Rows by part, classes, passes and time of a classifier."""
     noun = labelled.judged.noun
-    return {f"{word} {noun}": len(labelled.held(part)) for part, word in WORDS.items()} | {
+    return {f"{part.adjective} {noun}": len(labelled.held(part)) for part in PARTS} | {
         "classes": len(labelled.label.classes),
         "epochs": round(trained.steps / steps_per_epoch, 2),
         "epoch kept": round(trained.best_step / steps_per_epoch, 2),

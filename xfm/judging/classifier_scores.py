@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.schema import PART, ROW_ID
 from xfm.judging.eval_set import MISSING
@@ -15,9 +16,9 @@ from xfm.judging.labelled import Labelled
 from xfm.judging.probe import Prediction, guessed, largest_class
 from xfm.judging.representations import CHANCE, MAJORITY, Representation
 from xfm.judging.score import table_of
-from xfm.judging.split import PARTS, TEST, VALIDATION
 
 TASK = "finetune"
+SCORES, PREDICTIONS = "scores.parquet", "predictions.parquet"  # files of an OUTPUT
 F32 = NDArray[np.float32]
 
 
@@ -58,7 +59,7 @@ def predicted(outcome: Mapping[str, F32], labelled: Labelled, note: str = "") ->
     classes = {}
     for part in (VALIDATION, TEST):
         rows = np.flatnonzero(labelled.judged.split.parts == part)
-        logits = outcome[PARTS[part]]
+        logits = outcome[part.word]
         assert len(logits) == len(rows)
         classes[part] = logits[np.isin(rows, labelled.held(part))].argmax(axis=1).astype(np.int32)
     return Prediction(classes[VALIDATION], classes[TEST], note)
@@ -69,12 +70,12 @@ def prediction_table(outcome: Mapping[str, F32], labelled: Labelled) -> pa.Table
     judged, label = labelled.judged, labelled.label
     tables = []
     for part in (VALIDATION, TEST):
-        rows, logits = np.flatnonzero(judged.split.parts == part), outcome[PARTS[part]].astype(np.float64)
+        rows, logits = np.flatnonzero(judged.split.parts == part), outcome[part.word].astype(np.float64)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         shares = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
         words: dict[str, Any] = {
             ROW_ID: [judged.row_ids[row] for row in rows],
-            PART: [PARTS[part]] * len(rows),
+            PART: [part.word] * len(rows),
             label.name: [None if label.codes[row] == MISSING else label.classes[label.codes[row]] for row in rows],
             "predicted": [label.classes[code] for code in logits.argmax(axis=1)],
             "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(shares.reshape(-1)), len(label.classes)),

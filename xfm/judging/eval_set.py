@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import LEFT_OUT, TEST
 from xfm.core.random import key64
 from xfm.judging.row_noun import ROWS
-from xfm.judging.split import LEFT_OUT, TEST, Split
+from xfm.judging.split import Split
 
 MISSING = -1
 # Words that stand for "not known" in public data sets (CELLxGENE schema 7: "unknown", "na").
@@ -117,9 +118,12 @@ class EvalSet:
 
         Where it is alike, draws may be subtracted: the n-th resample of both holds the same test cells.
         """
+        parts = self.split.parts
         test, drawn_as = self.split.where(TEST), np.full(len(self.row_ids), -1)
         drawn_as[test] = np.unique(self.split.groups[test], return_inverse=True)[1]
-        return _digest([self.seed, self.resamples], self.row_ids, [self.split.parts.tolist(), drawn_as.tolist()])
+        # Digests of earlier runs hold -1 for a row that is left out.
+        held = np.where(parts == LEFT_OUT, -1, parts)
+        return _digest([self.seed, self.resamples], self.row_ids, [held.tolist(), drawn_as.tolist()])
 
 
 def _digest(head: Any, row_ids: Sequence[str], columns: Sequence[Sequence[Any]]) -> str:

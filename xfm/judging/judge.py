@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, VALIDATION
 from xfm.core.random import rng_for
 from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.probe import CLASSIFIERS, READERS, Prediction, guessed, largest_class
 from xfm.judging.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
 from xfm.judging.score import Score, finite
-from xfm.judging.split import TEST, VALIDATION
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.resampling import GroupDraws, Resampled
 
@@ -67,17 +67,14 @@ def classifier_scores(task: str, prediction: Prediction, judged: EvalSet, label:
     Raises:
         ValueError: as many predictions as rows are needed.
     """
-    for name, part, predicted in (
-        ("validation", VALIDATION, prediction.validation),
-        ("test", TEST, prediction.test),
-    ):
+    for part, predicted in ((VALIDATION, prediction.validation), (TEST, prediction.test)):
         rows = np.flatnonzero((label.codes != MISSING) & (judged.split.parts == part))
         draws = GroupDraws(judged.split.groups[rows], judged.seed, judged.resamples)
         found = bootstrap_scores(label.codes[rows], predicted, len(label.classes), draws)
         for metric, resampled in found.items():
             yield Score(
-                task, label.name, metric, name, *_defined(resampled), len(rows), draws.n_groups, prediction.note,
-                predicted if name == "test" and metric == "f1" else None,
+                task, label.name, metric, part.word, *_defined(resampled), len(rows), draws.n_groups, prediction.note,
+                predicted if part is TEST and metric == "f1" else None,
             )  # fmt: skip
 
 

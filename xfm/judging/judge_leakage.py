@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.score import Score
-from xfm.judging.split import PARTS, TEST, VALIDATION
 from xfm.metrics.leakage import evenly_apart, leakage, leakage_scores, of_one_class, why_undefined
 from xfm.metrics.resampling import GroupDraws
 
@@ -33,11 +33,11 @@ def judge_leakage(vectors: NDArray[np.float32], judged: EvalSet, attribute: Labe
 
 
 def judge_probe(
-    features: Callable[[NDArray[np.int64], int], NDArray[Any]],
+    features: Callable[[NDArray[np.int64], Part], NDArray[Any]],
     judged: EvalSet,
     attribute: Labels,
     task: str,
-    parts: Sequence[int],
+    parts: Sequence[Part],
 ) -> Iterator[Score]:
     """As `judge_leakage`, for features that are at hand for some parts.
 
@@ -60,11 +60,11 @@ def judge_probe(
         where = (task, attribute.name)
         if why := why_undefined(codes, groups):
             for metric in METRICS:
-                yield Score(*where, metric, PARTS[part], None, None, len(rows), len(np.unique(groups)), why + left)
+                yield Score(*where, metric, part.word, None, None, len(rows), len(np.unique(groups)), why + left)
             continue
         draws = GroupDraws(groups, judged.seed, judged.resamples)
         read = leakage(features(rows, part), codes, groups, judged.seed, n_classes=len(attribute.classes))
         note = f"cross-validated over whole {label.name}s{left}"
         for metric, one in leakage_scores(read, codes, draws).items():
             value = float(one.value) if np.isfinite(one.value) else None
-            yield Score(*where, metric, PARTS[part], value, one.draws, len(rows), draws.n_groups, note)
+            yield Score(*where, metric, part.word, value, one.draws, len(rows), draws.n_groups, note)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.probe import Prediction
 from xfm.judging.score import Score
-from xfm.judging.split import PARTS, TEST, TRAIN, VALIDATION
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.within import has_choice, seen_classes, set_majorities, within_chance, within_predictions
@@ -38,7 +38,7 @@ def judge_within(task: str, prediction: Prediction, judged: EvalSet, label: Labe
         note = f"{left:,} of unknown sets, or of sets without training rows, left out" * (left > 0)
         draws = GroupDraws(judged.split.groups[held], judged.seed, judged.resamples) if len(held) else None
         groups = draws.n_groups if draws else 0
-        where = (task, label.name, WITHIN, PARTS[part])
+        where = (task, label.name, WITHIN, part.word)
         if draws is None:
             yield Score(*where, None, None, 0, 0, f"no {judged.within.name} of training is among them")
         elif read is None:

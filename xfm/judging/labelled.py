@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Part
 from xfm.core.schema import EMBEDDING, IMAGE, INPUT_IDS, PART, ROW_ID, VALUES
 from xfm.judging.eval_set import MISSING, EvalSet, Labels, classes_of, group_keys, labels_of
 from xfm.judging.row_noun import ROWS
-from xfm.judging.split import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Split, straddling
+from xfm.judging.split import Split, straddling
 from xfm.tokenizers.embedding import vectors_of
 from xfm.tokenizers.ragged import ragged
-from xfm.training import tokens
 from xfm.training.tokens import SplitRows, TokenStore
 
 CONTENT = "content"  # int64 digest of a row's tokens and values, picture or embedding
@@ -71,6 +72,15 @@ class Labelled:
     judged: EvalSet
     warnings: tuple[str, ...]
 
+    def settled(self) -> dict[str, Any]:
+        """Digests of cells and split, and what rows are called."""
+        judged = self.judged
+        return {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}
+
+    def label_digests(self) -> dict[str, str]:
+        """{label: SHA-256 over the rows that have a part and a class, and it}."""
+        return self.judged.label_digests()
+
     @property
     def label(self) -> Labels:
         """The label that is learned."""
@@ -80,7 +90,7 @@ class Labelled:
         """Another column that the task reads; None where none is named."""
         return next((each for each in self.judged.labels if each.name == name), None)
 
-    def held(self, part: int) -> NDArray[np.int64]:
+    def held(self, part: Part) -> NDArray[np.int64]:
         """Positions of the rows of a part that have a class."""
         return np.flatnonzero((self.judged.split.parts == part) & (self.label.codes != MISSING))
 
@@ -94,6 +104,7 @@ def labelled_rows(
     resamples: int,
     noun: str = ROWS,
     also_read: Sequence[str] = (),
+    has_test: bool = True,
 ) -> Labelled:
     """Reads ids, labels and parts; no tokens.
 
@@ -104,6 +115,7 @@ def labelled_rows(
         seed, resamples: of the bootstrap.
         noun: what rows are called.
         also_read: other columns that the task reads as classes; one with a single class is no error.
+        has_test: False where no test rows are stored, as in a search.
 
     Raises:
         Refused: NUMERIC_LABEL, ONE_CLASS, TRAIN_IS_TEST, or NO_ROWS for a part without any.
@@ -111,7 +123,7 @@ def labelled_rows(
     judged = judged_rows(store, label, group, also_read, seed=seed, resamples=resamples, noun=noun)
     _, copies = np.unique(_together(store, CONTENT).to_numpy(), return_inverse=True)
     labelled = Labelled(judged, tuple(_warnings(judged, copies.astype(np.int64), group)))
-    _check(labelled, copies)
+    _check(labelled, copies, has_test=has_test)
     return labelled
 
 
@@ -126,8 +138,7 @@ def judged_rows(
     row_ids = _together(store, ROW_ID).to_pylist()
     found = _labels(_together(store, label), label)
     others = [classes_of(_together(store, name), name) for name in also_read if name != label]
-    parts = _together(store, PART).to_numpy().astype(np.int8)
-    parts[parts == tokens.LEFT_OUT] = LEFT_OUT
+    parts = _together(store, PART).to_numpy()
     names = row_ids if group is None else group_keys(_together(store, group).to_pylist(), row_ids)
     _, groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
     split = Split(parts, groups.astype(np.int64))
@@ -161,16 +172,16 @@ def _together(store: TokenStore, name: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
 
 
-def _check(labelled: Labelled, copies: NDArray[np.integer]) -> None:
+def _check(labelled: Labelled, copies: NDArray[np.integer], *, has_test: bool) -> None:
     judged = labelled.judged
     for part, flag in ((TRAIN, ""), (VALIDATION, "; give a share of the training rows with --validation"), (TEST, "")):
-        if not len(labelled.held(part)):
-            raise Refused("NO_ROWS", f"no {PARTS[part]} row has a {labelled.label.name}{flag}")
+        if not len(labelled.held(part)) and (has_test or part != TEST):
+            raise Refused("NO_ROWS", f"no {part.word} row has a {labelled.label.name}{flag}")
     train, test = (labelled.held(part) for part in (TRAIN, TEST))
     if len(np.unique(labelled.label.codes[train])) < 2:
         (only,) = np.unique(labelled.label.codes[train])
         raise Refused("ONE_CLASS", f"all training {judged.noun} are of the class {labelled.label.classes[only]!r}")
-    if np.isin(copies[test], copies[train]).all():
+    if has_test and np.isin(copies[test], copies[train]).all():
         raise Refused(
             "TRAIN_IS_TEST",
             f"each of the {len(test):,} test {judged.noun} is among the training {judged.noun}: nothing would be "
@@ -186,7 +197,7 @@ def _warnings(judged: EvalSet, copies: NDArray[np.int64], group: str | None) -> 
     if group is not None and (shared := straddling(parts, judged.split.groups)):
         found.append(f"{shared:,} test {noun} share their {group} with training {noun}.")
     counts = [np.bincount(label.codes[(parts == part) & (label.codes != MISSING)], minlength=len(label.classes))
-              for part in range(3)]  # fmt: skip
+              for part in PARTS]  # fmt: skip
     if unseen := [label.classes[code] for code in np.flatnonzero((counts[TRAIN] == 0) & (counts[TEST] > 0))]:
         found.append(f"No training {noun} of {_listed(unseen)}: what is of these classes is always mistaken.")
     if untested := [label.classes[code] for code in np.flatnonzero(counts[TEST] == 0)]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xfm.judging.split import TEST, TRAIN, VALIDATION
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.metrics.classification import confusion_matrix, majority, scores
 from xfm.metrics.neighbours import is_constant
 

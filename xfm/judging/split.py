@@ -13,18 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Part, part_of
 from xfm.core.random import key64
 from xfm.judging.copies import components
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
-LEFT_OUT = -1  # a row whose part is not stated
-PARTS = ("train", "validation", "test")
-# What data sets call their parts, in lower case.
-PART_WORDS = {
-    "train": TRAIN, "training": TRAIN,
-    "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION,
-    "test": TEST,
-}  # fmt: skip
 I64 = NDArray[np.int64]
 
 
@@ -40,13 +32,13 @@ class Split:
     parts: NDArray[np.int8]
     groups: I64
 
-    def where(self, part: int) -> I64:
+    def where(self, part: Part) -> I64:
         """Positions of one part's cells."""
         return np.flatnonzero(self.parts == part)
 
     def cells(self) -> tuple[int, int, int]:
         """How many cells are in train, validation and test."""
-        train, validation, test = np.bincount(self.parts[self.parts != LEFT_OUT], minlength=3).tolist()
+        train, validation, test = (int((self.parts == part).sum()) for part in PARTS)
         return train, validation, test
 
 
@@ -120,9 +112,9 @@ def split_as_given(
     return Split(parts, groups)
 
 
-def is_stated(values: Sequence[str | None], part: int) -> bool:
+def is_stated(values: Sequence[str | None], part: Part) -> bool:
     """Whether some row is said to be in a part."""
-    return any(value is not None and PART_WORDS.get(str(value).strip().lower()) == part for value in values)
+    return any(value is not None and part_of(str(value)) is part for value in values)
 
 
 def _stated(values: Sequence[str | None]) -> NDArray[np.int8]:
@@ -130,13 +122,13 @@ def _stated(values: Sequence[str | None]) -> NDArray[np.int8]:
     words = ["" if value is None else str(value).strip().lower() for value in values]
     found = {word: words.count(word) for word in sorted(set(words) - {""})}
     shown = ", ".join(f"{word} ({count:,})" for word, count in list(found.items())[:8]) or "no value at all"
-    if strange := [word for word in found if word not in PART_WORDS]:
+    if strange := [word for word in found if part_of(word) is None]:
         raise Refused("BAD_SPLIT", f"expected train, validation (valid, val, dev) or test, found {strange[0]!r} among "
                       f"{shown}")  # fmt: skip
-    parts = np.array([PART_WORDS.get(word, LEFT_OUT) for word in words], np.int8)
+    parts = np.array([part_of(word) if word else LEFT_OUT for word in words], np.int8)
     for part in (TRAIN, TEST):
         if not (parts == part).any():
-            raise Refused("BAD_SPLIT", f"no row is said to be {PARTS[part]}, found {shown}. Name another column, or "
+            raise Refused("BAD_SPLIT", f"no row is said to be {part.word}, found {shown}. Name another column, or "
                           "none to draw a split")  # fmt: skip
     return parts
 

@@ -1,7 +1,8 @@
 """Errors and correlations of predictions within one cell, and their merging over cells and shards.
 
 A cell's numbers are sums, so merging shards adds them up; means are taken last. Correlations that are not defined
-(a constant vector) are NaN here and counted by whoever reports them; they never become 0.
+(a vector that is constant, or that is constant but for rounding) are NaN here and counted by whoever reports them; they
+never become 0.
 
 Reference implementations: scipy.stats.pearsonr and spearmanr, sklearn.metrics.mean_squared_error.
 """
@@ -15,30 +16,48 @@ F64 = NDArray[np.float64]
 # Columns of `cell_sums`, in order.
 SUMS = ("n", "squared_error", "absolute_error", "pearson", "spearman")
 
+# Least spread, relative to the size of its terms, of a vector computed in float32 that is correlated with another.
+# Rounding of relative size e moves a correlation by up to about e / spread. Sums of a network in another order (batch,
+# CPU, threads) differ by up to some 10 units of 2**-23, about 2**-20; at a spread of 2**-13 a correlation then moves by
+# 2**-7, less than 0.01, and by less than that wherever the spread is wider.
+LEAST_SPREAD = 2.0**-13
+
 RESAMPLES_AT_ONCE = 32  # one product of matrices instead of many passes over the cells
 
 
-def cell_sums(predicted: F64, target: F64, target_ranks: F64 | None = None) -> F64:
+def cell_sums(predicted: F64, target: F64, target_ranks: F64 | None = None, *, float32_terms: F64 | None = None) -> F64:
     """Sums of one cell.
 
     Args:
         predicted: (G,) predictions.
         target: (G,) truths, G >= 1.
         target_ranks: (G,) `rankdata(target)`, where many predictions meet one target.
+        float32_terms: (G,) for predictions that are sums of float32 numbers: the root of the summed squares of the
+            terms of each, of which its rounding is a fraction. None: predictions are exact to float64.
 
     Returns:
-        (5,) in the order of SUMS: count, summed squared error, summed absolute error, Pearson and Spearman r.
+        (5,) in the order of SUMS: count, summed squared error, summed absolute error, Pearson and Spearman r. Both
+        correlations are NaN where the predictions are constant but for rounding, see `is_spread`.
     """
     error = predicted - target
-    return np.array(
-        [
-            len(target),
-            np.dot(error, error),
-            np.abs(error).sum(),
-            pearson(predicted, target),
-            pearson(rankdata(predicted), rankdata(target) if target_ranks is None else target_ranks),
-        ]
-    )
+    r, rank_r = float("nan"), float("nan")
+    if float32_terms is None or is_spread(predicted, float32_terms):
+        r = pearson(predicted, target)
+        rank_r = pearson(rankdata(predicted), rankdata(target) if target_ranks is None else target_ranks)
+    return np.array([len(target), np.dot(error, error), np.abs(error).sum(), r, rank_r])
+
+
+def is_spread(values: F64, terms: F64) -> bool:
+    """Whether (G,) float32 values differ by more than rounding explains: by more than LEAST_SPREAD of their size.
+
+    Below that a correlation is mostly the order in which a CPU adds numbers, and so are the ranks.
+
+    Args:
+        values: (G,).
+        terms: (G,) root of the summed squares of the float32 terms that each value is the sum of, whose rounding errors
+            add up as independent ones do; a constant of float64 is no such term.
+    """
+    return bool(np.linalg.norm(values - values.mean()) > LEAST_SPREAD * np.linalg.norm(terms))
 
 
 def pearson(a: F64, b: F64) -> float:

@@ -27,12 +27,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
+from xfm.core.parts import PARTS, TEST, TRAIN, VALIDATION, Part
 from xfm.core.random import key64
 from xfm.sources.gene_table import missing
 
 SPLIT = "split"  # name of the column
-WORDS = ("train", "validation", "test")
-TRAIN, VALIDATION, TEST = range(3)
 # Validation and test as shares of all rows; with held-out types the former is a share of the rest.
 SHARES = {"random_cell": (0.08, 0.2), "stratified_cell": (0.1, 0.2), "held_out_types": (0.1, 0.0)}
 I64 = NDArray[np.int64]
@@ -109,7 +108,7 @@ class CellSplit(Config):
         return tuple(dict.fromkeys((*self.by, *held)))
 
     def parts(self, row_ids: Sequence[str], columns: pa.Table) -> Codes:
-        """(N,) places in WORDS, whatever the order of the rows.
+        """(N,) TRAIN, VALIDATION or TEST, whatever the order of the rows.
 
         Args:
             row_ids: N, unique.
@@ -163,9 +162,9 @@ class CellSplit(Config):
         return held
 
     def _check(self, parts: Codes) -> None:
-        counts = np.bincount(parts, minlength=3)
+        counts = np.bincount(parts, minlength=len(Part))
         wanted = (True, self.shares[0] > 0, True)
-        if empty := [word for word, count, asked in zip(WORDS, counts, wanted, strict=True) if asked and not count]:
+        if empty := [part.word for part, asked in zip(PARTS, wanted, strict=True) if asked and not counts[part]]:
             raise Refused("NO_ROWS", f"split {self.scheme} of {len(parts):,} rows leaves no {empty[0]} row: the "
                           "strata are too small for these shares; give larger ones, or fewer columns by")  # fmt: skip
 
@@ -179,7 +178,7 @@ def draw(strata: I64, keys: NDArray[np.uint64], validation: float, test: float) 
         validation, test: shares.
 
     Returns:
-        (N,) places in WORDS.
+        (N,) TRAIN, VALIDATION or TEST.
     """
     order = np.lexsort((keys, strata))
     _, start, sizes = np.unique(strata[order], return_index=True, return_counts=True)
@@ -194,7 +193,7 @@ def draw(strata: I64, keys: NDArray[np.uint64], validation: float, test: float) 
 
 def digest_of(row_ids: Sequence[str], parts: Codes) -> str:
     """SHA-256 over (row id, part) in the order of the ids."""
-    lines = sorted(f"{row}\x1f{WORDS[part]}" for row, part in zip(row_ids, parts.tolist(), strict=True))
+    lines = sorted(f"{row}\x1f{Part(part).word}" for row, part in zip(row_ids, parts.tolist(), strict=True))
     return f"sha256:{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"
 
 

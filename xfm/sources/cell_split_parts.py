@@ -8,8 +8,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused, ShardRefused
+from xfm.core.parts import PARTS
 from xfm.core.random import key64
-from xfm.sources.cell_split import SPLIT, WORDS, CellSplit, Codes, digest_of
+from xfm.sources.cell_split import SPLIT, CellSplit, Codes, digest_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +19,7 @@ class RowParts:
 
     Attributes:
         keys: (N,) rising hashes of the row ids.
-        parts: (N,) places in WORDS, beside them.
+        parts: (N,) of `core.parts`, in the order of the keys.
         digest: over row ids and parts.
     """
 
@@ -37,7 +38,7 @@ class RowParts:
         if (strange := self.keys[place] != wanted).any():
             raise ShardRefused("ROWS_CHANGED", f"row {row_ids[int(np.argmax(strange))]!r} was not there when the rows "
                                "were split. Were the data changed since?")  # fmt: skip
-        return pa.array(np.array(WORDS, dtype=object)[self.parts[place]], pa.string())
+        return pa.array(np.array([part.word for part in PARTS], dtype=object)[self.parts[place]], pa.string())
 
 
 def split_rows(split: CellSplit, row_ids: Sequence[str], columns: pa.Table) -> RowParts:

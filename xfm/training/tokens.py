@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import part_name
+from xfm.core.parts import LEFT_OUT, TEST, TRAIN, VALIDATION, Part, part_of
 from xfm.core.random import key64, uniform
 from xfm.core.schema import INPUT_IDS, N_TOKENS, PART, ROW_ID
 from xfm.core.storage import open_storage
@@ -21,11 +22,6 @@ from xfm.tokenizers.ragged import row_lengths
 from xfm.training.order import WINDOW_ROWS
 
 I64 = NDArray[np.int64]
-TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)  # of the column PART
-WORDS = {
-    "train": TRAIN, "training": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION,
-    "dev": VALIDATION, "test": TEST,
-}  # fmt: skip
 CACHE_ROWS = 3 * WINDOW_ROWS // 2  # a window, and the end of the one before it
 THREADS = 8
 
@@ -54,15 +50,15 @@ class TokenParts:
     sizes: tuple[tuple[int, int, int], ...]
     left_out: int = 0
 
-    def count(self, part: int) -> list[int]:
+    def count(self, part: Part) -> list[int]:
         """Rows of TRAIN, VALIDATION or TEST in each part."""
         return [sizes[part] for sizes in self.sizes]
 
-    def offsets(self, part: int) -> I64:
+    def offsets(self, part: Part) -> I64:
         """Where they begin in each part."""
         return np.array([sum(sizes[:part]) for sizes in self.sizes], np.int64)
 
-    def everything(self, part: int) -> tuple[I64, I64]:
+    def everything(self, part: Part) -> tuple[I64, I64]:
         """(N,) part numbers and rows of all its rows, in the order of the parts."""
         counts = np.array(self.count(part), np.int64)
         numbers = np.repeat(np.arange(len(counts)), counts)
@@ -112,6 +108,7 @@ class SplitRows:
             rows where the data have none (`validation` is then a share of the training rows).
         labels: obs columns that every row must have; rows without are left out.
         carve: whether validation rows are to be taken from training rows although `split` is given.
+        has_test: False drops test rows where they are read: what is not stored, no trial of a search can see.
     """
 
     def __init__(
@@ -124,9 +121,10 @@ class SplitRows:
         split: str | None = None,
         labels: Sequence[str] = (),
         carve: bool = False,
+        has_test: bool = True,
     ) -> None:
         self.seed, self.validation, self.test, self.group = seed, validation, test, group
-        self.split, self.labels, self.carve = split, tuple(labels), carve
+        self.split, self.labels, self.carve, self.has_test = split, tuple(labels), carve, has_test
 
     def __call__(self, tokens: pa.Table) -> pa.Table:
         """N rows to the same rows in the order of PART, with PART and N_TOKENS.
@@ -140,7 +138,8 @@ class SplitRows:
         lengths = row_lengths(tokens) if INPUT_IDS in tokens.column_names else np.ones(len(part), np.int64)
         tokens = tokens.append_column(PART, pa.array(part, pa.int8()))
         tokens = tokens.append_column(N_TOKENS, pa.array(lengths.astype(np.int32)))
-        return tokens.take(np.argsort(part, kind="stable"))
+        order = np.argsort(part, kind="stable")
+        return tokens.take(order if self.has_test else order[part[order] != TEST])
 
     def _hashed(self, tokens: pa.Table) -> NDArray[np.int8]:
         place = self._places(tokens)
@@ -149,7 +148,7 @@ class SplitRows:
 
     def _given(self, tokens: pa.Table, name: str) -> NDArray[np.int8]:
         words = _column(tokens, name, "split").cast(pa.string()).to_pylist()
-        known = [LEFT_OUT if word is None else WORDS.get(word.strip().lower()) for word in words]
+        known = [LEFT_OUT if word is None else part_of(word) for word in words]
         if None in known:
             odd = words[known.index(None)]
             raise Refused("BAD_SPLIT", f"--split {name}: {odd!r} is none of train, validation, test")
@@ -174,7 +173,7 @@ def token_parts(uri: str, keys: Sequence[str]) -> TokenParts:
 
 
 def _count(uri: str, key: str) -> tuple[int, int, int, int]:
-    found = np.bincount(_read(uri, key, [PART])[PART].to_numpy(), minlength=4)
+    found = np.bincount(_read(uri, key, [PART])[PART].to_numpy(), minlength=len(Part))
     return int(found[TRAIN]), int(found[VALIDATION]), int(found[TEST]), int(found[LEFT_OUT])
 
 

@@ -17,7 +17,7 @@ from xfm.models.fusion.checkpoint import WEIGHTS
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.network import Concatenation
 from xfm.models.fusion.text import BertText, HashedText
-from xfm.studies.embed.run import EmbedJob
+from xfm.studies.embed.config import EmbedJob
 
 
 @pytest.fixture

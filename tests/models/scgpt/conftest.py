@@ -13,15 +13,6 @@ from xfm.models.scgpt.checkpoint import Checkpoint, build_network, read_checkpoi
 from xfm.models.scgpt.network import ScGPTBackbone
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors of these sizes are slower on two threads, far slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def reference() -> dict[str, np.ndarray]:
     with np.load(FIXTURE / "reference.npz") as file:

@@ -1,12 +1,12 @@
 """Members of a comparison as settings: what each job gets, and which typos are found before anything runs."""
 
 import pytest
-
-from tests.conftest import REPOSITORY
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.pretrain_config import PretrainConfig
+
 from xfm.engine.settings import UsageError
-from xfm.studies.ablation.plan import merged, plan_members
+from xfm.studies.ablation.plan import plan_members
+from xfm.studies.evaluate.config import EvaluateJob
 
 BASE = {
     "source": {"kind": "grammar", "n": 50},
@@ -17,10 +17,7 @@ BASE = {
 
 
 @pytest.fixture
-def jobs(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "jobs")
-    from evaluate import EvaluateJob
-
+def jobs():
     return {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
 
 
@@ -54,14 +51,6 @@ def test_a_member_starts_from_the_checkpoint_of_the_same_seed_whatever_the_order
 def test_an_evaluation_draws_nothing_and_runs_once(plan):
     (member,) = plan({"raw": {"job": "evaluate", "labels": ["label"], "backbone": BASE["finetune"]["backbone"]}})
     assert list(member.configs) == [0]
-
-
-def test_another_kind_of_section_drops_what_was_said_of_the_old_kind():
-    low = {"source": {"kind": "grammar", "n": 50}, "task": {"label": "x", "deep": {"a": 1, "b": 2}}, "lr": 1}
-    high = {"source": {"kind": "digits"}, "task": {"deep": {"b": 3}}}
-    assert merged(low, high) == {
-        "source": {"kind": "digits"}, "task": {"label": "x", "deep": {"a": 1, "b": 3}}, "lr": 1
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,22 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from tests.conftest import REPOSITORY
-from tests.text_examples import write_encoder
-from xfm.core.errors import Refused
 from xfm.engine.finetune import plan_finetuning
 from xfm.engine.finetune_config import FinetuneConfig
-from xfm.engine.output import Output
 from xfm.engine.pretrain_config import PretrainConfig
+
+from tests.text_examples import write_encoder
+from xfm.core.errors import Refused
+from xfm.engine.output import Output
 from xfm.studies.ablation.finished import finished_of
 from xfm.studies.ablation.plan import plan_members
 from xfm.studies.ablation.schedule import describe_members, entries_of
+from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe
 
 
 @pytest.fixture
-def jobs(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "jobs")
-    from evaluate import EvaluateJob
-
+def jobs():
     return {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
 
 

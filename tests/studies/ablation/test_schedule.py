@@ -2,12 +2,12 @@
 
 import pyarrow as pa
 import pytest
-
-from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.core.storage import open_storage
 from xfm.engine.finetune_config import FinetuneConfig
 from xfm.engine.pretrain import plan_pretraining, token_recipe
 from xfm.engine.pretrain_config import PretrainConfig
+
+from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.storage import open_storage
 from xfm.engine.train import Place
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText

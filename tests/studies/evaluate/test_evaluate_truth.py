@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from tests.judging.evaluate_cases import judge_layers, judged_cells, planted_layers
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging.judge import classifier_scores, judge
 from xfm.judging.probe import Prediction, linear_probe, standardised
 from xfm.judging.row_noun import noun_of
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 from xfm.studies.evaluate.class_tables import class_table, classes_csv
 from xfm.studies.evaluate.figures import draw
 from xfm.studies.evaluate.headline import headline

@@ -10,7 +10,8 @@ import pytest
 import scipy.sparse
 
 from xfm.core.errors import Refused
-from xfm.engine.config import AnyBackbone, AnySource, JobConfig
+from xfm.core.unions import AnyBackbone, AnySource
+from xfm.engine.config import JobConfig
 from xfm.engine.planning import plan_shards
 from xfm.models.scgpt.config import ScGPT
 from xfm.sources.census.source import Census

@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import load_job
 from xfm.core.errors import Refused
 from xfm.judging.judge import judge
 from xfm.sources.stored.open import open_embeddings
+from xfm.studies.evaluate.config import EvaluateJob
+from xfm.studies.evaluate.question import Question
 from xfm.studies.evaluate.rows import judged_rows
 
 
@@ -29,7 +30,7 @@ def one_set(tmp_path_factory):
 
 def rows_of(path, **more):
     named = {"embeddings": str(path), "labels": ("donor_id",), "output": "unused", "bootstrap": 50} | more
-    return judged_rows(open_embeddings(str(path)), {}, "cells", load_job("evaluate").EvaluateJob(**named))
+    return judged_rows(open_embeddings(str(path)), {}, "cells", Question.of(EvaluateJob(**named)))
 
 
 def test_within_one_data_set_accuracy_is_plain_and_one_sex_cannot_leak(one_set):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from xfm.judging.split import TEST, TRAIN, VALIDATION
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.studies.evaluate.scalar_mix import mix_layers
 
 

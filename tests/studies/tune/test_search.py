@@ -8,17 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from xfm.studies.tune.rows import without_test
 
 from tests.memory_tracker import MemoryTracker
 from tests.tasks.classification.sentiment import memory
 from tests.text_examples import NAMES, write_encoder
 from xfm.core.errors import Refused
+from xfm.core.parts import TEST
 from xfm.core.schema import PART
 from xfm.engine.output import write_part
 from xfm.engine.settings import UsageError
 from xfm.models.hf_text.config import HFText
 from xfm.studies.tune.outcome import WithoutOutcome
-from xfm.studies.tune.rows import without_test
 from xfm.studies.tune.search import Halving, TrialSource
 from xfm.studies.tune.space import parse_space
 from xfm.studies.tune.trial import OBJECTIVES, Drawn
@@ -29,7 +30,7 @@ from xfm.tasks.classification.recipe import ClassificationRecipe
 from xfm.tasks.classification.settings import Classification
 from xfm.training.in_process import train_here
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TokenParts, TokenStore, token_parts
+from xfm.training.tokens import TokenParts, TokenStore, token_parts
 
 ray_tune = pytest.importorskip("ray.tune")
 AIM = Aim("validation_f1")

@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 import pytest
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from xfm.studies.tune.tune_finetune import KIND as FINETUNING
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
+from xfm.engine.settings import build
 from xfm.studies.tune.space import parse_space
-from xfm.studies.tune.space_check import base_settings, build, check_space, fields_of, with_values
-from xfm.studies.tune.tune_finetune import KIND as FINETUNING
+from xfm.studies.tune.space_check import base_settings, check_space, fields_of, with_values
 
 
 class Task(Config):
@@ -51,7 +52,7 @@ class Job(Config):
 
 
 def make(values):
-    return build(Job, with_values({"lr": 1e-4}, values), "finetune", "--output", "out")
+    return build(Job, with_values({"lr": 1e-4, "output": "out"}, values), "finetune")
 
 
 def check(space):

@@ -8,22 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pydantic import PositiveInt
-
-from tests.conftest import REPOSITORY
-from xfm.compute.read import read_tokens
-from xfm.core import registry
-from xfm.core.errors import Refused
-from xfm.engine.config import JobConfig
-from xfm.engine.output import write_part
 from xfm.engine.pretrain import Prepared
-from xfm.engine.settings import UsageError, read_yaml
-from xfm.engine.stage import StageResult
-from xfm.sources.synthetic.atlas import Atlas
 from xfm.studies.tune.rows import SplitWithoutTest, without_test
-from xfm.studies.tune.space import parse_space
-from xfm.studies.tune.space_check import fields_of
-from xfm.studies.tune.target import SearchTarget, searched_job
-from xfm.studies.tune.trials import Aim
 from xfm.studies.tune.tune_finetune import AFTERWARDS
 from xfm.studies.tune.tune_finetune import KIND as FINETUNING
 from xfm.studies.tune.tune_finetune import ROWS as FINETUNE_ROWS
@@ -31,6 +17,20 @@ from xfm.studies.tune.tune_finetune import ROWS_OF_TASK as FINETUNE_ROWS_OF_TASK
 from xfm.studies.tune.tune_pretrain import KIND as PRETRAINING
 from xfm.studies.tune.tune_pretrain import ROWS as PRETRAIN_ROWS
 from xfm.studies.tune.tune_pretrain import ROWS_OF_TASK as PRETRAIN_ROWS_OF_TASK
+
+from tests.conftest import REPOSITORY
+from xfm.compute.read import read_tokens
+from xfm.core import registry
+from xfm.core.errors import Refused
+from xfm.engine.config import JobConfig
+from xfm.engine.output import write_part
+from xfm.engine.settings import UsageError, read_yaml
+from xfm.engine.stage import StageResult
+from xfm.sources.synthetic.atlas import Atlas
+from xfm.studies.tune.space import parse_space
+from xfm.studies.tune.space_check import fields_of
+from xfm.studies.tune.target import SearchTarget, searched_job
+from xfm.studies.tune.trials import Aim
 from xfm.tokenizers.embedding import EmbeddingTokenizer
 from xfm.training.group import Group
 from xfm.training.settings import Settings

@@ -3,11 +3,11 @@
 import pytest
 
 from tests.clip_examples import write_clip
-from tests.conftest import load_job
 from tests.text_examples import write_encoder
 from tests.zero_shot_examples import write_colours
 from xfm.core.errors import Refused
 from xfm.engine.settings import UsageError, parse
+from xfm.studies.zero_shot.config import ZeroShotJob
 from xfm.studies.zero_shot.run import describe, plan_zero_shot
 
 
@@ -21,7 +21,7 @@ def words(tmp_path_factory):
 
 
 def planned(words, *more):
-    return plan_zero_shot(parse(load_job("zero_shot").ZeroShotJob, [*words, *more], {}, "jobs/zero_shot.py"))
+    return plan_zero_shot(parse(ZeroShotJob, [*words, *more], {}, "jobs/zero_shot.py"))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from tests.zero_shot_examples import NAMES, guesses_part
 from xfm.core.errors import Refused
+from xfm.core.parts import TEST
 from xfm.judging.eval_set import EvalSet, labels_of
 from xfm.judging.score import SCHEMA
-from xfm.judging.split import TEST, Split, split_as_given
+from xfm.judging.split import Split, split_as_given
 from xfm.models.clip.prompts import ClassPrompts
 from xfm.studies.zero_shot.chosen_rows import RowChoice
 from xfm.studies.zero_shot.classifier import TextClassifier

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from tests.tasks.classification.sentiment import Memory
+from xfm.core.parts import TRAIN
 from xfm.core.schema import EMBEDDING, PART, ROW_ID
 from xfm.judging.labelled import SplitWithContent
 from xfm.models.fusion.bank import TextBank
@@ -17,7 +18,6 @@ from xfm.tasks.adversarial.network import AdversarialClassifier, freeze_unread
 from xfm.tasks.adversarial.settings import AdversarialClassification
 from xfm.training.group import Group
 from xfm.training.order import Order
-from xfm.training.tokens import TRAIN
 
 SEXES = ("female", "male")
 TINY = FusionSizes(hidden=16, latents=3, heads=2, projection=8, dropout=0.0)

@@ -13,6 +13,7 @@ from sklearn import metrics
 
 from tests.tasks.adversarial.donors import TINY, Effects, atlas, learner, memory, truth
 from tests.tasks.classification.test_finetuning_results import RUN, SETTINGS, trained
+from xfm.core.parts import TEST
 from xfm.core.report import Estimate
 from xfm.core.storage import open_storage
 from xfm.judging.classifier_report import found_score
@@ -25,7 +26,6 @@ from xfm.tasks.adversarial.report import adversarial_report, draw, sample_names
 from xfm.tasks.adversarial.scores import score_table
 from xfm.tasks.adversarial.settings import AdversarialClassification
 from xfm.tasks.adversarial.warnings import attention_words, cautions
-from xfm.training.tokens import TEST
 
 TASK = AdversarialClassification()
 OWN = "finetuned_adversarial"

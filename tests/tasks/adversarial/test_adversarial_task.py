@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydantic import ValidationError
-
-from tests.tasks.adversarial.donors import Effects, atlas, memory
-from xfm.core.errors import Refused
 from xfm.engine.finetune import settings_of
 from xfm.engine.finetune_adversarial import adversarial_settings, check_backbone, columns_of, width_of
 from xfm.engine.finetune_config import FinetuneConfig
+
+from tests.tasks.adversarial.donors import Effects, atlas, memory
+from xfm.core.errors import Refused
 from xfm.judging.labelled import labelled_rows
 from xfm.training.tokens import TokenParts
 

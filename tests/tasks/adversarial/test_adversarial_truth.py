@@ -3,17 +3,17 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from tests.tasks.adversarial.donors import learner, memory, truth
 from xfm.engine.finetune_adversarial import adversarial_settings
 from xfm.engine.finetune_config import FinetuneConfig
+
+from tests.tasks.adversarial.donors import learner, memory, truth
+from xfm.core.parts import TEST, TRAIN
 from xfm.metrics.leakage import auroc, leakage
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.within import seen_classes, within_predictions
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.tasks.adversarial.settings import AdversarialClassification
-from xfm.training.tokens import TEST, TRAIN
 from xfm.training.trainer import Trainer
 
 SMALL = FusionSizes(hidden=64, latents=4, heads=4, projection=8, dropout=0.1)

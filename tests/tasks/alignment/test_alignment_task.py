@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from xfm.engine.pretrain_alignment import AlignmentPretraining
+from xfm.engine.pretrain_config import PretrainConfig
 
 from xfm.core.errors import Refused
 from xfm.core.ledger import part_name
 from xfm.engine import pretrain
-from xfm.engine.pretrain_alignment import AlignmentPretraining
-from xfm.engine.pretrain_config import PretrainConfig
 from xfm.engine.stage import StageResult
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText

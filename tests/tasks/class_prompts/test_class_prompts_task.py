@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from xfm.engine.finetune import Prepared
+from xfm.engine.finetune_class_prompts import ClassPromptsKind, _strangers, other_images
+from xfm.engine.finetune_config import FinetuneConfig
 
 from tests.picture_examples import fresh, pictures
 from xfm.core.errors import Refused
 from xfm.core.ledger import part_name
-from xfm.engine.finetune import Prepared
-from xfm.engine.finetune_class_prompts import ClassPromptsKind, _strangers, other_images
-from xfm.engine.finetune_config import FinetuneConfig
 from xfm.judging.labelled import SplitWithContent, labelled_rows
 from xfm.models.clip.prompts import ClassPrompts
 from xfm.models.clip.writing import write_checkpoint

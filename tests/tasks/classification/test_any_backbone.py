@@ -9,17 +9,17 @@ from tests.contracts.examples import BACKBONES, example
 from tests.tasks.classification.sentiment import NAMES, Memory
 from xfm.compute.read import read_tokens
 from xfm.core import registry
+from xfm.core.parts import TEST, TRAIN
 from xfm.core.schema import INPUT_IDS, N_TOKENS, VALUES
 from xfm.judging.labelled import SplitWithContent
+from xfm.models.headed import freeze_unreached, put_head
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
 from xfm.tasks.classification.learner import ClassificationLearner
-from xfm.tasks.classification.network import build_classifier, freeze_unreached
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.order import BucketOrder
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TRAIN
 from xfm.training.trainer import Trainer
 
 SETTINGS = Settings(
@@ -40,7 +40,7 @@ def test_a_few_steps_change_the_head_and_what_the_mode_says(kind, mode, tmp_path
     tokens = tokens.append_column("label", pa.array(labels)).append_column("split", pa.array(splits))
     store = Memory([SplitWithContent(0, 0.2, split="split")(tokens)])
     parts = store.parts()
-    network = build_classifier(given.config.build("cpu"), Classification(mode=mode, last_n=1, pool="mean"), 2, 0)
+    network = put_head(given.config.build("cpu"), Classification(mode=mode, last_n=1, pool="mean"), 2, 0)
     freeze_unreached(network, tokenizer.collate(store.tables[0].slice(0, 1)))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     order = BucketOrder(parts.count(TRAIN), 8, 0, [column.to_numpy() for column in store.column(N_TOKENS)])
@@ -61,7 +61,7 @@ def test_running_statistics_of_a_checkpoint_stay_as_they_are():
     sizes = {"n_layers": 1, "n_heads": 2, "dim": 8, "ffn": 8, "n_bins": 5, "max_length": 16}
     tokens = (*(f"G{i}" for i in range(5)), "<pad>", "<cls>", "<eoc>")
     start = FreshScGPT(tokens=tokens, architecture=Architecture(n_tokens=8, mvc="none", input_norm="bn", **sizes))
-    network = build_classifier(start.build("cpu"), Classification(pool="mean"), 2, 0).train()
+    network = put_head(start.build("cpu"), Classification(pool="mean"), 2, 0).train()
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     cells = {INPUT_IDS: pa.array([[6, 0, 1], [6, 2, 3]], pa.large_list(pa.uint16())),
              VALUES: pa.array([[-2, 1, 4], [-2, 3, 2]], pa.large_list(pa.int16()))}  # fmt: skip

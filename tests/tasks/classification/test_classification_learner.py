@@ -10,18 +10,19 @@ from sklearn import metrics
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
+from tests.rounding import UNIT, assert_same_but_rounding
 from tests.tasks.classification.sentiment import Memory, learner, memory, tokenised, worker
 from tests.text_examples import NAMES, sentences, write_encoder
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.tokenizer import Tokens
 from xfm.judging.labelled import SplitWithContent
+from xfm.models.headed import freeze_unreached, put_head
 from xfm.models.hf_text.config import HFText
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.classification.network import build_classifier, freeze_unreached
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.settings import Settings
-from xfm.training.tokens import TEST, TRAIN, VALIDATION
 from xfm.training.trainer import Trainer
 
 NO_DROPOUT = Classification(dropout=0.0, network_dropout=0.0)
@@ -68,9 +69,11 @@ def test_the_first_loss_and_gradient_are_those_of_transformers(encoder):
     assert len(ours.examples(0)) > 1, "the batch is cut into passes"
     assert step_loss(ours) == pytest.approx(loss.item(), abs=1e-6)
     theirs = dict(reference.named_parameters())
+    largest = max(parameter.grad.abs().max() for parameter in theirs.values() if parameter.grad is not None)
     for name, parameter in ours.network.named_parameters():
         there = name.replace("backbone.network.", "distilbert.").replace("head.", "")
-        torch.testing.assert_close(parameter.grad, theirs[there].grad, rtol=1e-3, atol=1e-6)
+        # Of the largest gradient of all: that of a key's bias is 0 but for the rounding of such numbers.
+        torch.testing.assert_close(parameter.grad, theirs[there].grad, rtol=0, atol=256 * UNIT * float(largest))
 
 
 def test_two_workers_add_up_to_the_loss_and_gradient_of_one(encoder):
@@ -82,7 +85,7 @@ def test_two_workers_add_up_to_the_loss_and_gradient_of_one(encoder):
         losses.append(one.backward(one.examples(1), torch.tensor([16.0]), 1).item())
         parts.append(gradients(one))
     assert sum(losses) / 16 == pytest.approx(loss, abs=1e-6)
-    torch.testing.assert_close(parts[0] + parts[1], gradients(alone), rtol=1e-4, atol=1e-6)
+    assert_same_but_rounding(parts[0] + parts[1], gradients(alone), 256)
 
 
 class Together(Group):
@@ -271,7 +274,7 @@ def test_decoders_that_no_logit_depends_on_are_left_alone():
         n_tokens=6, n_layers=1, n_heads=2, dim=8, ffn=8, n_bins=11, max_length=64, mvc="inner product"
     )
     recipe = FreshScGPT(tokens=("A", "B", "C", "<pad>", "<cls>", "<eoc>"), architecture=architecture)
-    network = build_classifier(recipe.build("cpu"), Classification(), 3, 0)
+    network = put_head(recipe.build("cpu"), Classification(), 3, 0)
     present = torch.ones(1, 3, dtype=torch.bool)
     left = freeze_unreached(network, Tokens(torch.tensor([[4, 0, 1]]), torch.ones(1, 3), present, present))
     assert left

@@ -13,21 +13,21 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.tasks.classification.sentiment import learner, memory
 from tests.text_examples import NAMES, sentences, write_encoder
+from xfm.core.parts import TEST, VALIDATION
 from xfm.core.report import Estimate
 from xfm.judging.classifier_report import classes, score
 from xfm.judging.classifier_scores import name_of, predicted, prediction_table, score_table
 from xfm.judging.labelled import Labelled, labelled_rows
 from xfm.judging.score import SCHEMA
 from xfm.judging.seeds import seeds_report
+from xfm.models.headed import HeadedBackbone
 from xfm.models.hf_text.config import HFText
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
 from xfm.tasks.classification.checkpoint import write_classifier
-from xfm.tasks.classification.network import Classifier
 from xfm.tasks.classification.report import by_frequency, draw, finetune_report
 from xfm.tasks.classification.settings import Classification
 from xfm.training.settings import Settings, Trained
-from xfm.training.tokens import TEST, VALIDATION
 
 RUN = {"recipe": {"weights": {"model.safetensors": "1"}, "data": {"files": {}}, "cells": "c"}, "versions": {}}
 SETTINGS = Settings(
@@ -156,7 +156,7 @@ def test_a_checkpoint_read_again_gives_the_same_logits(encoder, rows, tmp_path, 
     about = json.loads((tmp_path / "out" / "head.json").read_text())
     assert tuple(about["classes"]) == NAMES
     of.network.head.load_state_dict(load_file(tmp_path / "out" / "head.safetensors"))
-    of.network = Classifier(read.build("cpu"), Pool(about["pool"]), of.network.head).eval()
+    of.network = HeadedBackbone(read.build("cpu"), Pool(about["pool"]), of.network.head).eval()
     torch.testing.assert_close(of.logits(TEST)[0], before, rtol=1e-4, atol=1e-5)
     assert (tmp_path / "out" / "adapter" / "adapter_config.json").exists() == (mode == "lora")
     if head == "mlp":
@@ -176,11 +176,11 @@ def _check_reference(folder, logits, rows):
 
 
 def test_a_classifier_of_cells_is_a_checkpoint_of_cells(tiny_scgpt, tmp_path):
-    from xfm.tasks.classification.network import build_classifier
+    from xfm.models.headed import put_head
 
     config = ScGPT(checkpoint=str(tiny_scgpt / "checkpoint"))
     task = Classification(mode="last_n", last_n=1, pool="mean")
-    network = build_classifier(config.build("cpu"), task, 3, 0)
+    network = put_head(config.build("cpu"), task, 3, 0)
     tensors = {name: tensor.clone() for name, tensor in network.backbone.state_dict().items()}
     write_classifier(tmp_path / "out", network, config, task, ("a", "b", "c"), seed=0, training={})
     read = ScGPT(checkpoint=str(tmp_path / "out")).build("cpu")

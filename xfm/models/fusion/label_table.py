@@ -6,7 +6,7 @@ states a digest of what it holds, so that a torn or damaged one is seen.
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from xfm.core.storage import open_storage
 from xfm.models.fusion.bank import LabelVectors
 
 FILE = "label_embeddings.parquet"
@@ -55,6 +56,27 @@ def vectors_under(table: pa.Table, key: str) -> dict[str, LabelVectors]:
         )
         for row in rows.to_pylist()
     }
+
+
+def share_labels(network: Any, columns: Iterable[pa.ChunkedArray], common: str, own: str) -> None:
+    """Vectors of all words in some columns, made by whoever comes first, into the OUTPUT of a job.
+
+    Args:
+        network: recipe of a fusion.
+        columns: of the words.
+        common: URI of the folder where several jobs keep them.
+        own: URI of the job's OUTPUT.
+
+    Raises:
+        Refused: as `Fusion.bank_of`.
+    """
+    found = [pc.unique(column.cast(pa.string())).to_pylist() for column in columns]
+    shared, mine = open_storage(common), open_storage(own)
+    network.bank_of(sorted({text for texts in found for text in texts if text is not None}), shared)
+    content = shared.read(FILE)
+    if content is not None and mine.size(FILE) is None:
+        mine.create()
+        mine.write(FILE, content)
 
 
 def to_bytes(table: pa.Table) -> bytes:

@@ -48,6 +48,22 @@ class Layout(NamedTuple):
     origin: Mapping[str, str]
 
 
+class Rows(NamedTuple):
+    """Some rows of a file, as each format hands them on.
+
+    Attributes:
+        ids: of the rows.
+        content: the text or the encoded picture; null where there is none.
+        columns: the obs columns that lie in the file, by their names there.
+        problems: row number in `ids` to "CODE: why" for rows that cannot be read.
+    """
+
+    ids: Sequence[str]
+    content: pa.Array
+    columns: Mapping[str, pa.Array]
+    problems: Mapping[int, str]
+
+
 def lay_out_rows(
     found: Outline,
     name: str,

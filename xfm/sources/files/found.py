@@ -15,13 +15,14 @@ from pathlib import Path
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.hub import BUSY
+from xfm.core.parts import SYNONYMS, part_of
+from xfm.sources.files.parquet import SAVED
 from xfm.sources.hub_files import parse
 from xfm.sources.paths import is_hub, local_root
 
 # As the library `datasets` names splits from files: a word of its own, or NAME-00000-of-00001.
-_WORD = re.compile(r"(?<![a-z0-9])(train|training|validation|valid|val|dev|test|testing|unsupervised)(?![a-z0-9])")
+_WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(SYNONYMS)}|unsupervised)(?![a-z0-9])")
 _NUMBERED = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}\.")
-_SPLITS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "testing": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,17 @@ def resolve(location: str, root: str, beside: Sequence[str] = ()) -> DataFile:
 def split_of(name: str) -> str | None:
     """train, validation, test, ... as a file's name or the nearest of its folders states it."""
     for part in reversed(name.split("/")):
-        if match := _NUMBERED.match(part):
-            word = match["split"].lower()
-            return _SPLITS.get(word, word)
+        match = _NUMBERED.match(part)
+        if match is not None and not (match["split"] == "data" and part.endswith(SAVED)):  # its folder is the split
+            return _standard(match["split"].lower())
         if words := _WORD.findall(part.lower()):
-            return _SPLITS.get(str(words[-1]), str(words[-1]))
+            return _standard(words[-1])
     return None
+
+
+def _standard(word: str) -> str:
+    part = part_of(word)
+    return word if part is None else part.word
 
 
 def is_split(folder: str) -> bool:
@@ -110,8 +116,8 @@ def _in_folder(path: str, suffixes: Sequence[str]) -> tuple[str, Path, list[str]
         found = list(given.rglob("*"))
     else:
         found = [given] if given.exists() else [Path(file) for file in glob.glob(path, recursive=True)]
-    names = [file.relative_to(root).as_posix() for file in found if file.suffix in suffixes and file.is_file()]
-    return "", root, names
+    wanted = [file for file in found if file.suffix in (*suffixes, SAVED) and not file.match(f"cache-*{SAVED}")]
+    return "", root, [file.relative_to(root).as_posix() for file in wanted if file.is_file()]
 
 
 def _in_snapshot(path: str, suffixes: Sequence[str], beside: Sequence[str]) -> tuple[str, Path, list[str]]:

@@ -5,7 +5,7 @@ Pictures stay encoded: a JPEG of 64 x 64 pixels is a few kilobytes, its float32 
 """
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,11 +19,12 @@ from pydantic import PositiveInt, field_validator
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import IMAGE
 from xfm.core.source import Shard
-from xfm.sources.files import images_folder, images_parquet, images_tar
+from xfm.sources.files import images_folder, images_tar, parquet
 from xfm.sources.files.class_names import TABLES, ClassTable, name_classes, read_table, warn_of_duplicates
-from xfm.sources.files.columns import SPLIT, Layout, Outline
+from xfm.sources.files.columns import Layout, Outline, Rows, by_name
 from xfm.sources.files.found import DataFile, find_files, resolve, snapshot
-from xfm.sources.files.images_rows import IMAGE_SUFFIXES, Pictures, bounded, lay_out
+from xfm.sources.files.images_rows import CAPTION_NAMES, IMAGE_SUFFIXES, bounded, encoded, image_column
+from xfm.sources.files.parquet import SAVED
 from xfm.sources.files.rows import RowFiles
 from xfm.sources.gene_table import missing
 from xfm.sources.hub_files import parse
@@ -31,6 +32,7 @@ from xfm.sources.paths import is_hub
 
 SUFFIXES = (".parquet", ".tar")
 BESIDE = (images_tar.CLASS_NAMES,)
+STEP_ROWS = 16  # of Parquet that are decoded at a time
 
 
 class HubImages(RowFiles):
@@ -41,8 +43,8 @@ class HubImages(RowFiles):
     kind: Literal["hub_images"] = "hub_images"
     path: str
     """A folder of classes (CLASS/... or SPLIT/CLASS/... with .jpg, .jpeg, .png, .webp), .parquet or webdataset .tar
-    files (one, a folder, a pattern), or hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW, or a
-    picture's path in a folder of classes."""
+    files (one, a folder, a pattern), a folder that `datasets` saved (save_to_disk), or
+    hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW, or a picture's path in a folder of classes."""
     image_column: str | None = None
     """Column of the picture; detected by name and type where not given."""
     class_names: str | None = None
@@ -114,7 +116,7 @@ class HubImages(RowFiles):
         return root.name, root / address.path, f"hf://datasets/{address.repo}@{root.name}/{address.path}".rstrip("/")
 
     def _resolve(self, location: str) -> DataFile:
-        if location.endswith(SUFFIXES):
+        if location.endswith((*SUFFIXES, SAVED)):
             return resolve(location, self.path, BESIDE)
         if not is_hub(location):
             return images_folder.folder(Path(location), location, self.path)
@@ -126,55 +128,41 @@ class HubImages(RowFiles):
     def _digest(self, file: DataFile) -> str:
         return super()._digest(file) if file.path.is_file() else images_folder.digest(file.path)
 
-    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
-        found = _layout_of(file).outline(file.path, file.name)
-        return found, lay_out(
-            found, file.name, split=file.split, image_column=self.image_column, label_column=self.label_column,
-            label_names=self.label_names, obs=self.obs,
-        )  # fmt: skip
+    def _outline(self, file: DataFile) -> Outline:
+        found: Outline = _layout_of(file).outline(file.path, file.name)
+        return found
 
-    def _range(self, file: DataFile, layout: Layout, key: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        yield from bounded(self._read(file, layout, key, np.arange(start, stop)))
+    def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
+        return image_column(types, name, self.image_column)
 
-    def _picked(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> pa.Table:
-        order = np.argsort(rows)
-        return pa.Table.from_batches(self._read(file, layout, key, rows[order])).take(np.argsort(order))
+    def _other_names(self, types: Mapping[str, pa.DataType], content: str) -> Mapping[str, str] | None:
+        """`label` and `caption` among the obs columns mean whatever the file calls them."""
+        caption = by_name([column for column in types if column != content], CAPTION_NAMES)
+        return {"caption": caption} if caption else {}
 
-    def _cut(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
-        yield from bounded(table.to_batches())
+    def _cut(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from bounded(batches)
 
-    def _read(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-        for pictures in _layout_of(file).read_rows(file.path, file.name, layout, rows):
-            yield self._batch(pictures, file, layout, key)
+    def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
+        if file.path.suffix not in parquet.SUFFIXES:
+            yield from _layout_of(file).read_rows(file.path, file.name, layout, rows)
+            return
+        for found in parquet.read_rows(file.path, file.name, layout, rows, STEP_ROWS):
+            yield found._replace(content=encoded(found.content))
 
-    def _batch(self, pictures: Pictures, file: DataFile, layout: Layout, shard: str) -> pa.RecordBatch:
-        """Rows as they leave the source; those without a picture or with a label out of range carry the reason."""
-        n = len(pictures.ids)
-        sizes = pc.binary_length(pictures.images).to_pylist()
+    def _empty(self, content: pa.Array) -> dict[int, str]:
+        sizes = pc.binary_length(content).to_pylist()
         reasons = {i: "NO_IMAGE: there is no picture" for i, size in enumerate(sizes) if size is None}
-        reasons |= {i: "EMPTY_IMAGE: the picture has 0 bytes" for i, size in enumerate(sizes) if size == 0}
-        obs: list[pa.Array] = []
-        for name, kind in layout.obs.items():
-            column = layout.origin.get(name, name)
-            if column == SPLIT and column not in pictures.columns:
-                obs.append(pa.repeat(pa.scalar(file.split, pa.string()), n))
-            elif column == layout.label:
-                stated = () if self.label_names else layout.class_names
-                values = pictures.columns[column].to_pylist()
-                words, wrong = name_classes(values, stated, self.label_names, self._table())
-                reasons = wrong | reasons
-                obs.append(pa.array(words, pa.string()))
-            else:
-                obs.append(pictures.columns[column].cast(kind))
-        reasons |= pictures.problems
-        fixed = [pictures.ids, [shard] * n, [reasons.get(i) for i in range(n)]]
-        arrays = [pa.array(values, pa.string()) for values in fixed]
-        return pa.RecordBatch.from_arrays([*arrays, pictures.images, *obs], schema=self._schema(layout))
+        return reasons | {i: "EMPTY_IMAGE: the picture has 0 bytes" for i, size in enumerate(sizes) if size == 0}
+
+    def _words(self, values: Sequence[Any], layout: Layout) -> tuple[list[str | None], dict[int, str]]:
+        stated = () if self.label_names else layout.class_names
+        return name_classes(values, stated, self.label_names, self._table())
 
 
 def _layout_of(file: DataFile) -> Any:
     """The module that reads a file."""
-    by_suffix = {".parquet": images_parquet, ".tar": images_tar}
+    by_suffix = dict.fromkeys(parquet.SUFFIXES, parquet) | {".tar": images_tar}
     return by_suffix.get(file.path.suffix, images_folder)
 
 

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
 from xfm.core.schema import IMAGE
-from xfm.sources.files.columns import Layout, Outline
+from xfm.sources.files.columns import Layout, Outline, Rows
 from xfm.sources.files.found import DataFile, is_split, split_of
-from xfm.sources.files.images_rows import IMAGE_SUFFIXES, Pictures
+from xfm.sources.files.images_rows import IMAGE_SUFFIXES
+from xfm.sources.files.parquet import SUFFIXES as TABLES
 from xfm.sources.paths import SAMPLED_FROM_BYTES
 
 LABEL = "label"
 ROOT = "pictures"  # stands for the root itself, whose pictures' ids begin with their class
-OTHER_SUFFIXES = (".parquet", ".tar")
+OTHER_SUFFIXES = (*TABLES, ".tar")
 SAMPLED_FILES = 256
 
 _STEP_ROWS = 16
@@ -72,7 +73,7 @@ def outline(path: Path, name: str) -> Outline:
     return Outline(len(pictures), types, {LABEL: tuple(classes)} if classes else {})
 
 
-def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Pictures]:
+def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
     """Some rows, a few at a time. Ids are paths below the root that was listed.
 
     Args:
@@ -100,7 +101,7 @@ def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) ->
                 problems[i] = f"UNREADABLE: {problem.strerror}"
         columns = {LABEL: pa.array([_label(each) for each in chosen], pa.string())}
         inside = {column: columns[column] for column in layout.columns if column != layout.content}
-        yield Pictures([f"{prefix}{each}" for each in chosen], pa.array(images, pa.large_binary()), inside, problems)
+        yield Rows([f"{prefix}{each}" for each in chosen], pa.array(images, pa.large_binary()), inside, problems)
 
 
 def digest(path: Path) -> str:

@@ -1,14 +1,13 @@
-"""Which column of a file is the picture, and rows as the three layouts of pictures hand them on."""
+"""Which column of a file is the picture, and batches of bounded size."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from xfm.core.errors import ShardRefused
 from xfm.core.schema import IMAGE
-from xfm.sources.files.columns import Layout, Outline, by_name, lay_out_rows, named
+from xfm.sources.files.columns import by_name, named
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 # Names that public data sets give these columns, the most common first.
@@ -18,48 +17,22 @@ CAPTION_NAMES = ("caption", "captions", "txt", "text", "sentence", "description"
 BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
 
 
-class Pictures(NamedTuple):
-    """Some rows of a file.
-
-    Attributes:
-        ids: of the rows.
-        images: encoded pictures; null where there is none.
-        columns: the obs columns that lie in the file, by their names there.
-        problems: row number in `ids` to "CODE: why" for rows that cannot be read.
-    """
-
-    ids: Sequence[str]
-    images: pa.Array
-    columns: Mapping[str, pa.Array]
-    problems: Mapping[int, str]
-
-
-def lay_out(
-    found: Outline,
-    name: str,
-    *,
-    split: str | None,
-    image_column: str | None,
-    label_column: str | None,
-    label_names: Sequence[str],
-    obs: Sequence[str],
-) -> Layout:
-    """Finds the columns of one file of pictures; the arguments are those of `lay_out_rows`.
-
-    `label` and `caption` among the obs columns mean whatever the file calls them.
+def image_column(types: Mapping[str, pa.DataType], name: str, asked: str | None) -> str:
+    """The column of the pictures in a file of that name: the one asked for, else by its name, else the only one.
 
     Raises:
-        ShardRefused: NO_COLUMN, NOT_IMAGE or BAD_LABEL_COLUMN.
+        ShardRefused: NO_COLUMN or NOT_IMAGE.
     """
-    types = found.types
-    image = named(types, image_column, "image column", name) or _image(types, name)
-    if not is_image(types[image]):
-        raise ShardRefused("NOT_IMAGE", f"{name}: column {image!r} is {types[image]}; {_choice(types)}")
-    caption = by_name([column for column in types if column != image], CAPTION_NAMES)
-    return lay_out_rows(
-        found, name, image, split=split, label_column=label_column, label_names=label_names, obs=obs,
-        other_names={"caption": caption} if caption else {},
-    )  # fmt: skip
+    images = [column for column in types if is_image(types[column])]
+    choice = f"columns of encoded pictures: {', '.join(images) or 'none'}; all columns: {', '.join(types)}"
+    image = named(types, asked, "image column", name) or by_name(images, IMAGE_NAMES)
+    if image is None and len(images) != 1:
+        raise ShardRefused(
+            "NO_COLUMN", f"{name}: which column is the picture? Name it with --source.image_column; {choice}"
+        )
+    if image is not None and image not in images:
+        raise ShardRefused("NOT_IMAGE", f"{name}: column {image!r} is {types[image]}; {choice}")
+    return image or images[0]
 
 
 def is_image(kind: pa.DataType) -> bool:
@@ -93,20 +66,3 @@ def bounded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     whole: pa.RecordBatch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
     return whole
-
-
-def _image(types: Mapping[str, pa.DataType], name: str) -> str:
-    images = [column for column in types if is_image(types[column])]
-    if (found := by_name(images, IMAGE_NAMES)) is not None:
-        return found
-    if len(images) != 1:
-        raise ShardRefused(
-            "NO_COLUMN",
-            f"{name}: which column is the picture? Name it with --source.image_column; {_choice(types)}",
-        )
-    return images[0]
-
-
-def _choice(types: Mapping[str, Any]) -> str:
-    images = ", ".join(column for column in types if is_image(types[column])) or "none"
-    return f"columns of encoded pictures: {images}; all columns: {', '.join(types)}"

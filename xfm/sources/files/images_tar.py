@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
 from xfm.core.schema import IMAGE
-from xfm.sources.files.columns import Layout, Outline, find_label
-from xfm.sources.files.images_rows import IMAGE_SUFFIXES, Pictures
+from xfm.sources.files.columns import Layout, Outline, Rows, find_label
+from xfm.sources.files.images_rows import IMAGE_SUFFIXES
 from xfm.sources.files.parquet import stamp
 
 CLASS_NAMES = "classnames.txt"  # beside the archives or one folder above: a line for each class
@@ -72,7 +72,7 @@ def outline(path: Path, name: str) -> Outline:
     return found._replace(class_names={label: names}) if label is not None and names else found
 
 
-def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Pictures]:
+def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
     """Some rows, a few at a time.
 
     Args:
@@ -100,7 +100,7 @@ def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) ->
                     columns[column].append(values.get(column))
                 problems |= {i: problem} if problem else {}
             arrays = {column: pa.array(values, pa.string()) for column, values in columns.items()}
-            yield Pictures([f"{name}/{n}" for n in chosen], pa.array(images, pa.large_binary()), arrays, problems)
+            yield Rows([f"{name}/{n}" for n in chosen], pa.array(images, pa.large_binary()), arrays, problems)
 
 
 def _values(file: BinaryIO, row: Row, wanted: list[str], name: str) -> tuple[dict[str, str | None], str]:

@@ -8,7 +8,7 @@ over the shards by a hash of file and row, the same on every machine and for eve
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from xfm.core.errors import Refused, ShardRefused
 from xfm.core.random import key64, mix
 from xfm.core.schema import REFUSED, RESERVED, ROW_ID, SHARD
 from xfm.core.source import Shard
-from xfm.sources.files.columns import Layout, Outline
+from xfm.sources.files.columns import SPLIT, Layout, Outline, Rows, lay_out_rows
 from xfm.sources.files.found import DataFile
 from xfm.sources.gene_table import missing
 from xfm.sources.paths import digest, is_hub, slugs
@@ -77,20 +77,32 @@ class RowFiles(Config):
         """A file that was listed, on this machine."""
 
     @abstractmethod
-    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
-        """What a file holds and how it is read. Raises ShardRefused."""
+    def _outline(self, file: DataFile) -> Outline:
+        """What a file holds. Raises ShardRefused."""
 
     @abstractmethod
-    def _range(self, file: DataFile, layout: Layout, key: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Batches of the rows from start to stop, for the shard of that key."""
+    def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
+        """The column of the text or the picture in a file of that name. Raises ShardRefused."""
+
+    def _other_names(self, types: Mapping[str, pa.DataType], content: str) -> Mapping[str, str] | None:  # noqa: ARG002
+        """As for `lay_out_rows`."""
+        return None
 
     @abstractmethod
-    def _picked(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> pa.Table:
-        """Some rows of a file, in the order asked for."""
+    def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
+        """Some rows of a file, whose numbers ascend, piece by piece."""
 
     @abstractmethod
-    def _cut(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
-        """A table as batches of the size that this source gives."""
+    def _empty(self, content: pa.Array) -> dict[int, str]:
+        """Row number to "CODE: why" where there is no text or no picture."""
+
+    @abstractmethod
+    def _words(self, values: Sequence[Any], layout: Layout) -> tuple[list[str | None], dict[int, str]]:
+        """Labels as words, and "CODE: why" of every row whose label is none."""
+
+    @abstractmethod
+    def _cut(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same rows in batches of the size that this source gives."""
 
     def _digest(self, file: DataFile) -> str:
         return digest(file.path)
@@ -150,7 +162,7 @@ class RowFiles(Config):
         if shard.rows is not None and shard.stop > found.rows:
             raise ShardRefused("ROWS_CHANGED", f"{file.name}: rows up to {shard.stop} promised, {found.rows} found")
         stop = found.rows if shard.rows is None else shard.stop
-        yield from self._range(file, layout, shard.key, shard.start, stop)
+        yield from self._cut(self._read(file, layout, shard.key, np.arange(shard.start, stop)))
 
     def genes(self) -> pa.Table | None:
         return None
@@ -171,6 +183,15 @@ class RowFiles(Config):
             what = missing("split", self.split, known) if known else f"no file of {len(files)} names a split"
             raise Refused("NO_SPLIT", f"{self.path}: {what} (read from the files' names)")
         return commit, chosen
+
+    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
+        """What a file holds and how it is read. Raises ShardRefused."""
+        found = self._outline(file)
+        content = self._column(found.types, file.name)
+        return found, lay_out_rows(
+            found, file.name, content, split=file.split, label_column=self.label_column, label_names=self.label_names,
+            obs=self.obs, other_names=self._other_names(found.types, content),
+        )  # fmt: skip
 
     def _look(self, file: DataFile) -> tuple[Outline, Layout] | ShardRefused:
         try:
@@ -195,10 +216,31 @@ class RowFiles(Config):
         for number, (file, _, layout) in enumerate(good):
             place = np.flatnonzero(numbers == number)
             if len(place):
-                tables.append(self._picked(file, layout, shard.key, rows[place]))
+                place = place[np.argsort(rows[place])]
+                tables.append(pa.Table.from_batches(self._read(file, layout, shard.key, rows[place])))
                 places.append(place)
         table = pa.concat_tables(tables, promote_options="permissive")
-        yield from self._cut(table.take(np.argsort(np.concatenate(places))).combine_chunks())
+        yield from self._cut(table.take(np.argsort(np.concatenate(places))).combine_chunks().to_batches())
+
+    def _read(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """Some rows of a file, whose numbers ascend; those that cannot be used carry the reason."""
+        for found in self._rows(file, layout, rows):
+            n, reasons = len(found.ids), self._empty(found.content)
+            obs: list[pa.Array] = []
+            for name, kind in layout.obs.items():
+                column = layout.origin.get(name, name)
+                if column == SPLIT and column not in found.columns:
+                    obs.append(pa.repeat(pa.scalar(file.split, pa.string()), n))
+                elif column == layout.label:
+                    words, wrong = self._words(found.columns[column].to_pylist(), layout)
+                    reasons = wrong | reasons
+                    obs.append(pa.array(words, pa.string()))
+                else:
+                    obs.append(found.columns[column].cast(kind))
+            reasons |= found.problems
+            fixed = [found.ids, [key] * n, [reasons.get(i) for i in range(n)]]
+            arrays = [pa.array(values, pa.string()) for values in fixed]
+            yield pa.RecordBatch.from_arrays([*arrays, found.content, *obs], schema=self._schema(layout))
 
     def _schema(self, layout: Layout | None) -> pa.Schema:
         fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]

@@ -1,20 +1,22 @@
 """Sentences from Parquet, JSON lines or CSV files: a file, a folder, a pattern, or a data set on the Hub."""
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import field_validator
 
+from xfm.core.errors import ShardRefused
 from xfm.core.schema import TEXT
-from xfm.sources.files.columns import SPLIT, Layout, Outline, read_labels
+from xfm.sources.files.columns import Layout, Outline, Rows, by_name, is_text, named, read_labels
 from xfm.sources.files.found import DataFile, find_files, resolve
 from xfm.sources.files.rows import RowFiles
-from xfm.sources.files.text_columns import lay_out
 from xfm.sources.files.text_table import SUFFIXES, outline, read_rows
 
+# Names that public data sets give the column of the text, the most common first.
+TEXT_NAMES = ("text", "sentence", "review", "content", "document", "comment", "tweet", "utterance", "body")
 BATCH_ROWS = 1024
 
 
@@ -25,8 +27,8 @@ class HubText(RowFiles):
 
     kind: Literal["hub_text"] = "hub_text"
     path: str
-    """A .parquet, .jsonl or .csv file, a folder of them (train.parquet, test.parquet, ...), a pattern, or
-    hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW."""
+    """A .parquet, .jsonl or .csv file, a folder of them (train.parquet, test.parquet, ...), a pattern, a folder
+    that `datasets` saved (save_to_disk), or hf://datasets/OWNER/NAME[@REVISION][/PATTERN]. Row ids are FILE/ROW."""
     text_column: str | None = None
     """Column of the text; detected by name and type where not given."""
     encoding: str = "utf-8"
@@ -47,51 +49,34 @@ class HubText(RowFiles):
     def _resolve(self, location: str) -> DataFile:
         return resolve(location, self.path)
 
-    def _good(self, file: DataFile) -> tuple[Outline, Layout]:
-        found = outline(file.path, file.name, self.encoding)
-        return found, lay_out(
-            found, file.name, split=file.split, text_column=self.text_column, label_column=self.label_column,
-            label_names=self.label_names, obs=self.obs,
-        )  # fmt: skip
+    def _outline(self, file: DataFile) -> Outline:
+        return outline(file.path, file.name, self.encoding)
 
-    def _range(self, file: DataFile, layout: Layout, key: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        for piece in read_rows(file.path, file.name, self.encoding, layout.columns, start, stop):
-            batch = self._batch(piece.table, piece.problems, piece.start, file, layout, key)
+    def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
+        texts = [column for column in types if is_text(types[column])]
+        choice = f"columns of text: {', '.join(texts) or 'none'}"
+        text = named(types, self.text_column, "text column", name) or by_name(texts, TEXT_NAMES)
+        if text is None and len(texts) != 1:
+            where = f"{choice}; all columns: {', '.join(types)}"
+            raise ShardRefused(
+                "NO_COLUMN", f"{name}: which column is the text? Name it with --source.text_column; {where}"
+            )
+        if text is not None and text not in texts:
+            raise ShardRefused("NOT_TEXT", f"{name}: column {text!r} is {types[text]}; {choice}")
+        return text or texts[0]
+
+    def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
+        for found in read_rows(file.path, file.name, self.encoding, layout, rows):
+            yield found._replace(content=found.content.cast(pa.string()))
+
+    def _empty(self, content: pa.Array) -> dict[int, str]:
+        texts = enumerate(content.to_pylist())
+        return {row: "EMPTY_TEXT: there is no text to read" for row, text in texts if not (text and text.strip())}
+
+    def _words(self, values: Sequence[Any], layout: Layout) -> tuple[list[str | None], dict[int, str]]:
+        return read_labels(values, layout.class_names)
+
+    def _cut(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
             for low in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.slice(low, BATCH_ROWS)
-
-    def _picked(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> pa.Table:
-        low = int(rows.min())
-        return pa.Table.from_batches(self._range(file, layout, key, low, int(rows.max()) + 1)).take(rows - low)
-
-    def _cut(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
-        yield from table.to_batches(BATCH_ROWS)
-
-    def _batch(
-        self, table: pa.Table, problems: Mapping[int, str], start: int, file: DataFile, layout: Layout, shard: str
-    ) -> pa.RecordBatch:
-        """Rows as they leave the source; those without a text or with a label out of range carry the reason."""
-        n = table.num_rows
-        texts = table[layout.content].cast(pa.string()).to_pylist()
-        reasons: dict[int, str] = {
-            row: "EMPTY_TEXT: there is no text to read" for row, text in enumerate(texts) if not (text and text.strip())
-        }
-        obs: dict[str, pa.Array] = {}
-        for name, kind in layout.obs.items():
-            if name == SPLIT and name not in table.column_names:
-                obs[name] = pa.repeat(pa.scalar(file.split, pa.string()), n)
-            elif name == layout.label:
-                words, wrong = read_labels(table[name].to_pylist(), layout.class_names)
-                reasons = wrong | reasons
-                obs[name] = pa.array(words, pa.string())
-            else:
-                obs[name] = table[name].cast(kind).combine_chunks()
-        reasons |= problems
-        arrays = [
-            pa.array([f"{file.name}/{row}" for row in range(start, start + n)], pa.string()),
-            pa.repeat(pa.scalar(shard, pa.string()), n),
-            pa.array([reasons.get(row) for row in range(n)], pa.string()),
-            pa.array(texts, pa.string()),
-            *obs.values(),
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema(layout))

@@ -1,4 +1,4 @@
-"""Rows of one file of texts: Parquet by row groups, JSON lines and CSV as a whole.
+"""Rows of one file of texts: Parquet and Arrow by batches, JSON lines and CSV as a whole.
 
 JSON lines and CSV are cut at b"\\n" only. Other ends of line (U+0085, which is "..." in Windows-1252, U+2028) do occur
 inside sentences, where `str.splitlines` would cut them in two.
@@ -8,32 +8,23 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
-from xfm.sources.files.columns import Outline
-from xfm.sources.files.parquet import open_parquet, outline_parquet, stamp
+from xfm.sources.files import parquet
+from xfm.sources.files.columns import Layout, Outline, Rows
+from xfm.sources.files.parquet import stamp
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
-
-class Piece(NamedTuple):
-    """Consecutive rows of a file.
-
-    Attributes:
-        start: number of the first.
-        table: the columns asked for.
-        problems: row number in `table` to "CODE: why" for rows that cannot be read.
-    """
-
-    start: int
-    table: pa.Table
-    problems: Mapping[int, str]
+_Whole = tuple[pa.Table, dict[int, str]]  # all rows, and "CODE: why" of those that cannot be read
 
 
 def outline(path: Path, name: str, encoding: str) -> Outline:
@@ -42,44 +33,39 @@ def outline(path: Path, name: str, encoding: str) -> Outline:
     Raises:
         ShardRefused: NO_SUCH_FILE, DAMAGED_FILE, NO_ROWS or BAD_ENCODING.
     """
-    return _outline(*stamp(path, name), name, encoding)
+    return parquet.outline(path, name) if _is_table(path) else _outline(*stamp(path, name), name, encoding)
 
 
-def read_rows(path: Path, name: str, encoding: str, columns: Sequence[str], start: int, stop: int) -> Iterator[Piece]:
-    """Some columns of the rows from start to stop, piece by piece.
+def read_rows(path: Path, name: str, encoding: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
+    """Some rows, whose numbers ascend, piece by piece.
 
     Raises:
         ShardRefused: as `outline`.
     """
-    if path.suffix != ".parquet":
-        whole = _parsed(*stamp(path, name), name, encoding)
-        problems = {row - start: why for row, why in whole.problems.items() if start <= row < stop}
-        yield Piece(start, whole.table.select(columns).slice(start, stop - start), problems)
+    if _is_table(path):
+        yield from parquet.read_rows(path, name, layout, rows)
         return
-    with open_parquet(path, name) as file:
-        first = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            low, high = max(start, first), min(stop, first + rows)
-            if low < high:
-                table = file.read_row_group(group, columns=list(columns)).slice(low - first, high - low)
-                table.validate(full=True)  # strings that are no UTF-8, before anything reads them
-                yield Piece(low, table, {})
-            first += rows
+    table, problems = _parsed(*stamp(path, name), name, encoding)
+    chosen = table.select(layout.columns).take(rows).combine_chunks()
+    columns = {column: chosen[column].combine_chunks() for column in layout.columns}
+    found = {i: problems[row] for i, row in enumerate(rows.tolist()) if row in problems}
+    yield Rows([f"{name}/{row}" for row in rows], columns[layout.content], columns, found)
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix in parquet.SUFFIXES
 
 
 @lru_cache(maxsize=1024)
 def _outline(path: Path, size: int, modified_ns: int, name: str, encoding: str) -> Outline:
-    if path.suffix == ".parquet":
-        return outline_parquet(path, name)
-    table = _parsed(path, size, modified_ns, name, encoding).table
+    table, _ = _parsed(path, size, modified_ns, name, encoding)
     if not table.column_names:
         raise ShardRefused("NO_ROWS", f"{name} is empty")
     return Outline(table.num_rows, dict(zip(table.schema.names, table.schema.types, strict=True)), {})
 
 
 @lru_cache(maxsize=2)
-def _parsed(path: Path, size: int, modified_ns: int, name: str, encoding: str) -> Piece:  # noqa: ARG001
+def _parsed(path: Path, size: int, modified_ns: int, name: str, encoding: str) -> _Whole:  # noqa: ARG001
     """All rows of a JSON lines or CSV file; a worker reads many shards of one file."""
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
@@ -92,7 +78,7 @@ def _parsed(path: Path, size: int, modified_ns: int, name: str, encoding: str) -
     return _json_lines(text, name) if path.suffix == ".jsonl" else _csv(text, name)
 
 
-def _json_lines(text: str, name: str) -> Piece:
+def _json_lines(text: str, name: str) -> _Whole:
     rows: list[dict[str, Any]] = []
     problems: dict[int, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
@@ -111,7 +97,7 @@ def _json_lines(text: str, name: str) -> Piece:
     if rows and len(problems) == len(rows):
         raise ShardRefused("DAMAGED_FILE", f"{name}: no line is a JSON object; {problems[0].removeprefix('BAD_ROW: ')}")
     columns = dict.fromkeys(key for row in rows for key in row)
-    return Piece(0, pa.table({key: _column([row.get(key) for row in rows]) for key in columns}), problems)
+    return pa.table({key: _column([row.get(key) for row in rows]) for key in columns}), problems
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -122,7 +108,7 @@ def _column(values: list[Any]) -> pa.Array:
         return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
 
 
-def _csv(text: str, name: str) -> Piece:
+def _csv(text: str, name: str) -> _Whole:
     """All values are text."""
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
     rows: list[list[str]] = []
@@ -142,4 +128,4 @@ def _csv(text: str, name: str) -> Piece:
         raise ShardRefused("DAMAGED_FILE", f"{name}: the header repeats a name: {', '.join(header)}")
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
     arrays = {key: pa.array(column, pa.string()) for key, column in zip(header, columns, strict=True)}
-    return Piece(0, pa.table(arrays), problems)
+    return pa.table(arrays), problems

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Embeddings(Config):
-    """Stored embeddings as rows."""
+    """Embeddings that `embed` stored, or in obsm of an AnnData, as rows."""
 
     kind: Literal["embeddings"] = "embeddings"
     path: str

@@ -61,7 +61,7 @@ class Effects(NamedTuple):
 
 
 class Atlas(MadeRows):
-    """Embeddings of made cells with cell type, donor, sex and data set."""
+    """Embeddings of synthetic cells with cell type, donor, sex and data set."""
 
     kind: Literal["atlas"] = "atlas"
     n_cells: PositiveInt = 4000

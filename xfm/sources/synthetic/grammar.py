@@ -68,7 +68,7 @@ class Sentence(NamedTuple):
 
 
 class Grammar(Made):
-    """Sentences with a label that needs composition."""
+    """Synthetic sentences whose label depends on how their words combine."""
 
     content: ClassVar[pa.Field] = pa.field(TEXT, pa.string())
 

@@ -14,6 +14,8 @@ from xfm.core.errors import Refused
 from xfm.core.ledger import REPORT, RUN
 from xfm.core.storage import below, open_storage
 from xfm.engine.columns import with_columns
+from xfm.engine.learn import all_columns, task_of
+from xfm.engine.learn_config import LearnConfig
 from xfm.engine.resume_check import earlier_run
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def _check_inputs(entry: "Entry", earlier: Mapping[str, Any], known: dict[str, A
     config: Any = entry.config
     try:
         if entry.member.words.job != "evaluate":
-            _check(entry, _inputs(entry.member.words.job, config, known), earlier)
+            _check(entry, _inputs(config, known), earlier)
         elif config.source is None:
             _check(entry, {"data": open_embeddings(config.embeddings).identity()}, earlier)
         else:
@@ -111,19 +113,13 @@ def _check_inputs(entry: "Entry", earlier: Mapping[str, Any], known: dict[str, A
         raise Refused(problem.code, said) from problem
 
 
-def _inputs(job: str, config: Any, known: dict[str, Any]) -> dict[str, Any]:
+def _inputs(config: LearnConfig, known: dict[str, Any]) -> dict[str, Any]:
     """Data, weights and kind of device, as `plan_shards` writes them down; each is looked at once."""
-    if job == "finetune":
-        network, columns = config.backbone, config.columns
-    else:
-        from xfm.engine.pretrain import pretraining_of
-
-        pretraining = pretraining_of(config)
-        network, columns = pretraining.start, pretraining.carried
+    task = task_of(config)
     return {
         "device": "cuda" if config.gpus else "cpu",
-        "weights": _once(known, network, network.identity),
-        "data": _data(known, config.source, columns),
+        "weights": _once(known, task.start, task.start.identity),
+        "data": _data(known, config.source, all_columns(config, task)),
     }
 
 

@@ -12,21 +12,21 @@
 """
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import Field, PositiveInt, ValidationError
 
 from xfm.core.config import Config
 from xfm.core.storage import below, open_storage
 from xfm.engine.config import JobConfig
 from xfm.engine.session import CHECKPOINT
-from xfm.engine.settings import UsageError, named_as_fields, parse
+from xfm.engine.settings import UsageError, build, merge, named_as_fields
+
+if TYPE_CHECKING:
+    from xfm.studies.ablation.config import CompareJob
 
 MEMBERS = "members"  # the folder below OUTPUT
 OURS = ("seed", "output", "dry_run", "experiment")  # settings that the comparison gives
@@ -95,6 +95,36 @@ class Member:
     def title(self) -> str:
         """For people."""
         return self.words.title or self.name
+
+
+def members_of(config: "CompareJob") -> list[Member]:
+    """The members of a comparison.
+
+    Raises:
+        UsageError: as `plan_members`.
+    """
+    if not config.members:
+        return []
+    from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
+    from xfm.studies.evaluate.config import EvaluateJob
+
+    jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
+    return plan_members(config.members, config.base, jobs, config.output, seed=config.seed, seeds=config.seeds)
+
+
+def check_rows(members: Sequence[Member], against: str | None) -> None:
+    """That titles tell rows apart, and that the one to test against is among them.
+
+    Raises:
+        UsageError: they do not, or it is not.
+    """
+    titles = [row.title for member in members for row in member.rows]
+    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+        raise UsageError(f"--members: two rows of the table are called {twice[0]!r}; give titles that differ")
+    if against is not None and against not in titles:
+        near = get_close_matches(against, titles, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"--against {against}: is no row of the table.{hint} Known: {'; '.join(titles) or 'none'}")
 
 
 def plan_members(
@@ -205,7 +235,7 @@ def _settings(
         for key in OURS:
             if key in layer:
                 raise UsageError(f"--members.{name}.{key}: the comparison gives every member its own")
-        settings = merged(settings, layer)
+        settings = merge(settings, layer)
     if words.after is not None:
         _check_section(name, settings.get("backbone"))
         if "checkpoint" in (own.get("backbone") or {}):
@@ -222,30 +252,11 @@ def _check_section(name: str, backbone: Any) -> None:
 def _config(
     name: str, words: MemberWords, settings: Mapping[str, Any], job: type[JobConfig], uri: str, seed: int
 ) -> JobConfig:
-    whole = dict(settings)
+    given: dict[str, Any] = {"output": place_of(uri, name, seed), "seed": seed}
     if words.after is not None:
-        whole["backbone"] = dict(whole.get("backbone") or {}) | {
-            "checkpoint": below(place_of(uri, words.after, seed), CHECKPOINT)
-        }
-    flags = ["--output", place_of(uri, name, seed), "--seed", str(seed)]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "settings.yaml"
-        file.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        try:
-            return parse(job, ["--config", str(file), *flags], {}, f"jobs/{words.job}.py")
-        except UsageError as error:
-            lines = [f"--members.{name}.{line.removeprefix('--')}" for line in str(error).splitlines()]
-            raise UsageError("\n".join(lines)) from None
-
-
-def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings over settings, section by section; another kind of section drops what was said of the old kind."""
-    found = dict(low)
-    for name, value in high.items():
-        old = found.get(name)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            is_other = "kind" in value and value["kind"] != old.get("kind", value["kind"])
-            found[name] = dict(value) if is_other else merged(old, value)
-        else:
-            found[name] = value
-    return found
+        given["backbone"] = {"checkpoint": below(place_of(uri, words.after, seed), CHECKPOINT)}
+    try:
+        return build(job, merge(settings, given), f"jobs/{words.job}.py")
+    except UsageError as error:
+        lines = [f"--members.{name}.{line.removeprefix('--')}" for line in str(error).splitlines()]
+        raise UsageError("\n".join(lines)) from None

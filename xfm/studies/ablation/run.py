@@ -14,25 +14,37 @@ from xfm.core.ledger import Refusal
 from xfm.core.report import Figure
 from xfm.core.storage import open_storage
 from xfm.engine.job import versions
-from xfm.engine.session import OpenJob
+from xfm.engine.session import OpenJob, open_job, print_plan
+from xfm.studies.ablation.config import CompareJob
 from xfm.studies.ablation.files import ablation_markdown, ablation_table
-from xfm.studies.ablation.plan import Member, RowWords
+from xfm.studies.ablation.plan import Member, RowWords, members_of
 from xfm.studies.ablation.report import STRENGTH, ablation_report, draw_ablation
-from xfm.studies.ablation.schedule import Entry, Ran, run_members
+from xfm.studies.ablation.schedule import Entry, Ran, describe_members, run_members
 from xfm.studies.ablation.table import TESTED, Ablation, Asked, ablation
 from xfm.studies.compare.boards import Board, compare
 from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Run, RunRefused
 from xfm.studies.compare.gather import Gathered, gather, read_run
 from xfm.studies.compare.report import compare_report
-from xfm.studies.compare.run import draw, page_of, track_boards
+from xfm.studies.compare.run import draw, page_of, track_boards, write_leaderboards
 from xfm.studies.compare.tables import board_table
 
 TABLE = "ablation"
 ENVIRONMENT = "ENVIRONMENT"  # code of a member that this machine or cluster could not run
 
 
-def run_of(config: Any, members: Sequence[Member]) -> dict[str, Any]:
+def run_comparison(config: CompareJob) -> int:
+    """Runs the members where there are some, reads, ranks, reports; returns the exit code."""
+    if not config.members:
+        return write_leaderboards(config)
+    members = members_of(config)
+    if config.dry_run:
+        return print_plan(describe_members(members))
+    with open_job(config, run_of(config, members), joint=True) as job:
+        return compare_members(config, members, job)
+
+
+def run_of(config: CompareJob, members: Sequence[Member]) -> dict[str, Any]:
     """The content of run.json. Members may be added later; each checks its own settings."""
     sources = {getattr(getattr(each, "source", None), "kind", "") for m in members for each in m.configs.values()}
     kinds = sorted(kind for kind in sources if kind)
@@ -45,12 +57,12 @@ def run_of(config: Any, members: Sequence[Member]) -> dict[str, Any]:
     }
 
 
-def compare_members(config: Any, members: Sequence[Member], job: OpenJob) -> int:
+def compare_members(config: CompareJob, members: Sequence[Member], job: OpenJob) -> int:
     """Runs what is left of the members, and reports; returns the exit code.
 
     Args:
-        config: `CompareJob`.
-        members: of `plan_members`.
+        config: of the comparison.
+        members: of `members_of`.
         job: opened.
 
     Raises:
@@ -152,7 +164,7 @@ def _not_tracked(ran: Ran, runs: dict[str, Run]) -> list[str]:
 
 
 def _boards(
-    config: Any, table: Ablation, ran: Ran, others: Gathered | None
+    config: CompareJob, table: Ablation, ran: Ran, others: Gathered | None
 ) -> tuple[list[Board], list[Run], list[str]]:
     """The leaderboards of members and of what else was named, each data set on its own; the runs on them; and why there
     are none, where --metrics, --labels or --representations name what no run has."""

@@ -236,9 +236,7 @@ class _Crew:
         return None
 
     def _prepared(self, job: str, config: Any) -> Any:
-        if job == "evaluate":
-            return None
-        return self.tokens.for_finetuning(config) if job == "finetune" else self.tokens.for_pretraining(config)
+        return None if job == "evaluate" else self.tokens.prepared_for(config)
 
     def _end(self, task: Any) -> tuple[Entry, MemberResult]:
         import ray

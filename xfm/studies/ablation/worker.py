@@ -5,7 +5,6 @@ as those of a child (`track.forward`).
 """
 
 import contextlib
-import logging
 import os
 import socket
 import time
@@ -20,18 +19,11 @@ from xfm.engine.config import JobConfig
 from xfm.engine.job import scratch_path
 from xfm.engine.output import Output
 from xfm.engine.session import SPOOL, OpenJob
-from xfm.engine.train import train
-from xfm.engine.train_in_task import train_alone
-from xfm.engine.train_watch import track_step
 from xfm.track.lineage import datasets, run_name, run_tags
 from xfm.track.redact import redact
 from xfm.track.server import tracking_uri
 from xfm.track.spool import Spool
 from xfm.track.tracker import open_run
-from xfm.training.learner import Recipe
-from xfm.training.settings import Settings, Trained
-
-logger = logging.getLogger(__name__)
 
 LOCKED_S = 60.0  # the process of a killed comparison may hold an OUTPUT a little longer
 PAUSE_S = 1.0
@@ -82,7 +74,7 @@ def is_alone(config: JobConfig) -> bool:
 def work_on(work: MemberTask) -> MemberResult:
     """Does it, or what is left of it."""
     started = time.monotonic()
-    do = {"finetune": _finetune, "pretrain": _pretrain, "evaluate": _evaluate}[work.job]
+    do = _evaluate if work.job == "evaluate" else _learn
     try:
         with _in_folder(work.folder):
             code = _patiently(lambda: do(work))
@@ -117,28 +109,12 @@ def _patiently(do: Callable[[], int]) -> int:
         time.sleep(PAUSE_S)
 
 
-def _finetune(work: MemberTask) -> int:
-    from xfm.engine.finetune import JOB, kind_of
+def _learn(task: MemberTask) -> int:
+    from xfm.engine.learn import learn
 
-    config: Any = work.config
-    with _open(config, work.prepared.plan.run) as job:
-        kind = kind_of(config)
-        recipe, settings = kind.make(config, work.prepared)
-        unit = work.prepared.labelled.judged.noun
-        trained = _train(config, recipe, settings, partial(track_step, job.tracker), job, JOB, unit)
-        return kind.conclude(config, work.prepared, recipe, trained, job)
-
-
-def _pretrain(work: MemberTask) -> int:
-    from xfm.engine.pretrain import JOB, conclude, make, pretraining_of
-
-    config: Any = work.config
-    with _open(config, work.prepared.plan.run) as job:
-        recipe, settings = make(config, work.prepared)
-        pretraining = pretraining_of(config)
-        on_record = partial(track_step, job.tracker, name=pretraining.curve)
-        trained = _train(config, recipe, settings, on_record, job, JOB, pretraining.noun)
-        return conclude(config, work.prepared, recipe, trained, job)
+    config: Any = task.config
+    with _open(config, task.prepared.plan.run) as job:
+        return learn(config, task.prepared, job, in_this_task=is_alone(config))
 
 
 def _evaluate(work: MemberTask) -> int:
@@ -146,23 +122,13 @@ def _evaluate(work: MemberTask) -> int:
     from xfm.studies.evaluate.run import evaluate
     from xfm.studies.evaluate.source import embedded
 
-    embedding = embedded(work.config, partial(_open, joint=False))
+    config: Any = work.config
+    embedding = embedded(config, partial(_open, joint=False))
     if embedding.ends:
         return embedding.code
     plan = plan_evaluation(embedding.config)
     with _open(embedding.config, plan.run) as job:
         return evaluate(plan, job) or embedding.code
-
-
-def _train(
-    config: Any, recipe: Recipe, settings: Settings, on_record: Any, job: OpenJob, name: str, unit: str
-) -> Trained:
-    if is_alone(config):
-        return train_alone(recipe, settings, job.output.uri, on_record, threads=config.threads)
-    return train(
-        recipe, settings, job.output.uri, on_record, workers=config.workers, gpus=config.gpus, threads=config.threads,
-        job=name, unit=unit,
-    )  # fmt: skip
 
 
 @contextlib.contextmanager

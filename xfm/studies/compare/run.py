@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.core.report import Figure, text_table
 from xfm.engine.job import is_local, versions
-from xfm.engine.session import OpenJob
+from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.studies.compare.boards import Board, compare, is_lower_better
+from xfm.studies.compare.config import Leaderboards
 from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Run
 from xfm.studies.compare.gather import Gathered, gather
@@ -40,11 +40,17 @@ class Comparison:
     run: dict[str, Any]
 
 
-def plan_comparison(config: Any) -> Comparison:
-    """Reads the runs and ranks them.
+def write_leaderboards(config: Leaderboards) -> int:
+    """Reads, ranks, reports; returns the exit code."""
+    plan = plan_comparison(config)
+    if config.dry_run:
+        return print_plan(describe(plan))
+    with open_job(config, plan.run, joint=True) as job:
+        return write_comparison(plan, job)
 
-    Args:
-        config: `CompareJob`.
+
+def plan_comparison(config: Leaderboards) -> Comparison:
+    """Reads the runs and ranks them.
 
     Raises:
         Refused: nothing to compare, or things that cannot be compared.
@@ -60,7 +66,7 @@ def plan_comparison(config: Any) -> Comparison:
     return Comparison(found, boards, _run(config, found.runs))
 
 
-def _run(config: Config, runs: Sequence[Run]) -> dict[str, Any]:
+def _run(config: Leaderboards, runs: Sequence[Run]) -> dict[str, Any]:
     """run.json: the data of a comparison are the runs it compares."""
     names = {run.data_name for run in runs}
     return {

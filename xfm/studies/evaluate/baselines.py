@@ -7,10 +7,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
 from xfm.core.schema import DEPTH, ROW_ID
 from xfm.core.source import Source
 from xfm.judging.eval_set import EvalSet
-from xfm.judging.split import TRAIN
 from xfm.studies.evaluate.expression import expression_baselines
 
 HVG, PCA, SCVI = EXPRESSION = ("hvg", "pca", "scvi")

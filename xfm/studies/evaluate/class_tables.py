@@ -9,10 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from xfm.core.parts import TRAIN
 from xfm.core.report import Table
 from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.probe import CLASSIFIER_WORDS
-from xfm.judging.split import TRAIN
 from xfm.metrics.classification import confusion_matrix, per_class
 from xfm.studies.evaluate.headline import file_name, last_words, name_of
 from xfm.studies.evaluate.verdict import PRIMARY, Scores, Verdict

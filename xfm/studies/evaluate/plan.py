@@ -6,6 +6,7 @@ from typing import Any
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
+from xfm.core.parts import PARTS
 from xfm.core.schema import COUNTS
 from xfm.core.source import Source
 from xfm.engine.job import versions
@@ -19,11 +20,12 @@ from xfm.judging.representations import (
     layers_of,
 )
 from xfm.judging.row_noun import noun_of
-from xfm.judging.split import PARTS
 from xfm.sources.stored.columns import StoredEmbeddings
 from xfm.sources.stored.open import open_embeddings
 from xfm.studies.evaluate.baselines import EXPRESSION
+from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.headline import file_name
+from xfm.studies.evaluate.question import Question
 from xfm.studies.evaluate.rebuild_from_run import backbone_of, columns_read, is_as_given, source_of
 from xfm.studies.evaluate.rows import Pools, judged_rows
 from xfm.studies.evaluate.scvi_baseline import check_available as check_scvi
@@ -35,24 +37,31 @@ class Evaluation:
     """What an evaluation is about to do.
 
     Attributes:
-        config: of the job, `EvaluateJob`.
         stored: the embeddings.
         judged: cells, labels, split.
         pools: layer numbers by pooling.
         representations: of the embeddings themselves, and what needs nothing else.
         source: where the rows are read again, for baselines; None where it cannot be.
         backbone: the network, for random weights; None where it is not known.
+        baselines: that are asked for, by name.
+        tasks: what to score.
+        choose_by: the classifier that chooses the layer.
+        workers, gpus: as the job says.
         warnings: what the reader must know.
         run: the content of run.json.
     """
 
-    config: Any
     stored: StoredEmbeddings
     judged: EvalSet
     pools: Pools
     representations: tuple[Representation, ...]
     source: Source | None
     backbone: BackboneConfig | None
+    baselines: tuple[str, ...]
+    tasks: tuple[str, ...]
+    choose_by: str
+    workers: int | None
+    gpus: float
     warnings: tuple[str, ...]
     run: dict[str, Any]
 
@@ -62,7 +71,7 @@ class Evaluation:
         return self.source is not None and COUNTS in self.source.schema.names
 
 
-def plan_evaluation(config: Any) -> Evaluation:
+def plan_evaluation(config: EvaluateJob) -> Evaluation:
     """Opens the embeddings and settles who is judged on what.
 
     Raises:
@@ -71,11 +80,13 @@ def plan_evaluation(config: Any) -> Evaluation:
     """
     if "scvi" in config.baselines:
         check_scvi()  # before anything is computed
+    assert config.embeddings is not None, "filled in by `embedded`"
+    question = Question.of(config)
     stored = open_embeddings(config.embeddings)
-    pools = _chosen_pools(stored, config)
-    source, backbone, lacking = _origin(stored, config)
+    pools = _chosen_pools(stored, config.pools, config.layers)
+    source, backbone, lacking = _origin(stored, config.embeddings, config.baselines, config.seed)
     noun = noun_of(source.schema.names if source is not None else columns_read(stored.origin() or {}))
-    judged, warnings, unused = judged_rows(stored, pools, noun, config)
+    judged, warnings, unused = judged_rows(stored, pools, noun, question)
     representations = (
         *layers_of(pools, "embeddings", kind="layer"),
         *_unlayered(stored, pools),
@@ -102,8 +113,9 @@ def plan_evaluation(config: Any) -> Evaluation:
         "versions": versions(),
     }
     return Evaluation(
-        config, stored, judged, pools, representations, source, backbone, (*config.notes, *warnings, *lacking), run
-    )
+        stored, judged, pools, representations, source, backbone, config.baselines, config.tasks, config.choose_by,
+        config.workers, config.gpus, (*config.notes, *warnings, *lacking), run,
+    )  # fmt: skip
 
 
 def describe(plan: Evaluation) -> str:
@@ -111,7 +123,7 @@ def describe(plan: Evaluation) -> str:
     judged = plan.judged
     lines = [
         f"embeddings      {plan.stored.place}, {plan.stored.rows:,} rows, {len(judged.rows):,} judged",
-        f"split           {', '.join(f'{n:,} {part}' for part, n in zip(PARTS, judged.split.cells(), strict=True))}",
+        f"split           {', '.join(f'{len(judged.split.where(part)):,} {part.word}' for part in PARTS)}",
     ]
     lines += [f"label           {label.name}: {len(label.classes)} classes" for label in judged.labels]
     lines += [f"layers          {pool}: {_span(layers)}" for pool, layers in plan.pools.items()]
@@ -126,27 +138,28 @@ def _at_hand(plan: Evaluation) -> list[str]:
     """Baselines that need more than labels and can be had."""
     lacking = {RANDOM} if plan.backbone is None else set()
     lacking |= set() if plan.has_expression else set(EXPRESSION)
-    return [name for name in plan.config.baselines if name not in lacking]
+    return [name for name in plan.baselines if name not in lacking]
 
 
 def _span(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers)) if len(layers) < 6 else f"{layers[0]} to {layers[-1]} ({len(layers)})"
 
 
-def _chosen_pools(stored: StoredEmbeddings, config: Any) -> Pools:
+def _chosen_pools(stored: StoredEmbeddings, names: Sequence[str] | str, numbers: Sequence[int] | str) -> Pools:
+    """Layers by pooling, of those that are stored; "all" takes every one."""
     found: Pools = {}
     for column in stored.columns:
         if column.pool is not None and column.layer is not None:
             found.setdefault(column.pool, []).append(column.layer)
-    if config.pools != "all":
-        if unknown := [pool for pool in config.pools if pool not in found]:
+    if not isinstance(names, str):
+        if unknown := [pool for pool in names if pool not in found]:
             raise Refused("NO_POOL", f"--pools {unknown[0]}: {stored.place} holds {', '.join(found) or 'no layers'}")
-        found = {pool: found[pool] for pool in config.pools}
-    if config.layers != "all":
+        found = {pool: found[pool] for pool in names}
+    if not isinstance(numbers, str):
         every = sorted({layer for layers in found.values() for layer in layers})
-        if missing := sorted(set(config.layers) - set(every)):
+        if missing := sorted(set(numbers) - set(every)):
             raise Refused("NO_LAYER", f"--layers {missing[0]}: stored are {every}")
-        found = {pool: [layer for layer in layers if layer in config.layers] for pool, layers in found.items()}
+        found = {pool: [layer for layer in layers if layer in numbers] for pool, layers in found.items()}
     return {pool: sorted(layers) for pool, layers in found.items()}
 
 
@@ -159,32 +172,34 @@ def _unlayered(stored: StoredEmbeddings, pools: Pools) -> list[Representation]:
     return [Representation(safe[name], kind, "column", "embeddings", (name,)) for name in names]
 
 
-def _origin(stored: StoredEmbeddings, config: Any) -> tuple[Source | None, BackboneConfig | None, list[str]]:
+def _origin(
+    stored: StoredEmbeddings, place: str, baselines: Sequence[str], seed: int
+) -> tuple[Source | None, BackboneConfig | None, list[str]]:
     """Source and network of the embed job, for the baselines that need them; what is not at hand is said."""
     warnings: list[str] = []
     origin = stored.origin()
     if origin is not None and is_as_given(origin):
-        return _source_of_vectors(origin, config)
+        return _source_of_vectors(origin, baselines)
     source: Source | None = None
     backbone: BackboneConfig | None = None
-    if {"hvg", "pca", "scvi", "random"} & set(config.baselines):
+    if {"hvg", "pca", "scvi", "random"} & set(baselines):
         try:
-            source = source_of(origin) if origin is not None else _own_expression(config.embeddings)
+            source = source_of(origin) if origin is not None else _own_expression(place)
         except Refused as problem:
             warnings.append(f"No baseline from expression: {problem.message}")
-    if "random" in config.baselines and source is not None:
+    if "random" in baselines and source is not None:
         try:
             if origin is None:
                 raise Refused("NO_ORIGIN", f"{stored.place} does not say which network made it")
-            backbone = backbone_of(origin).randomised(config.seed)
+            backbone = backbone_of(origin).randomised(seed)
         except Refused as problem:
             warnings.append(f"No baseline with random weights: {problem.message}")
     return source, backbone, warnings
 
 
-def _source_of_vectors(origin: dict[str, Any], config: Any) -> tuple[Source | None, None, list[str]]:
+def _source_of_vectors(origin: dict[str, Any], baselines: Sequence[str]) -> tuple[Source | None, None, list[str]]:
     """A source whose vectors are judged as it gives them has nothing that other baselines could be made of."""
-    lacking = [name for name in (*EXPRESSION, RANDOM) if name in config.baselines]
+    lacking = [name for name in (*EXPRESSION, RANDOM) if name in baselines]
     if not lacking:
         return None, None, []
     said = (

@@ -15,7 +15,7 @@ from xfm.core.config import differing_fields
 from xfm.core.errors import Refused
 from xfm.core.schema import COUNTS, GENE_IDS
 from xfm.core.source import Source
-from xfm.engine.config import AnyBackbone, AnySource
+from xfm.core.unions import AnyBackbone, AnySource
 from xfm.track.redact import HIDDEN
 
 _SHOWN = 5  # fields in a message

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from xfm.core.parts import PARTS, TEST, TRAIN, Part
 from xfm.core.report import Estimate, Report, Table
 from xfm.judging.eval_set import EvalSet
 from xfm.judging.judge_leakage import LEAKAGE
 from xfm.judging.judge_within import WITHIN
 from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.judging.representations import Representation
-from xfm.judging.split import PARTS, TEST, TRAIN
 from xfm.studies.evaluate.headline import headline
 from xfm.studies.evaluate.tables import label_tables, task_tables
 from xfm.studies.evaluate.verdict import Scores, Verdict
@@ -116,15 +116,15 @@ def _beside(scores: Scores, judged: EvalSet, verdict: Verdict) -> dict[str, Esti
 
 
 def _split(judged: EvalSet) -> Table:
-    groups = [len(np.unique(judged.split.groups[judged.split.where(part)])) for part in range(3)]
-    columns = [np.bincount(judged.split.parts[label.codes >= 0], minlength=3).tolist() for label in judged.labels]
+    groups = [len(np.unique(judged.split.groups[judged.split.where(part)])) for part in PARTS]
+    columns = [np.bincount(judged.split.parts[label.codes >= 0], minlength=len(Part)) for label in judged.labels]
     return Table(
         name="split",
         caption="Who was fitted on, chosen on and scored",
         columns=["part", judged.noun, "groups", *(f"with {label.name}" for label in judged.labels)],
         rows=[
-            [PARTS[part], cells, groups[part], *(column[part] for column in columns)]
-            for part, cells in enumerate(judged.split.cells())
+            [part.word, cells, groups[part], *(int(column[part]) for column in columns)]
+            for part, cells in zip(PARTS, judged.split.cells(), strict=True)
         ],
     )
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import PARTS, VALIDATION, Part
 from xfm.judging.copies import same_vectors
 from xfm.judging.eval_set import (
     EvalSet,
@@ -19,26 +20,12 @@ from xfm.judging.eval_set import (
     sample_rows,
     times_of,
 )
-from xfm.judging.split import (
-    PARTS,
-    VALIDATION,
-    Split,
-    is_stated,
-    split_as_given,
-    split_cells,
-    straddling,
-)
+from xfm.judging.split import Split, is_stated, split_as_given, split_cells, straddling
 from xfm.sources.stored.columns import StoredEmbeddings
+from xfm.studies.evaluate.question import Question
 
 Pools = dict[str, list[int]]
 I64 = NDArray[np.int64]
-
-
-def columns_wanted(config: Any) -> list[str]:
-    """obs columns that a config names, each once."""
-    wanted = [*config.labels, config.group, config.batch, config.time, root_column(config), config.split]
-    wanted += [config.within, config.leakage]
-    return list(dict.fromkeys(name for name in wanted if name))
 
 
 class Rows(NamedTuple):
@@ -55,49 +42,49 @@ class Rows(NamedTuple):
     unused: frozenset[str] = frozenset()
 
 
-def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, config: Any) -> Rows:
+def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, question: Question) -> Rows:
     """The rows to judge.
 
     Raises:
         Refused: no such column or label; a split that cannot be drawn, or is not one.
     """
     every, warnings = stored.row_ids(), []
-    stated = _stated(stored, config)
+    stated = _stated(stored, question)
     known = np.arange(len(every)) if stated is None else np.flatnonzero([value is not None for value in stated])
     if len(known) < len(every):
-        warnings.append(f"{len(every) - len(known):,} {noun} have no {config.split} and are left out.")
-    rows = known[sample_rows([every[row] for row in known], config.cells)]
+        warnings.append(f"{len(every) - len(known):,} {noun} have no {question.split} and are left out.")
+    rows = known[sample_rows([every[row] for row in known], question.cells)]
     if len(rows) < len(known):
         warnings.append(f"{len(rows):,} of {len(known):,} {noun} are judged, by a keyed draw (--cells).")
-    obs = stored.obs(columns_wanted(config)).take(rows)
+    obs = stored.obs(question.columns).take(rows)
     row_ids = tuple(str(every[row]) for row in rows)
-    labels = tuple(labels_of(obs[name], name, config.min_class) for name in dict.fromkeys(config.labels))
+    labels = tuple(labels_of(obs[name], name, question.min_class) for name in question.labels)
     if not stored.is_finished():
         warnings.append(
             f"The job that wrote {stored.place} has not finished: only its {stored.rows:,} rows are judged."
         )
     copies, unused = _copies(stored, pools, rows), frozenset[str]()
-    keys = _keys(obs, row_ids, noun, config, warnings)
+    keys = _keys(obs, row_ids, noun, question, warnings)
     if stated is None:
-        split = split_cells(keys, copies, config.seed, config.validation, config.test)
+        split = split_cells(keys, copies, question.seed, question.validation, question.test)
         if n_copies := len(copies) - len(np.unique(copies)):
             warnings.append(f"{n_copies:,} {noun} are copies of another one; copies stand on one side of the split.")
     else:
         values = [stated[row] for row in rows]
-        split = _given(values, keys, copies, noun, config, warnings)
+        split = _given(values, keys, copies, noun, question, warnings)
         unused = frozenset(("test", "validation") if is_stated(values, VALIDATION) else ("test",))
     for label in labels:
-        counts = np.bincount(split.parts[label.codes >= 0], minlength=3)
-        if empty := [part for part, count in zip(PARTS, counts, strict=True) if not count]:
+        counts = np.bincount(split.parts[label.codes >= 0], minlength=len(Part))
+        if empty := [part.word for part in PARTS if not counts[part]]:
             raise Refused("EMPTY_PART", f"--labels {label.name}: none of the {empty[0]} {noun} has one of its classes; "
                           "try another --seed, --group, --split or larger shares")  # fmt: skip
     judged = EvalSet(
         rows=rows, row_ids=row_ids, labels=labels, split=split,
-        batch=labels_of(obs[config.batch], config.batch, 1, "--batch") if config.batch else None,
-        within=_beside(obs, config.within, "--within", warnings),
-        attribute=_beside(obs, config.leakage, "--leakage", warnings),
-        time=times_of(obs[config.time], config.time) if config.time else None, time_name=config.time or "",
-        roots=_roots(obs, config), seed=config.seed, resamples=config.bootstrap, k=config.k, noun=noun,
+        batch=labels_of(obs[question.batch], question.batch, 1, "--batch") if question.batch else None,
+        within=_beside(obs, question.within, "--within", warnings),
+        attribute=_beside(obs, question.leakage, "--leakage", warnings),
+        time=times_of(obs[question.time], question.time) if question.time else None, time_name=question.time or "",
+        roots=_roots(obs, question), seed=question.seed, resamples=question.resamples, k=question.k, noun=noun,
     )  # fmt: skip
     return Rows(judged, warnings, unused)
 
@@ -120,49 +107,49 @@ def _beside(obs: pa.Table, name: str | None, flag: str, warnings: list[str]) -> 
     return found
 
 
-def _stated(stored: StoredEmbeddings, config: Any) -> list[str | None] | None:
+def _stated(stored: StoredEmbeddings, question: Question) -> list[str | None] | None:
     """What the split column says of every stored row, None where it has no value; None without such a column."""
-    if config.split is None:
+    if question.split is None:
         return None
-    values = stored.obs([config.split])[config.split].to_pylist()
+    values = stored.obs([question.split])[question.split].to_pylist()
     return [None if is_unknown(value) else str(value) for value in values]
 
 
 def _given(
-    values: Sequence[str | None], keys: Sequence[str], copies: I64, noun: str, config: Any, warnings: list[str]
+    values: Sequence[str | None], keys: Sequence[str], copies: I64, noun: str, question: Question, warnings: list[str]
 ) -> Split:
     """The split that the data state; what it leaks, and what was added to it, is said."""
     try:
-        split = split_as_given(values, keys, copies, config.seed, config.validation)
+        split = split_as_given(values, keys, copies, question.seed, question.validation)
     except Refused as problem:
-        raise Refused(problem.code, f"--split {config.split}: {problem.message}") from problem
+        raise Refused(problem.code, f"--split {question.split}: {problem.message}") from problem
     if not is_stated(values, VALIDATION):
         _, validation, _ = split.cells()
         warnings.append(
-            f"{config.split} names no validation {noun}: {validation:,} of the training ones, by a keyed draw "
+            f"{question.split} names no validation {noun}: {validation:,} of the training ones, by a keyed draw "
             "(--validation), choose C and the layer."
         )
     kept = "the split is kept as it is given, which flatters every representation."
     if leaked := straddling(split.parts, copies):
         warnings.append(f"{leaked:,} test {noun} have a copy among the training ones; {kept}")
-    if config.group is not None and (torn := straddling(split.parts, np.unique(keys, return_inverse=True)[1])):
-        warnings.append(f"{torn:,} test {noun} are of a {config.group} that training ones are of too; {kept}")
+    if question.group is not None and (torn := straddling(split.parts, np.unique(keys, return_inverse=True)[1])):
+        warnings.append(f"{torn:,} test {noun} are of a {question.group} that training ones are of too; {kept}")
     return split
 
 
-def _keys(obs: pa.Table, row_ids: Sequence[str], noun: str, config: Any, warnings: list[str]) -> list[str]:
+def _keys(obs: pa.Table, row_ids: Sequence[str], noun: str, question: Question, warnings: list[str]) -> list[str]:
     """What each row is drawn and resampled with: its group, or itself."""
-    if config.group is None:
-        warnings.append(_without_groups(noun, is_given=config.split is not None))
+    if question.group is None:
+        warnings.append(_without_groups(noun, is_given=question.split is not None))
         return list(row_ids)
-    values = obs[config.group].to_pylist()
+    values = obs[question.group].to_pylist()
     keys, alone = group_keys(values, row_ids), sum(map(is_unknown, values))
     if alone == len(keys):
         raise Refused(
-            "NO_GROUPS", f"--group {config.group}: no judged row has a value; leave it out to split row by row"
+            "NO_GROUPS", f"--group {question.group}: no judged row has a value; leave it out to split row by row"
         )
     if alone:
-        warnings.append(f"{alone:,} of {len(keys):,} {noun} have no {config.group} and stand for themselves.")
+        warnings.append(f"{alone:,} of {len(keys):,} {noun} have no {question.group} and stand for themselves.")
     return keys
 
 
@@ -192,28 +179,13 @@ def _reference(stored: StoredEmbeddings, pools: Pools) -> str:
     return str(max(layered, key=lambda column: (column.layer, column.pool != "cls")).name)
 
 
-def root_column(config: Any) -> str | None:
-    """The column of --root COLUMN=VALUE.
-
-    Raises:
-        Refused: BAD_ROOT.
-    """
-    if config.root is None:
-        return None
-    name, equals, _ = config.root.partition("=")
-    if not equals:
-        raise Refused("BAD_ROOT", f"--root {config.root}: expected COLUMN=VALUE, e.g. cell_type=progenitor")
-    return str(name)
-
-
-def _roots(obs: pa.Table, config: Any) -> NDArray[np.bool_] | None:
+def _roots(obs: pa.Table, question: Question) -> NDArray[np.bool_] | None:
     """(N,) whether pseudotime may begin at a row; None to take the earliest."""
-    name = root_column(config)
-    if name is None:
+    if question.root is None:
         return None
-    value = config.root.partition("=")[2]
+    name, value = question.root
     found = np.array([str(each) == value for each in obs[name].to_pylist()])
     if not found.any():
         known = sorted({str(each) for each in obs[name].to_pylist()})
-        raise Refused("BAD_ROOT", f"--root {config.root}: no judged row has it; {name} holds {', '.join(known[:10])}")
+        raise Refused("BAD_ROOT", f"--root {name}={value}: no judged row has it; {name} holds {', '.join(known[:10])}")
     return found

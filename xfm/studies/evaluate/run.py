@@ -22,7 +22,7 @@ from xfm.core.storage import below
 from xfm.core.tracker import Tracker
 from xfm.engine.columns import columns_of, with_columns
 from xfm.engine.output import Output
-from xfm.engine.session import OpenJob
+from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.engine.stage import run_stage
 from xfm.engine.tables import run_tables
 from xfm.judging.representations import RANDOM, Representation, layers_of
@@ -30,14 +30,28 @@ from xfm.models.reductions import Pool, PoolName
 from xfm.sources.stored.open import open_embeddings
 from xfm.studies.evaluate.baselines import EXPRESSION, Wanted, expression_table
 from xfm.studies.evaluate.class_tables import classes_csv
+from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.figures import draw
-from xfm.studies.evaluate.plan import Evaluation
+from xfm.studies.evaluate.plan import Evaluation, describe, plan_evaluation
 from xfm.studies.evaluate.report import evaluate_report
+from xfm.studies.evaluate.source import embedded
 from xfm.studies.evaluate.verdict import Scores, judge_label
 from xfm.studies.evaluate.work import Place, Work, draw_named, judge_named, place_of
 
 SCORES = "scores.parquet"
 CLASSES = "classes.csv"
+
+
+def run_evaluation(config: EvaluateJob) -> int:
+    """Embeds where asked to, judges what OUTPUT lacks, chooses, compares, reports; returns the exit code."""
+    embedding = embedded(config)
+    if embedding.ends:
+        return embedding.code
+    plan = plan_evaluation(embedding.config)
+    if config.dry_run:
+        return print_plan(describe(plan))
+    with open_job(embedding.config, plan.run, joint=True) as job:
+        return evaluate(plan, job) or embedding.code
 
 
 def evaluate(plan: Evaluation, job: OpenJob) -> int:
@@ -46,7 +60,7 @@ def evaluate(plan: Evaluation, job: OpenJob) -> int:
     places = {"embeddings": Place(plan.stored, plan.judged.rows)}
     representations = list(plan.representations)
     judged = plan.judged
-    if plan.has_expression and set(EXPRESSION) & set(plan.config.baselines):
+    if plan.has_expression and set(EXPRESSION) & set(plan.baselines):
         place, problem = _expression(plan, job)
         if place is None:
             warnings.append(f"No baseline from expression: {problem}")
@@ -56,7 +70,7 @@ def evaluate(plan: Evaluation, job: OpenJob) -> int:
             representations += [
                 Representation(name, "baseline", "column", "expression", (name,))
                 for name in EXPRESSION
-                if name in plan.config.baselines
+                if name in plan.baselines
             ]
     twins, without = _random_twins(plan)
     if without:
@@ -69,12 +83,12 @@ def evaluate(plan: Evaluation, job: OpenJob) -> int:
         except Refused as problem:
             warnings.append(f"No baseline with random weights: {problem.message}")
     by_name = {each.name: each for each in representations}
-    work = Work(places, judged, by_name, plan.config.tasks)
+    work = Work(places, judged, by_name, plan.tasks)
     # What takes longest goes first, so that nobody waits for it alone at the end.
     keys = sorted(by_name, key=lambda name: (by_name[name].how != "mix", by_name[name].how != "concat"))
     refusals = run_tables(
         judge_named, work, keys, job.output,
-        stage="judge", unit="representations", workers=plan.config.workers, attempt=job.attempt,
+        stage="judge", unit="representations", workers=plan.workers, attempt=job.attempt,
     )  # fmt: skip
     return _report(plan, job, work, refusals, warnings)
 
@@ -82,7 +96,7 @@ def evaluate(plan: Evaluation, job: OpenJob) -> int:
 def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refusal], warnings: Sequence[str]) -> int:
     committed = job.output.committed
     parts = [job.output.read_part(name) for name in work.representations if name in committed]
-    scores = Scores(parts, list(work.representations.values()), plan.config.choose_by)
+    scores = Scores(parts, list(work.representations.values()), plan.choose_by)
     deepest = max((layer for layers in plan.stored.pools().values() for layer in layers), default=None)
     found = [judge_label(scores, work.judged, label, deepest) for label in work.judged.labels]
     verdicts = [verdict for verdict in found if verdict is not None]
@@ -97,7 +111,7 @@ def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refus
     report = evaluate_report(plan.run, work.judged, scores, verdicts, warnings, refused)
     pictures = list(dict.fromkeys(each.name for each in (verdicts[0].chosen, verdicts[0].last) if each is not None))
     with _stage(plan, job, "umap") as output:
-        run_tables(draw_named, work, pictures, output, stage="umap", unit="pictures", workers=plan.config.workers,
+        run_tables(draw_named, work, pictures, output, stage="umap", unit="pictures", workers=plan.workers,
                    attempt=job.attempt)  # fmt: skip
         drawn = {name: output.read_part(name) for name in pictures if name in output.committed}
     coordinates = {name: np.stack([table["x"].to_numpy(), table["y"].to_numpy()], 1) for name, table in drawn.items()}
@@ -130,7 +144,7 @@ def _stage(plan: Evaluation, job: OpenJob, name: str) -> Iterator[Output]:
 def _expression(plan: Evaluation, job: OpenJob) -> tuple[Place | None, str]:
     """Log-normalised variable genes and their principal components, fitted on training cells."""
     assert plan.source is not None
-    wanted = Wanted(plan.source, plan.judged, tuple(name for name in EXPRESSION if name in plan.config.baselines))
+    wanted = Wanted(plan.source, plan.judged, tuple(name for name in EXPRESSION if name in plan.baselines))
     with _stage(plan, job, "expression") as output:
         refusals = run_tables(
             expression_table, wanted, ["expression"], output, stage="expression", unit="tables", attempt=job.attempt
@@ -190,6 +204,6 @@ def _random(plan: Evaluation, job: OpenJob, twins: Mapping[str, Sequence[int]]) 
         run_stage(
             with_columns(source, columns_of(backbone)), backbone, settings.get("seed", 0), shards,
             lambda device: partial(build, device=device), output, stage="random weights",
-            workers=plan.config.workers, gpus=plan.config.gpus, attempt=job.attempt,
+            workers=plan.workers, gpus=plan.gpus, attempt=job.attempt,
         )  # fmt: skip
     return place_of(open_embeddings(output.uri, verify=False), judged.row_ids)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.random import rng_for
 from xfm.judging.probe import standardised
 from xfm.judging.representations import Read
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 
 BATCH = 64
 STEPS = 3000  # at most

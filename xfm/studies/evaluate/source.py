@@ -18,9 +18,11 @@ from xfm.engine.columns import columns_of, with_columns
 from xfm.engine.job import say, versions
 from xfm.engine.output import Output
 from xfm.engine.stage import run_stage
-from xfm.studies.embed.run import EmbedJob, Opened, embed
+from xfm.studies.embed.config import EmbedJob
+from xfm.studies.embed.run import Opened, embed
+from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.given_vectors import AsGiven, VectorPart, stored_name
-from xfm.studies.evaluate.rows import columns_wanted
+from xfm.studies.evaluate.question import Question
 from xfm.track.redact import redact
 
 EMBEDDINGS = "embeddings"
@@ -36,16 +38,16 @@ class Embedded:
         ends: whether there is nothing to judge: a dry run, or every row was refused.
     """
 
-    config: Any
+    config: EvaluateJob
     code: int = OK
     ends: bool = False
 
 
-def embedded(config: Any, opened: Opened | None = None) -> Embedded:
+def embedded(config: EvaluateJob, opened: Opened | None = None) -> Embedded:
     """Embeds what OUTPUT/embeddings lacks, if the config names a source and a backbone.
 
     Args:
-        config: `EvaluateJob`.
+        config: of the evaluation.
         opened: as for `embed`.
 
     Raises:
@@ -55,34 +57,39 @@ def embedded(config: Any, opened: Opened | None = None) -> Embedded:
     if config.source is None:
         return Embedded(config)
     place = below(config.output, EMBEDDINGS)
-    source = with_columns(config.source, columns_wanted(config))
+    source = with_columns(config.source, Question.of(config).columns)
     filled = config.model_copy(update={"embeddings": place})
     is_there = open_storage(place).size(REPORT) is not None
     if config.dry_run and is_there:
         return Embedded(filled)
-    code = _stored(config, source, place) if config.backbone is None else embed(_job(config, source), opened)
+    code = (
+        _stored(source, place, seed=config.seed, workers=config.workers, dry_run=config.dry_run)
+        if config.backbone is None
+        else embed(_job(config, source), opened)
+    )
     if config.dry_run:
         say("what is judged on them is planned once they are there")
     return Embedded(filled, code, ends=config.dry_run or code not in (OK, QUARANTINED))
 
 
-def embedding_recipe(config: Any) -> dict[str, Any]:
+def embedding_recipe(config: EvaluateJob) -> dict[str, Any]:
     """What the embeddings of an evaluation that begins with a source depend on, as their run.json has it.
 
     Args:
-        config: `EvaluateJob`, with a source.
+        config: of an evaluation, with a source.
 
     Raises:
         Refused: source or checkpoint are not at hand.
     """
-    source = with_columns(config.source, columns_wanted(config))
+    assert config.source is not None
+    source = with_columns(config.source, Question.of(config).columns)
     if config.backbone is None:
         return _stored_recipe(source)
     read = with_columns(source, columns_of(config.backbone))
     return {"config": _job(config, source).recipe(), "weights": config.backbone.identity(), "data": read.identity()}
 
 
-def _job(config: Any, source: Source) -> EmbedJob:
+def _job(config: EvaluateJob, source: Source) -> EmbedJob:
     """The embed job."""
     return EmbedJob(
         source=source, backbone=config.backbone, output=below(config.output, EMBEDDINGS),
@@ -96,7 +103,7 @@ def _stored_recipe(source: Source) -> dict[str, Any]:
     return {"job": "embed", "config": {"source": plain.recipe()}, "weights": {}, "data": source.identity()}
 
 
-def _stored(config: Any, source: Source, place: str) -> int:
+def _stored(source: Source, place: str, *, seed: int, workers: int | None, dry_run: bool) -> int:
     """The source's vectors as an OUTPUT of embed; the exit code that embed would have.
 
     Raises:
@@ -107,7 +114,7 @@ def _stored(config: Any, source: Source, place: str) -> int:
         raise Refused("NO_BACKBONE", f"--source.kind {kind} gives {', '.join(given)} and no vectors: name a --backbone "
                       "to embed with")  # fmt: skip
     shards, column = source.shards(), stored_name(source)
-    if config.dry_run:
+    if dry_run:
         say(f"vectors         {column}, {len(shards):,} shards of --source.kind {kind}, judged as they are")
         return OK
     plain = cast(Config, source)
@@ -119,8 +126,8 @@ def _stored(config: Any, source: Source, place: str) -> int:
     }
     with Output(place, run) as output:
         result = run_stage(
-            source, cast(BackboneConfig, AsGiven()), config.seed, shards, lambda _device: partial(VectorPart, column),
-            output, stage="vectors", workers=config.workers, gpus=0.0, attempt=output.attempt,
+            source, cast(BackboneConfig, AsGiven()), seed, shards, lambda _device: partial(VectorPart, column),
+            output, stage="vectors", workers=workers, gpus=0.0, attempt=output.attempt,
         )  # fmt: skip
         if not result.rows:
             return REFUSED_INPUT

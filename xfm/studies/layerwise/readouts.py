@@ -70,6 +70,7 @@ def fit_affine(moments: F64) -> Affine:
     """Least squares from (6,) moments: n, sum p, sum t, sum pp, sum pt, sum tt."""
     n, p, t, pp, pt, _ = moments
     variance = pp - p * p / n
+    # A spread of a millionth of the predictions, eight units of float32's last place, is their rounding.
     if variance <= 1e-12 * max(pp, 1e-300):
         return Affine(0.0, float(t / n))
     scale = (pt - p * t / n) / variance

@@ -253,8 +253,9 @@ def _cautions(scores: Scores) -> Iterator[str]:
     if others:
         worst = max(others, key=lambda name: others[name])
         yield (
-            f"Correlations are undefined where predictions or truths of a cell are constant; such cells are left out "
-            f"of that correlation (at most {others[worst]:,} of {scores.cells:,}, for {worst})."
+            "Correlations are undefined where predictions or truths of a cell are constant, or constant but for "
+            "rounding in single precision; such cells are left out of that correlation "
+            f"(at most {others[worst]:,} of {scores.cells:,}, for {worst})."
         )
     yield (
         "The decoder was trained on the last layer only; on other layers it is a logit lens. The ridge readout is the "

@@ -16,12 +16,14 @@ from xfm.core.source import Shard, Source
 from xfm.core.storage import below
 from xfm.core.tracker import Tracker
 from xfm.engine.output import Output
-from xfm.engine.session import OpenJob
+from xfm.engine.planning import describe_plan, plan_shards
+from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.engine.stage import StageResult, run_stage
 from xfm.metrics.regression import SUMS
 from xfm.plots.layer_curve import Baseline, Series, draw_layer_curve
+from xfm.studies.layerwise.config import LayerwiseJob
 from xfm.studies.layerwise.readouts import Readouts, fit_readouts
-from xfm.studies.layerwise.report import LABELS, Scores
+from xfm.studies.layerwise.report import LABELS, Scores, layerwise_report, score
 from xfm.studies.layerwise.scoring import BASELINES, F64, READOUTS, Design, FitLayers, ScoreLayers, score_columns
 
 LEAST_UNKNOWN = 4  # compressed files to fit on at least: one may be broken, or one patient's
@@ -55,6 +57,28 @@ class Layerwise:
         """The OUTPUT of one stage; `more` is what its numbers depend on besides the job's recipe."""
         run = {**self.run, "job": f"layerwise {name}", "recipe": self.run["recipe"] | more}
         return Output(below(self.job.output.uri, name), run, joint=True)
+
+
+def run_layerwise(config: LayerwiseJob) -> int:
+    """Fits, scores, reports; returns the exit code."""
+    plan = plan_shards("layerwise", config, config.source, config.backbone)
+    config.backbone.check_decoder()
+    n_layers = config.backbone.n_layers()
+    if config.dry_run:
+        columns = len(list(score_columns(config.modes, n_layers)))
+        return print_plan(describe_plan(plan, columns, len(SUMS), 8, config.workers, config.gpus))
+    design = Design(config.modes, config.mask_fraction, config.fit_fraction, config.group, config.seed,
+                    config.batch_tokens, "cpu")  # fmt: skip
+    with open_job(config, plan.run, joint=True) as job:
+        work = Layerwise(
+            config.source, config.backbone, plan.shards, design, config.workers, config.gpus, plan.run, job
+        )
+        readouts, best = fit(work, fit_shards(plan.shards, config.fit_cells, config.fit_fraction, config.seed))
+        columns_of_cells, groups, result = score_cells(work, readouts)
+        scores = score(columns_of_cells, config.modes, n_layers, config.seed, config.bootstrap, groups)
+        track_scores(scores, job.tracker)
+        report = layerwise_report(scores, best, plan.run, result.refused, config.notes)
+        return job.finish(report, partial(draw, scores), rows=scores.cells, refusals=result.quarantined)
 
 
 def fit_shards(shards: Sequence[Shard], fit_cells: int, fit_fraction: float, seed: int) -> list[Shard]:
@@ -126,6 +150,7 @@ def track_scores(scores: Scores, tracker: Tracker) -> None:
             values = {f"{readout}_mse": item.mse.value for readout, item in items.items()}
             values |= {f"{readout}_skill": item.skill[base].value for readout, item in items.items()}
             values |= {f"{readout}_pearson": item.pearson.value for readout, item in items.items() if item.pearson}
+            values = {name: value for name, value in values.items() if np.isfinite(value)}  # no skill over no error
             child.metrics(values, step=layer)
             tracker.metrics({f"{mode}/{name}": value for name, value in values.items()}, step=layer)
         child.close()

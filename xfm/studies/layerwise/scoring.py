@@ -216,9 +216,10 @@ class ScoreLayers:
         target, ids = cells.bins[scored], cells.ids[scored]
         ranks = [rankdata(target[part]) for part in parts]
 
-        def put(name: str, predicted: F64) -> None:
+        def put(name: str, predicted: F64, terms: F64 | None = None) -> None:
             for row, part, rank in zip(cells.rows, parts, ranks, strict=True):
-                out[name][row] = cell_sums(predicted[part], target[part], rank)
+                size = None if terms is None else terms[part]
+                out[name][row] = cell_sums(predicted[part], target[part], rank, float32_terms=size)
 
         genes = self.readouts.genes
         put(f"{mode}_cell_mean", self._cell_means(cells, mode))
@@ -227,10 +228,13 @@ class ScoreLayers:
         put(f"{mode}_gene_depth", np.concatenate([genes.by_gene_and_depth(ids[part], depth) for part, depth in pairs]))
         for layer, state, predicted in self.reader.states(cells, mode):
             affine, ridge = self.readouts.affine[mode, layer], self.readouts.ridge[mode, layer]
-            put(f"{mode}_decoder_l{layer:02d}", predicted)
-            put(f"{mode}_calibrated_l{layer:02d}", affine.scale * predicted + affine.shift)
-            read = state.double() @ torch.from_numpy(ridge.weights).to(state.device) + ridge.shift
-            put(f"{mode}_ridge_l{layer:02d}", read.cpu().numpy())
+            # What the decoder sums up is not seen from here; it is no smaller than the sum.
+            scaled = affine.scale * predicted
+            put(f"{mode}_decoder_l{layer:02d}", predicted, np.abs(predicted))
+            put(f"{mode}_calibrated_l{layer:02d}", scaled + affine.shift, np.abs(scaled))
+            features, weights = state.double(), torch.from_numpy(ridge.weights).to(state.device)
+            read = (features @ weights).cpu().numpy() + ridge.shift
+            put(f"{mode}_ridge_l{layer:02d}", read, (features.square() @ weights.square()).sqrt().cpu().numpy())
 
     def _cell_means(self, cells: Cells, mode: Mode) -> F64:
         """Every scored position gets the mean of what its cell's input shows: in visible mode, of the answers."""

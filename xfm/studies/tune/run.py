@@ -10,22 +10,24 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 
-from xfm.core.config import Config
 from xfm.core.errors import EnvironmentProblem, Refused
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.planning import ShardPlan
-from xfm.engine.session import OpenJob
+from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.engine.train import Place, place
+from xfm.studies.tune.config import Asha, TuneJob
+from xfm.studies.tune.report import drawer, tune_report
 from xfm.studies.tune.search import Halving, LogCallback, Make, TrialSource
-from xfm.studies.tune.space import Space
+from xfm.studies.tune.space import Space, parse_space
 from xfm.studies.tune.space_check import with_values
-from xfm.studies.tune.target import KINDS, SearchTarget
+from xfm.studies.tune.target import JOBS, SearchTarget, searched_job, watch_of
 from xfm.studies.tune.trial import run_trial
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, best_of, front_of, trials_table
@@ -45,17 +47,37 @@ ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Halve:
-    """When trials are given up.
-
-    Attributes:
-        grace_epochs: that every trial has.
-        reduction: of so many trials at a rung, one goes on.
-    """
-
-    grace_epochs: int = 1
-    reduction: float = 3.0
+def run_tune(config: TuneJob) -> int:
+    """Tokenises, searches, writes best.yaml, trials.parquet and report; returns the exit code."""
+    space = parse_space(config.space)
+    place = {name: value for name, value in (("workers", config.workers), ("gpus", config.gpus)) if value}
+    sections = {"finetune": config.finetune, "pretrain": config.pretrain}
+    searched = searched_job(sections, config.output, config.metric, config.also, place)
+    searched.check(space, config.seed)
+    given, aim = searched.given, searched.aim
+    plan = searched.plan()
+    if config.dry_run:
+        return print_plan(describe_search(plan, space, config.trials, aim))
+    run = run_of(plan, config, searched)
+    with open_job(config, run, joint=True) as job:
+        prepared = searched.prepare(plan, job.output.uri)
+        defaults = {field: searched.value_of(field) for field in space.fields}
+        book = TrialLog(job.output.uri, aim, config.trials, job.tracker, defaults)
+        run_search(
+            space, book, partial(searched.trained_of, prepared), searcher=config.searcher, seed=config.seed,
+            halve=config.asha,
+            epochs=searched.longest(prepared, space) if config.asha else 0, concurrent=config.concurrent,
+            workers=given.workers, gpus=given.gpus, threads=given.threads, attempt=job.attempt,
+        )  # fmt: skip
+        publish(job, book, space.fields, defaults, searched)
+        trials, fields = book.trials, {draw.field: draw.is_log for draw in space.draws}
+        rows = sum(prepared.parts.count(TRAIN)), sum(prepared.parts.count(VALIDATION))
+        report = tune_report(
+            trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused, title=searched.title,
+            script=searched.word,
+        )  # fmt: skip
+        return job.finish(report, drawer(trials, aim, fields, defaults), rows=sum(rows),
+                          refusals=prepared.tokens.quarantined)  # fmt: skip
 
 
 def run_search(
@@ -65,7 +87,7 @@ def run_search(
     *,
     searcher: str,
     seed: int,
-    halve: Halve | None,
+    halve: Asha | None,
     epochs: float,
     concurrent: int | None,
     workers: int | None,
@@ -151,7 +173,7 @@ def _resources(where: Place) -> dict[str, float]:
     return {"cpu": where.cpus} | ({"gpu": where.gpus} if where.gpus else {})
 
 
-def run_of(plan: ShardPlan, config: Config, searched: SearchTarget) -> dict[str, Any]:
+def run_of(plan: ShardPlan, config: TuneJob, searched: SearchTarget) -> dict[str, Any]:
     """The content of run.json: of the job that is searched, with how it is searched.
 
     Args:
@@ -159,9 +181,9 @@ def run_of(plan: ShardPlan, config: Config, searched: SearchTarget) -> dict[str,
         config: of the search.
         searched: the job.
     """
-    own = {name: value for name, value in config.recipe().items() if name not in (*KINDS, "workers", "gpus")}
+    own = {name: value for name, value in config.recipe().items() if name not in (*JOBS, "workers", "gpus")}
     recipe = plan.run["recipe"] | {"job": NAME, "config": searched.given.recipe(), "search": own}
-    shown = config.model_dump(mode="json", exclude=set(KINDS))
+    shown = config.model_dump(mode="json", exclude=set(JOBS))
     settings = plan.run["settings"] | {"output": shown["output"], "search": shown}
     return plan.run | {"job": NAME, "recipe": recipe, "settings": settings}
 
@@ -227,12 +249,12 @@ def preset_of(trial: Trial, searched: SearchTarget, said: str, place: str, name:
         place: of OUTPUT.
         name: of the file below it.
     """
-    settings = with_values(searched.base, trial.values | {"watch": searched.kind.watch(searched.aim)})
+    settings = with_values(searched.base, trial.values | {"watch": watch_of(searched.aim)})
     # Credentials in an address are never written down; where the result goes is for its user to say.
     kept = redact({name: value for name, value in settings.items() if name not in ("output", "dry_run", "experiment")})
     text = (
         f"# {said}\n"
         "# What it is worth, the test rows say, which the search has not read:\n"
-        f"#   python jobs/{searched.kind.word}.py --config {place}/{name} --output OUTPUT\n"
+        f"#   python jobs/{searched.word}.py --config {place}/{name} --output OUTPUT\n"
     )
     return (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode()

@@ -4,18 +4,13 @@ Checked before anything starts. Values that do not go together are no fault of a
 a draw is made again (`tune_search.py`).
 """
 
-import copy
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.engine.flags import build_parser
-from xfm.engine.settings import UsageError, named_as_fields, parse, read_yaml
+from xfm.engine.settings import UsageError, merge, named_as_fields, nested, read_yaml
 from xfm.studies.tune.space import Space, bad_space, nearest_of
 
 C = TypeVar("C", bound=Config)
@@ -40,45 +35,18 @@ def base_settings(job: type[Config], given: str | Mapping[str, Any], word: str) 
     Raises:
         Refused: BAD_SETTINGS, the preset cannot be read.
     """
-    settings: dict[str, Any] = {"preset": given} if isinstance(given, str) else copy.deepcopy(dict(given))
+    settings: dict[str, Any] = {"preset": given} if isinstance(given, str) else dict(given)
     preset = settings.pop("preset", None)
     try:
         base = named_as_fields(job, read_yaml(str(preset))) if preset is not None else {}
     except UsageError as error:
         raise Refused("BAD_SETTINGS", f"{word}: {str(error).removeprefix('--config ')}") from None
-    for name, value in named_as_fields(job, settings).items():
-        old = base.get(name)
-        if isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
-            value = old | value
-        base[name] = value
-    return base
+    return merge(base, named_as_fields(job, settings))
 
 
 def with_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with drawn values in them."""
-    settings = copy.deepcopy(dict(base))
-    for field, value in values.items():
-        section, _, name = field.rpartition(".")
-        (settings.setdefault(section, {}) if section else settings)[name] = value
-    return settings
-
-
-def build(job: type[C], settings: Mapping[str, Any], word: str, *flags: str) -> C:
-    """The job of such settings, judged as if they had stood in its own YAML file.
-
-    Args:
-        job: class of its config.
-        settings: nested.
-        word: its name, for messages.
-        flags: of its command line, which come first.
-
-    Raises:
-        UsageError: it cannot be.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "settings.yaml"
-        path.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
-        return parse(job, ["--config", str(path), *flags], {}, word)
+    """The settings with drawn values, by dotted names, in them."""
+    return merge(base, nested(values))
 
 
 def check_space(

@@ -1,99 +1,36 @@
-"""The job that is searched, as a search sees it: its settings, its rows without the test rows, what a trial trains.
-
-What differs between kinds of jobs is a `Kind`: `tune_finetune.py` and `tune_pretrain.py`.
-"""
+"""The job that is searched, as a search sees it: its settings, its rows without the test rows, what a trial trains."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 from xfm.core.errors import Refused
-from xfm.engine.config import JobConfig
+from xfm.core.parts import TRAIN
+from xfm.core.parts import VALIDATION as VALIDATION_ROWS
+from xfm.engine.learn import HELD_OUT, Prepared, plan_learning, prepare, recipe_of, task_of
+from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
 from xfm.engine.planning import ShardPlan
-from xfm.engine.settings import UsageError
-from xfm.engine.stage import StageResult
+from xfm.engine.settings import UsageError, build
 from xfm.studies.tune.space import Space
-from xfm.studies.tune.space_check import base_settings, build, check_space, with_values
+from xfm.studies.tune.space_check import base_settings, check_space, with_values
 from xfm.studies.tune.trials import Aim
 from xfm.training.learner import Recipe
 from xfm.training.settings import VALIDATION, Settings
 from xfm.training.tokens import TokenParts
 
-# Jobs that may be searched, by the section of a search that holds one: modules with `KIND`.
-KINDS = {"finetune": "xfm.studies.tune.tune_finetune", "pretrain": "xfm.studies.tune.tune_pretrain"}
+JOBS: dict[str, type[LearnConfig]] = {"finetune": FinetuneConfig, "pretrain": PretrainConfig}
+TITLES = {"finetune": "fine-tuning", "pretrain": "pretraining"}
 LENGTHS = ("epochs", "steps", "batch_size")  # fields that say how long a trial is
-
-
-class Prepared(Protocol):
-    """Rows that are ready to be trained on."""
-
-    @property
-    def parts(self) -> TokenParts:
-        """The tokens."""
-        ...
-
-    @property
-    def tokens(self) -> StageResult:
-        """What the stage did that stored them."""
-        ...
-
-
-class Kind(Protocol):
-    """What a search must know of one kind of job."""
-
-    @property
-    def word(self) -> str:
-        """The section of a search's settings, and the name of the job."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """What the job does, for people."""
-        ...
-
-    @property
-    def others(self) -> tuple[str, ...]:
-        """Fields of a preset that are nothing to a trial."""
-        ...
-
-    @property
-    def job(self) -> type[JobConfig]:
-        """Class of its config."""
-        ...
-
-    def why_not(self, field: str) -> str | None:
-        """Why a field may not be searched; None where it may."""
-        ...
-
-    def watched(self, config: Any) -> str | None:
-        """What decides by itself which weights are kept, in the form of `Settings.watch`; None for nothing."""
-        ...
-
-    def watch(self, aim: Aim) -> str:
-        """The value of its field `watch` that makes the aim decide."""
-        ...
-
-    def plan(self, config: Any) -> ShardPlan:
-        """Lists the source and checks it."""
-        ...
-
-    def prepare(self, config: Any, plan: ShardPlan, uri: str) -> Prepared:
-        """Tokens of training and validation rows in URI/tokens, shared by all trials; test rows are not stored.
-
-        Raises:
-            Refused: the columns, the split or the classes cannot be used.
-        """
-        ...
-
-    def make(self, config: Any, prepared: Any) -> tuple[Recipe, Settings]:
-        """What a trial trains, and how."""
-        ...
-
-    def pass_rows(self, recipe: Any, prepared: Any) -> int:
-        """Rows of one epoch."""
-        ...
+# Fields of a preset that are nothing to a trial: what adapting makes a network forget is scored once, not every time.
+OTHERS = ("output", "experiment", "dry_run", "seeds", "forgetting")
+# All trials are compared on the same rows and tokens, which are made once.
+ROWS = ("source", "backbone", "forgetting", "validation_rows", *HELD_OUT)
+SAME_ROWS = (
+    "cannot be searched: all trials must train on the same tokens and be compared on the same rows. Run a search for "
+    "each value, and put their best settings side by side with jobs/compare.py"
+)
+AFTERWARDS = "is used after training alone, which a search does not look at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,30 +38,60 @@ class SearchTarget:
     """A job, and what is wanted of it.
 
     Attributes:
-        kind: of job.
+        word: of the job: finetune or pretrain.
         base: its settings, nested, as they were given.
         output: of the search.
         aim: what is searched for.
         given: the job as it was given: trial 0.
     """
 
-    kind: Kind
+    word: str
     base: Mapping[str, Any]
     output: str
     aim: Aim
-    given: Any
+    given: LearnConfig
 
-    def config_of(self, values: Mapping[str, Any]) -> Any:
+    @property
+    def job(self) -> type[LearnConfig]:
+        """Class of its config."""
+        return JOBS[self.word]
+
+    @property
+    def title(self) -> str:
+        """What the job does, for people."""
+        return TITLES[self.word]
+
+    def config_of(self, values: Mapping[str, Any]) -> LearnConfig:
         """The job with drawn values.
 
         Raises:
             UsageError: there is no such job.
         """
-        return _config(self.kind, self.base, self.output, self.aim, values)
+        return _config(self.word, self.base, self.output, self.aim, values)
+
+    def why_not(self, field: str) -> str | None:
+        """Why a field may not be searched; None where it may."""
+        first, _, rest = field.partition(".")
+        task, name = task_of(self.given, has_test=False), rest.partition(".")[0]
+        if first in ROWS or (first == "task" and name in task.fixed):
+            return SAME_ROWS
+        return AFTERWARDS if first == "task" and name in task.afterwards else None
 
     def check(self, space: Space, seed: int) -> None:
-        """See `check_space`."""
-        check_space(space, self.kind.job, self.config_of, seed, self.kind.why_not)
+        check_space(space, self.job, self.config_of, seed, self.why_not)
+
+    def plan(self) -> ShardPlan:
+        """Lists the source of the job and checks it."""
+        return plan_learning(self.given)
+
+    def prepare(self, plan: ShardPlan, uri: str) -> Prepared:
+        """Tokens of training and validation rows in URI/tokens, shared by all trials; test rows are not stored.
+
+        Raises:
+            Refused: the columns, the split or the classes cannot be used.
+        """
+        prepared = prepare(self.given, plan, uri, job="tune", has_test=False)
+        return replace(prepared, parts=_compared_on(prepared.parts, self.word))
 
     def trained_of(self, prepared: Prepared, values: Mapping[str, Any]) -> tuple[Recipe, Settings]:
         """What a trial trains, and how.
@@ -133,7 +100,7 @@ class SearchTarget:
             UsageError: the values fit no job.
             Refused: they fit no data.
         """
-        recipe, settings = self.kind.make(self.config_of(values), prepared)
+        recipe, settings = recipe_of(self.config_of(values), prepared, has_test=False)
         assert settings.watch == self.aim.watch, settings.watch
         return recipe, settings
 
@@ -150,11 +117,12 @@ class SearchTarget:
         most = 1.0
         for values in [{}, *_combinations({draw.field: draw.probes() for draw in drawn})]:
             try:
-                recipe, settings = self.trained_of(prepared, values)
+                config = self.config_of(values)
+                _, settings = recipe_of(config, prepared, has_test=False)
             except (Refused, UsageError):
                 continue  # such a trial fails
-            batches = max(1, self.kind.pass_rows(recipe, prepared) // settings.batch_size)
-            most = max(most, settings.steps / batches)
+            rows = task_of(config, has_test=False).epoch_rows(prepared.parts, prepared.rows)
+            most = max(most, settings.steps / max(1, rows // settings.batch_size))
         return most
 
 
@@ -168,42 +136,45 @@ def searched_job(
         sections: the job by its kind; one of them is not None.
         output: of the search.
         metric: what decides, as `Aim.of` reads it; None for what the job watches.
-        also: what is wanted beside it.
+        also: what is wanted in addition.
         place: fields of the job that the search sets.
 
     Raises:
         Refused: BAD_SETTINGS, or BAD_METRIC.
     """
     ((word, job),) = [(word, job) for word, job in sections.items() if job is not None]
-    kind: Kind = import_module(KINDS[word]).KIND
-    base = with_values(base_settings(kind.job, job, word), place)
+    base = with_values(base_settings(JOBS[word], job, word), place)
     try:
-        aim = Aim.of(metric or _watched(kind, _config(kind, base, output, None, {})), also)
+        aim = Aim.of(metric or _watched(word, _config(word, base, output, None, {})), also)
         _check_aim(aim)
-        given = _config(kind, base, output, aim, {})
+        given = _config(word, base, output, aim, {})
     except UsageError as error:
         raise Refused("BAD_SETTINGS", f"{word}: {error}") from None
-    if (watched := kind.watched(given)) != aim.watch:
+    if given.watched != aim.watch:
         better = "higher" if aim.is_lower_better else "lower"
         raise Refused("BAD_METRIC", f"--metric {aim.watch}: the {better} is better, or it is measured under another "
-                      f"name; write {watched}")  # fmt: skip
-    return SearchTarget(kind, base, output, aim, given)
+                      f"name; write {given.watched}")  # fmt: skip
+    return SearchTarget(word, base, output, aim, given)
 
 
-def _config(kind: Kind, base: Mapping[str, Any], output: str, aim: Aim | None, values: Mapping[str, Any]) -> Any:
+def watch_of(aim: Aim) -> str:
+    """The value of the field `watch` that makes the aim decide."""
+    return f"{'-' if aim.is_lower_better else ''}{aim.metric.removeprefix(VALIDATION)}"
+
+
+def _config(word: str, base: Mapping[str, Any], output: str, aim: Aim | None, values: Mapping[str, Any]) -> LearnConfig:
     """The job with drawn values; without an aim it watches what it watches."""
-    settings = {name: value for name, value in base.items() if name not in kind.others}
+    settings = {name: value for name, value in base.items() if name not in OTHERS}
     if aim is not None:
-        settings["watch"] = kind.watch(aim)
-    return build(kind.job, with_values(settings, values), kind.word, "--output", output)
+        settings["watch"] = watch_of(aim)
+    return build(JOBS[word], with_values(settings, {**values, "output": output}), word)
 
 
-def _watched(kind: Kind, config: Any) -> str:
-    watched = kind.watched(config)
-    if watched is None:
-        raise Refused("BAD_METRIC", f"this {kind.word} job watches nothing: say what decides between trials, e.g. "
+def _watched(word: str, config: LearnConfig) -> str:
+    if not config.watched:
+        raise Refused("BAD_METRIC", f"this {word} job watches nothing: say what decides between trials, e.g. "
                       "--metric=-validation_loss")  # fmt: skip
-    return watched
+    return config.watched
 
 
 def _check_aim(aim: Aim) -> None:
@@ -214,6 +185,21 @@ def _check_aim(aim: Aim) -> None:
         if not each.metric.startswith(VALIDATION):
             raise Refused("BAD_METRIC", f"{each.watch} is not measured on validation rows; write "
                           f"{each.watch.replace(each.metric, VALIDATION + each.metric)}")  # fmt: skip
+
+
+def _compared_on(parts: TokenParts, word: str) -> TokenParts:
+    """The parts that hold training or validation rows; the others are not even named.
+
+    Raises:
+        Refused: NO_VALIDATION_ROWS, there is nothing that trials could be compared on.
+    """
+    kept = [number for number, sizes in enumerate(parts.sizes) if sizes[TRAIN] + sizes[VALIDATION_ROWS]]
+    keys, sizes = (tuple(each[number] for number in kept) for each in (parts.keys, parts.sizes))
+    seen = TokenParts(parts.uri, keys, sizes, parts.left_out)  # type: ignore[arg-type]
+    if not sum(seen.count(VALIDATION_ROWS)):
+        raise Refused("NO_VALIDATION_ROWS", "no row is held out to compare trials on; give "
+                      f"{word}.validation a share, or {word}.split")  # fmt: skip
+    return seen
 
 
 def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

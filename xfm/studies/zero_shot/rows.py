@@ -8,10 +8,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
+from xfm.core.parts import TEST
 from xfm.core.schema import ROW_ID, layer_column
 from xfm.judging.eval_set import EvalSet, Labels, group_keys, is_unknown
 from xfm.judging.representations import RANDOM, UNSEEING, Kind, Representation
-from xfm.judging.split import TEST, Split, split_as_given
+from xfm.judging.split import Split, split_as_given
 from xfm.studies.zero_shot.chosen_rows import RowChoice
 from xfm.studies.zero_shot.scorer import CLASSES, CONFIDENCE, SCALE
 

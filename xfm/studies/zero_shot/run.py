@@ -26,7 +26,7 @@ from xfm.engine.columns import with_columns
 from xfm.engine.output import Output
 from xfm.engine.planning import ShardPlan, chosen_layers, describe_plan, plan_shards
 from xfm.engine.resume_check import check_output
-from xfm.engine.session import open_job
+from xfm.engine.session import open_job, print_plan
 from xfm.engine.stage import StageResult, run_stage
 from xfm.engine.tables import run_tables
 from xfm.judging.representations import RANDOM
@@ -36,6 +36,7 @@ from xfm.models.clip.prompts import ONE_TEMPLATE as TEMPLATE
 from xfm.models.clip.prompts import Prompts
 from xfm.studies.zero_shot.chosen_rows import ChosenRows, LabelWork, RowChoice, check_columns, label_values
 from xfm.studies.zero_shot.classifier import FILE, PromptWork, TextClassifier, assemble, encode, read_classifier
+from xfm.studies.zero_shot.config import ZeroShotJob
 from xfm.studies.zero_shot.figures import draw
 from xfm.studies.zero_shot.report import zero_shot_report
 from xfm.studies.zero_shot.rows import LENS, ONE_TEMPLATE, Table, judged_of, table_of_parts
@@ -82,11 +83,14 @@ class ZeroShot:
         return list(dict.fromkeys(name for name in wanted if name))
 
 
-def plan_zero_shot(config: Any) -> ZeroShot:
-    """Checks everything that can be checked before a worker starts.
+def run_zero_shot(config: ZeroShotJob) -> int:
+    """Scores what OUTPUT lacks, compares, reports; returns the exit code."""
+    plan = plan_zero_shot(config)
+    return print_plan(describe(plan)) if config.dry_run else zero_shot(plan)
 
-    Args:
-        config: `ZeroShotJob`.
+
+def plan_zero_shot(config: ZeroShotJob) -> ZeroShot:
+    """Checks everything that can be checked before a worker starts.
 
     Raises:
         Refused: no text tower, no such column or layer, classes that cannot be told apart, an OUTPUT of another run.

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
 from xfm.judging.eval_set import EvalSet
 from xfm.judging.representations import CHANCE, MAJORITY, RANDOM, Representation
 from xfm.judging.score import Score, table_of
-from xfm.judging.split import TEST, TRAIN, VALIDATION
 from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
 from xfm.metrics.resampling import GroupDraws, Resampled, estimate
 from xfm.metrics.zero_shot import bootstrap_ranked
@@ -123,7 +123,7 @@ def score_all(question: Question, table: Table, random: Table | None, baselines:
     tables = []
     for each in representations:
         found: list[Score] = []
-        for name, part, kept in (("validation", VALIDATION, validation), ("test", TEST, scores)):
+        for part, kept in ((VALIDATION, validation), (TEST, scores)):
             rows = question.judged.split.where(part)
             if not len(rows):
                 continue
@@ -132,7 +132,7 @@ def score_all(question: Question, table: Table, random: Table | None, baselines:
                 guesses[each.name] = own
             drawn = _scored(question, own, rows, with_confidence=each.name in HEADS)
             kept |= {(each.name, metric): one for metric, one in drawn.items()}
-            found += _lines(question, name, rows, own, drawn)
+            found += _lines(question, part.word, rows, own, drawn)
         tables.append(table_of(each, iter(found)))
     duels = _duels(question, representations, guesses, scores)
     return Results(representations, guesses, scores, validation, duels, tables)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.core.schema import EMBEDDING
 from xfm.judging.eval_set import MISSING
 from xfm.judging.labelled import codes_of
@@ -28,15 +29,15 @@ from xfm.metrics.resampling import GroupDraws
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.network import FusionModel
 from xfm.nn.losses import class_loss
-from xfm.tasks.adversarial.network import AdversarialClassifier, Cells
-from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification, adversary_loss
+from xfm.tasks.adversarial.network import AdversarialClassifier, Cells, adversary_loss
+from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification
 from xfm.tokenizers.embedding import vectors_of
 from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import TEST, VALIDATION, Rows, TokenParts
+from xfm.training.tokens import Rows, TokenParts
 
 AT_ONCE = 1024  # rows of a part that pass together when they are scored
 SHOWN = 3  # test rows whose attention is kept whole
@@ -173,18 +174,18 @@ class AdversarialLearner:
         """Of all rows of a part, in the order of the store: `validation`, `test` (N, K) float32 logits;
         `validation_features`, `test_features` (N, F). `attention` of the test rows, for a fusion; see `_attention`."""
         found: dict[str, Any] = {}
-        for name, part in (("validation", VALIDATION), ("test", TEST)):
+        for part in (VALIDATION, TEST):
             scored = self.scored(part)
-            found |= {name: scored.logits.numpy(), f"{name}_features": scored.features.numpy()}
+            found |= {part.word: scored.logits.numpy(), f"{part.word}_features": scored.features.numpy()}
         if isinstance(self.network.network, FusionModel):
             found["attention"] = self._attention()
         return found
 
-    def scored(self, part: int) -> Scored:
+    def scored(self, part: Part) -> Scored:
         """What the network says of all rows of a part, on the CPU; workers share the work.
 
         Args:
-            part: VALIDATION or TEST of `training.tokens`.
+            part: VALIDATION or TEST.
         """
         widths = [len(self.columns.classes), self.network.network.feature_dim, 1, 1]
         pieces = [torch.empty(0, sum(widths), device=self.device)]
@@ -210,7 +211,7 @@ class AdversarialLearner:
         finally:
             self.network.train(was_training)
 
-    def _mine(self, part: int, among: slice = EVERY) -> Iterator[Cells]:
+    def _mine(self, part: Part, among: slice = EVERY) -> Iterator[Cells]:
         """This worker's rows among those of a part."""
         numbers, rows = self.parts.everything(part)
         mine = slice(self.group.rank, None, self.group.world)

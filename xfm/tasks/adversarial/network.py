@@ -149,3 +149,22 @@ def freeze_unread(classifier: AdversarialClassifier, cells: Cells) -> list[str]:
 def _two_layers(dim_in: int, hidden: int, dim_out: int, dropout: float, rate: float = 1.0) -> nn.Sequential:
     first, last = FasterLinear(dim_in, hidden, rate), FasterLinear(hidden, dim_out, rate)
     return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), last)
+
+
+def adversary_loss(logits: Tensor, codes: Tensor, most: float | None = None) -> Tensor:
+    """(B,) loss of each row: 0 where its attribute is not known.
+
+    Args:
+        logits: (B, 1) for two classes, of class 1, else (B, A).
+        codes: (B,) int64 classes of the attribute, MISSING where unknown.
+        most: clip each row's loss there.
+    """
+    known = codes != MISSING
+    if logits.shape[1] == 1:
+        target = codes.clamp(min=0).to(torch.float32)
+        losses = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), target, reduction="none")
+    else:
+        losses = functional.cross_entropy(logits.float(), codes.clamp(min=0), reduction="none")
+    if most is not None:
+        losses = losses.clamp(max=most)
+    return torch.where(known, losses, 0.0)

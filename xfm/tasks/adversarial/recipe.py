@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from xfm.compute.embed import check_identity
 from xfm.core.backbone import BackboneConfig
+from xfm.core.parts import TRAIN
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.network import FusionModel
 from xfm.tasks.adversarial.learner import AdversarialLearner, Columns
@@ -12,7 +13,7 @@ from xfm.tasks.adversarial.network import AdversarialClassifier, Network, freeze
 from xfm.tasks.adversarial.settings import AdversarialClassification
 from xfm.training.group import Group
 from xfm.training.order import Order
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 class FusionRecipe(BackboneConfig, Protocol):

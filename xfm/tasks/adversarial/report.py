@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from xfm.core.parts import TEST
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.judging.classifier_report import (
     METRICS,
@@ -26,7 +27,6 @@ from xfm.judging.judge_leakage import LEAKAGE
 from xfm.judging.judge_within import WITHIN
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
-from xfm.judging.split import TEST
 from xfm.plots.attention import AttentionSample, draw_cross_attention, draw_mean_attention
 from xfm.plots.training_metrics import draw_training_metrics
 from xfm.tasks.adversarial.scores import FRESH

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.judging import classifier_scores as plain
 from xfm.judging.classifier_scores import F32, TASK, name_of
 from xfm.judging.eval_set import Labels
@@ -23,7 +24,6 @@ from xfm.judging.labelled import Labelled
 from xfm.judging.probe import Prediction
 from xfm.judging.representations import CHANCE, WITHIN_MAJORITY, Representation
 from xfm.judging.score import Score, table_of
-from xfm.judging.split import PARTS, TEST, VALIDATION
 from xfm.metrics.calibration import gap_sums, weighted_error
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.leakage import evenly_apart, fresh_predictions
@@ -83,7 +83,7 @@ def _calibration(outcome: Mapping[str, F32], labelled: Labelled, note: str) -> I
         logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         draws = GroupDraws(judged.split.groups[rows], judged.seed, judged.resamples)
         for metric, one in _calibration_scores(logs, label.codes[rows], draws).items():
-            yield Score(TASK, label.name, metric, PARTS[part], one.value, one.draws, len(rows), draws.n_groups, note)
+            yield Score(TASK, label.name, metric, part.word, one.value, one.draws, len(rows), draws.n_groups, note)
 
 
 def _calibration_scores(logs: F64, codes: NDArray[np.int32], draws: GroupDraws) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _calibration_scores(logs: F64, codes: NDArray[np.int32], draws: GroupDraws) 
 
 
 def _probed(
-    outcome: Mapping[str, F32], labelled: Labelled, attribute: Labels, task: str, parts: tuple[int, ...]
+    outcome: Mapping[str, F32], labelled: Labelled, attribute: Labels, task: str, parts: tuple[Part, ...]
 ) -> Iterator[Score]:
     """What a fresh classifier reads of a column in rows of donors that it has not seen."""
     return judge_probe(
@@ -118,7 +118,7 @@ def _fresh(outcome: Mapping[str, F32], labelled: Labelled) -> Iterator[Score]:
     if len(rows) < FRESH_FOLDS or n_classes < 2:
         why = f"undefined: {len(rows)} rows of {n_classes} classes, {FRESH_FOLDS} rows and two classes are needed"
         for metric in ("accuracy", "balanced_accuracy"):
-            yield Score(*where, metric, PARTS[TEST], None, None, len(rows), len(np.unique(groups)), why)
+            yield Score(*where, metric, TEST.word, None, None, len(rows), len(np.unique(groups)), why)
         return
     predicted = fresh_predictions(_features(outcome, labelled, TEST, rows), codes, judged.seed, FRESH_FOLDS)
     draws = GroupDraws(groups, judged.seed, judged.resamples)
@@ -126,23 +126,23 @@ def _fresh(outcome: Mapping[str, F32], labelled: Labelled) -> Iterator[Score]:
     for metric in ("accuracy", "balanced_accuracy"):
         one = found[metric]
         yield Score(
-            *where, metric, PARTS[TEST], one.value, one.draws, len(rows), draws.n_groups, "cross-validated row by row"
+            *where, metric, TEST.word, one.value, one.draws, len(rows), draws.n_groups, "cross-validated row by row"
         )
 
 
-def _logits(outcome: Mapping[str, F32], labelled: Labelled, part: int) -> F32:
+def _logits(outcome: Mapping[str, F32], labelled: Labelled, part: Part) -> F32:
     """(n, K) of the rows of a part that have a class."""
-    found: F32 = outcome[PARTS[part]][_places(labelled, part, labelled.held(part))]
+    found: F32 = outcome[part.word][_places(labelled, part, labelled.held(part))]
     return found
 
 
-def _features(outcome: Mapping[str, F32], labelled: Labelled, part: int, rows: NDArray[np.int64]) -> F32:
+def _features(outcome: Mapping[str, F32], labelled: Labelled, part: Part, rows: NDArray[np.int64]) -> F32:
     """(n, F) of some rows of a part."""
-    found: F32 = outcome[f"{PARTS[part]}_features"][_places(labelled, part, rows)]
+    found: F32 = outcome[f"{part.word}_features"][_places(labelled, part, rows)]
     return found
 
 
-def _places(labelled: Labelled, part: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _places(labelled: Labelled, part: Part, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) where rows of a part stand among all of it."""
     return np.searchsorted(np.flatnonzero(labelled.judged.split.parts == part), rows)
 

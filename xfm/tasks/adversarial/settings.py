@@ -5,25 +5,22 @@ turned once, behind the features. `reversal="reference"` keeps a public model's 
 its encoder helps the adversary, which climbs its own loss; it is there to reproduce that model, and to be seen failing.
 """
 
-# Shapes: B rows, K classes, A classes of the attribute.
-
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor
-from torch.nn import functional
 
-from xfm.core.config import Config
-from xfm.nn.reversal import reversal_strength
+from xfm.core.task import TaskSettings
 
 MOST_LOSS = 10.0  # of a row's adversary loss under reversal="reference", which has no bound otherwise
 MISSING = -1
 
 
-class AdversarialClassification(Config):
+class AdversarialClassification(TaskSettings):
     """Classes of a column, told from a cell's embedding and the words for its type, with or without an adversary."""
+
+    task: ClassVar[str] = "xfm.tasks.adversarial.task:AdversarialTask"
+    watchable: ClassVar[tuple[str, ...]] = ("f1", "accuracy", "balanced_accuracy", "loss")
 
     kind: Literal["adversarial"] = "adversarial"
 
@@ -85,39 +82,20 @@ class AdversarialClassification(Config):
 
     def strength(self, progress: float) -> float:
         """Of the reversal after a share of all steps."""
+        from xfm.nn.reversal import reversal_strength
+
         return reversal_strength(progress, self.lambda_adv) if self.ramp else self.lambda_adv
 
     @classmethod
-    def training_defaults(cls, task: Mapping[str, Any]) -> dict[str, Any]:
+    def training_defaults(cls, task: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
         """For fields of the job that are not given: ten epochs of 32 rows, warm-up for a twentieth of them, cosine.
 
         Against an adversary the whole run counts: a score of the classes says nothing of what was unlearned, and would
         keep weights of an early step, against which the reversal was weak.
-
-        Args:
-            task: fields of this config, not validated yet.
         """
         without = str(task.get("adversary", True)).lower() == "false" or task.get("attribute", "") is None
         return {
             "lr": 3e-4, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.5, "batch_size": 32, "epochs": 10.0,
             "patience": 3 if without else None, "clip": 1.0,
+            "watch": "f1" if without or job.get("patience") is not None else None,
         }  # fmt: skip
-
-
-def adversary_loss(logits: Tensor, codes: Tensor, most: float | None = None) -> Tensor:
-    """(B,) loss of each row: 0 where its attribute is not known.
-
-    Args:
-        logits: (B, 1) for two classes, of class 1, else (B, A).
-        codes: (B,) int64 classes of the attribute, MISSING where unknown.
-        most: clip each row's loss there.
-    """
-    known = codes != MISSING
-    if logits.shape[1] == 1:
-        target = codes.clamp(min=0).to(torch.float32)
-        losses = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), target, reduction="none")
-    else:
-        losses = functional.cross_entropy(logits.float(), codes.clamp(min=0), reduction="none")
-    if most is not None:
-        losses = losses.clamp(max=most)
-    return torch.where(known, losses, 0.0)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfm.compute.embed import check_identity
+from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.schema import EMBEDDING
 from xfm.models.fusion.bank import TextBank
@@ -28,7 +29,7 @@ from xfm.tokenizers.embedding import vectors_of
 from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
 from xfm.training.settings import Record
-from xfm.training.tokens import TEST, TRAIN, VALIDATION, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
 HALVES = {
@@ -112,7 +113,7 @@ class AlignmentLearner:
             return {"part": "", "cells": 0} | self._trained_on()
         before = self.recipe.network(self.device)
         found = outcome(
-            self.aligned, before, judged, "test" if part == TEST else "validation", self.rows, self.recipe,
+            self.aligned, before, judged, part.word, self.rows, self.recipe,
             self.frequencies, self.group, self.device,
         )  # fmt: skip
         return found | self._trained_on()

@@ -10,10 +10,11 @@ both have seen both sides, pulled to 0 for a pair that belongs together and push
 
 # Shapes: N cells of a whole batch, K types in it, P width of the shared space, Q pairs, h hidden width.
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from xfm.core.task import TaskSettings
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.models.fusion.text import AnyText, HashedText
 
@@ -24,8 +25,11 @@ LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 1.0
 EPSILON = 1e-6  # of a pair's difference, as torch.nn.functional.pairwise_distance: a gradient at distance 0
 
 
-class Alignment(FusionSizes):
+class Alignment(FusionSizes, TaskSettings):
     """A cell's embedding and the words for its type, drawn together."""
+
+    task: ClassVar[str] = "xfm.tasks.alignment.task:AlignmentTask"
+    starts_from: ClassVar[Literal["backbone", "task"]] = "task"
 
     kind: Literal["alignment"] = "alignment"
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfm.compute.embed import batches
+from xfm.core.parts import PARTS, TEST, VALIDATION, Part
 from xfm.core.random import rng_for
 from xfm.core.schema import IMAGE, INPUT_IDS, ROW_ID
 from xfm.core.tokenizer import Tokens
@@ -34,7 +35,7 @@ from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import TEST, TRAIN, VALIDATION, TokenStore
+from xfm.training.tokens import TokenStore
 
 if TYPE_CHECKING:
     from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images
@@ -131,8 +132,8 @@ class ClassPromptsLearner:
         codes = None
         for share in self.task.shares:
             set_alpha(self.network.network, share)
-            for name, part in (("validation", VALIDATION), ("test", TEST)):
-                found[name].append(self.logits(images, part)[0].cpu().numpy())
+            for part in (VALIDATION, TEST):
+                found[part.word].append(self.logits(images, part)[0].cpu().numpy())
             if other is not None:
                 logits, codes = self.logits(other, None)
                 found["forgetting"].append(logits.cpu().numpy())
@@ -146,14 +147,14 @@ class ClassPromptsLearner:
             "shots": np.bincount(shots, minlength=len(images.prompts.values)),
         }
 
-    def logits(self, images: "Images", part: int | None) -> tuple[Tensor, Tensor]:
+    def logits(self, images: "Images", part: Part | None) -> tuple[Tensor, Tensor]:
         """(N, K) float32 and (N,) classes of all rows of a part in their order; workers share the work.
 
         Args:
             images: of the recipe.
-            part: VALIDATION or TEST of `training.tokens`; None for every row that belongs to any part.
+            part: VALIDATION or TEST; None for every row that belongs to any part.
         """
-        every = [images.parts.everything(each) for each in ((TRAIN, VALIDATION, TEST) if part is None else (part,))]
+        every = [images.parts.everything(each) for each in (PARTS if part is None else (part,))]
         numbers, rows = (np.concatenate([each[side] for each in every]) for side in (0, 1))
         order = np.lexsort((rows, numbers))
         numbers, rows = numbers[order], rows[order]

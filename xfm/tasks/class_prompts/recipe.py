@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.compute.embed import check_identity
+from xfm.core.parts import TRAIN
 from xfm.core.schema import ROW_ID
 from xfm.judging.labelled import codes_of
 from xfm.models.adapters import LoRA, add_lora, merge, set_alpha
@@ -21,7 +22,7 @@ from xfm.tasks.class_prompts.learner import ClassPromptsLearner
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.tasks.class_prompts.shots import few_shots
 from xfm.training.group import Group
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
 
@@ -94,12 +95,17 @@ class ClassPromptsRecipe:
 
     def shots(self) -> tuple[I64, I64, NDArray[np.int64]]:
         """(N,) part numbers, rows and classes of the images that are trained on."""
-        store = TokenStore(self.images.parts)
-        numbers, rows = self.images.parts.everything(TRAIN)
-        ids, labels = (_of_rows(store.column(name), numbers, rows) for name in (ROW_ID, self.images.label))
-        codes = codes_of(labels, self.images.prompts.values)
-        chosen = few_shots(ids.to_pylist(), codes, self.task.shots, self.seed)
-        return numbers[chosen], rows[chosen], codes[chosen]
+        return chosen_shots(self.images, self.task, self.seed)
+
+
+def chosen_shots(images: Images, task: ClassPromptTuning, seed: int) -> tuple[I64, I64, I64]:
+    """(N,) part numbers, rows and classes of the training images that a task takes."""
+    store = TokenStore(images.parts)
+    numbers, rows = images.parts.everything(TRAIN)
+    ids, labels = (_of_rows(store.column(name), numbers, rows) for name in (ROW_ID, images.label))
+    codes = codes_of(labels, images.prompts.values)
+    chosen = few_shots(ids.to_pylist(), codes, task.shots, seed)
+    return numbers[chosen], rows[chosen], codes[chosen]
 
 
 def _of_rows(columns: Sequence[pa.ChunkedArray], numbers: I64, rows: I64) -> pa.ChunkedArray:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from xfm.core.parts import TEST, VALIDATION
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.judging.classifier_report import classes, classifier_provenance, draw_test_confusion
 from xfm.judging.labelled import Labelled
-from xfm.judging.split import TEST, VALIDATION
 from xfm.metrics.resampling import estimate
 from xfm.models.clip.prompts import Prompts
 from xfm.plots.layer_curve import Baseline

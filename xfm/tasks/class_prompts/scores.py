@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.parts import TEST, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
 from xfm.judging.classifier_scores import TASK, predicted
@@ -110,20 +111,20 @@ def adapted_scores(outcome: Mapping[str, Any], labelled: Labelled, shares: Seque
     k = len(label.classes)
     found: dict[str, list[dict[str, Resampled]]] = {"validation": [], "test": []}
     predictions: list[Prediction] = [predicted(at_share(outcome, place), labelled) for place in range(len(shares))]
-    for name, part in (("validation", 1), ("test", 2)):
+    for part in (VALIDATION, TEST):
         rows = labelled.held(part)
         if not len(rows):
             continue
         draws = GroupDraws(judged.split.groups[rows], judged.seed, judged.resamples)
-        found[name] = [
-            bootstrap_scores(label.codes[rows], getattr(prediction, name), k, draws) for prediction in predictions
+        found[part.word] = [
+            bootstrap_scores(label.codes[rows], getattr(prediction, part.word), k, draws) for prediction in predictions
         ]
     validation, test = (_share_scores(found[name]) for name in ("validation", "test"))
     assert test is not None
     chosen = len(shares) - 1
     if validation is not None:
         chosen = int(np.argmax([resampled.value for resampled in validation.accuracy]))
-    held = labelled.held(2)
+    held = labelled.held(TEST)
     difference = {}
     for metric, side in (("accuracy", test.accuracy), ("balanced_accuracy", test.recall)):
         pair = bootstrap_difference(side[chosen].draws, side[0].draws, side[chosen].value, side[0].value)

@@ -6,18 +6,23 @@ learning rate of 2e-4 that falls to 0 by a cosine, weight decay 1e-2, one templa
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
+from xfm.core.task import TaskSettings
 from xfm.models.clip.prompts import ClassPrompts
 
 STEPS_A_SHOT = 500
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ClassPromptTuning(ClassPrompts):
+class ClassPromptTuning(ClassPrompts, TaskSettings):
     """Low-rank updates of CLIP's towers, trained on the cross entropy over the classes' sentences."""
+
+    task: ClassVar[str] = "xfm.tasks.class_prompts.task:ClassPromptsTask"
+    watchable: ClassVar[tuple[str, ...]] = ("f1", "accuracy", "balanced_accuracy", "loss")
+    measures_forgetting: ClassVar[bool] = True
 
     kind: Literal["class_prompts"] = "class_prompts"
 
@@ -77,14 +82,11 @@ class ClassPromptTuning(ClassPrompts):
         )
 
     @classmethod
-    def training_defaults(cls, task: Mapping[str, Any]) -> dict[str, Any]:
-        """CLIP-LoRA's way of training, for fields of the job that are not given.
-
-        Args:
-            task: fields of this config, not validated yet.
-        """
+    def training_defaults(cls, task: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+        """CLIP-LoRA's way of training. The whole run counts: no best epoch is kept, unless one is asked for."""
         defaults: dict[str, Any] = {
-            "lr": 2e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.0, "batch_size": 32, "patience": None,
+            "lr": 2e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.0, "batch_size": 32,
+            "checkpoint_every": None, "watch": "f1" if job.get("patience") is not None else None,
         }  # fmt: skip
         shots = str(task.get("shots", cls.model_fields["shots"].default))
         return defaults | ({"steps": STEPS_A_SHOT * int(shots)} if shots.isdecimal() else {})

@@ -21,11 +21,11 @@ from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.hub import fetch_folder
 from xfm.models.adapters import merge, write_adapter
 from xfm.models.clip.files import IMAGES
+from xfm.models.headed import Head, HeadedBackbone, lora_of
 from xfm.models.hub_folder import PATTERNS, TOKENIZER, WEIGHTS, new_folder
 from xfm.models.pretrained import quiet
 from xfm.models.scgpt.network import ScGPTBackbone
-from xfm.tasks.classification.network import Classifier, lora_of
-from xfm.tasks.classification.settings import Classification, Head
+from xfm.tasks.classification.settings import Classification
 
 HEAD, ABOUT, ADAPTER = "head.safetensors", "head.json", "adapter"
 TRAINED = ("head", "dropout", "pool", "label", "mode")  # of the task, as head.json keeps it
@@ -33,7 +33,7 @@ TRAINED = ("head", "dropout", "pool", "label", "mode")  # of the task, as head.j
 
 def write_classifier(
     folder: Path,
-    classifier: Classifier,
+    classifier: HeadedBackbone,
     config: BackboneConfig,
     task: Classification,
     classes: tuple[str, ...],

@@ -18,18 +18,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfm.compute.embed import batches
+from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.core.tokenizer import Tokenizer, Tokens
 from xfm.judging.eval_set import MISSING
 from xfm.judging.labelled import codes_of
 from xfm.metrics.classification import confusion_matrix, scores
+from xfm.models.headed import HeadedBackbone
 from xfm.nn.losses import class_loss
-from xfm.tasks.classification.network import Classifier
 from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import TEST, VALIDATION, Rows, TokenParts
+from xfm.training.tokens import Rows, TokenParts
 
 AT_ONCE = 8192  # rows of a part that are in memory together when they are scored
 I64 = NDArray[np.int64]
@@ -68,7 +69,7 @@ class ClassificationLearner:
 
     def __init__(
         self,
-        network: Classifier,
+        network: HeadedBackbone,
         tokenizer: Tokenizer,
         rows: Rows,
         order: Order,
@@ -120,13 +121,13 @@ class ClassificationLearner:
 
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
         """`validation` and `test`: (N, K) float32 logits of all rows of a part, in the order of the store."""
-        return {name: self.logits(part)[0].numpy() for name, part in (("validation", VALIDATION), ("test", TEST))}
+        return {part.word: self.logits(part)[0].numpy() for part in (VALIDATION, TEST)}
 
-    def logits(self, part: int) -> tuple[Tensor, Tensor]:
+    def logits(self, part: Part) -> tuple[Tensor, Tensor]:
         """(N, K) float32 and (N,) codes of all rows of a part, on the CPU; workers share the work.
 
         Args:
-            part: VALIDATION or TEST of `training.tokens`.
+            part: VALIDATION or TEST.
         """
         numbers, rows = self.parts.everything(part)
         mine = slice(self.group.rank, None, self.group.world)

@@ -5,13 +5,14 @@ from typing import Any
 
 from xfm.compute.embed import check_identity
 from xfm.core.backbone import BackboneConfig
+from xfm.core.parts import TRAIN
 from xfm.core.schema import N_TOKENS
+from xfm.models.headed import HeadedBackbone, freeze_unreached, put_head
 from xfm.tasks.classification.learner import ClassificationLearner
-from xfm.tasks.classification.network import Classifier, build_classifier, freeze_unreached
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.order import BucketOrder
-from xfm.training.tokens import TRAIN, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,11 @@ class ClassificationRecipe:
             batch_tokens=self.batch_tokens, group=group, device=device,
         )  # fmt: skip
 
-    def network(self) -> Classifier:
+    def network(self) -> HeadedBackbone:
         """At step 0, on the CPU: the same on every worker and machine."""
-        return build_classifier(self.backbone.build("cpu"), self.task, len(self.classes), self.seed)
+        return put_head(self.backbone.build("cpu"), self.task, len(self.classes), self.seed)
 
-    def trained(self, weights: dict[str, Any]) -> Classifier:
+    def trained(self, weights: dict[str, Any]) -> HeadedBackbone:
         """With the weights of `Trained`, in evaluation mode."""
         network = self.network()
         unknown = network.load_state_dict(weights, strict=False).unexpected_keys

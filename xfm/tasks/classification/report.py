@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from xfm.core.parts import TEST, TRAIN
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.judging.classifier_report import (
     METRICS,
@@ -20,7 +21,6 @@ from xfm.judging.classifier_report import (
 from xfm.judging.classifier_scores import F32, name_of
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY
-from xfm.judging.split import TEST, TRAIN
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.loss_curve import draw_loss_curve
 from xfm.tasks.classification.settings import Classification

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfm.compute.embed import check_identity
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.random import key64, rng_for
 from xfm.metrics.retrieval import chance_of_right, nearest_is_right
 from xfm.models.clip.config import CLIP
@@ -29,7 +30,7 @@ from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import Record
-from xfm.training.tokens import TRAIN, VALIDATION, Rows, TokenParts, TokenStore
+from xfm.training.tokens import Rows, TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
 

@@ -10,10 +10,11 @@ changes nothing, as a test shows: they have equal vectors, hence the same sum ov
 # Shapes: N pairs of a whole batch, M of them on this worker, P width of the shared space, C columns of ids.
 
 from math import log
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
+from xfm.core.task import TaskSettings
 from xfm.models.clip.fresh import CLIPSizes
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ LARGEST_SCALE = 100.0  # of similarities; above it CLIP's training became unstab
 FEWEST_TOKENS = 514  # every byte inside a word and at its end, and the two special tokens
 
 
-class Contrastive(CLIPSizes):
+class Contrastive(CLIPSizes, TaskSettings):
     """CLIP on pictures and captions."""
+
+    task: ClassVar[str] = "xfm.tasks.contrastive.task:ContrastiveTask"
+    starts_from: ClassVar[Literal["backbone", "task"]] = "task"
 
     kind: Literal["contrastive"] = "contrastive"
 

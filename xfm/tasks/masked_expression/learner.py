@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xfm.compute.embed import check_identity
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.network import ScGPTBackbone
@@ -22,7 +23,7 @@ from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import TRAIN, VALIDATION, Rows, TokenParts, TokenStore
+from xfm.training.tokens import Rows, TokenParts, TokenStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ reads the weights; the paper's pretraining instead shows hidden genes nothing of
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from xfm.core.config import Config
+from xfm.core.task import TaskSettings
 from xfm.core.tokenizer import Tokens
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ Switches = tuple[bool, bool, bool]  # which of them are on
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class MaskedExpression(Config):
+class MaskedExpression(TaskSettings):
     """scGPT on cells: hidden genes, and generation by cell prompt."""
+
+    task: ClassVar[str] = "xfm.tasks.masked_expression.task:MaskedExpressionTask"
+    starts_from: ClassVar[Literal["backbone", "task"]] = "task"
 
     kind: Literal["masked_expression"] = "masked_expression"
 

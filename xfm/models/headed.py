@@ -1,21 +1,57 @@
 """A backbone with a head on its last state, and how much of it is trained."""
 
+# Shapes: B rows, D width of a row's vector, K outputs: classes, or one number.
+
 from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xfm.core.backbone import Backbone
+from xfm.core.random import key64
 from xfm.core.tokenizer import Tokens
 from xfm.models.adapters import LoRA, add_lora, freeze, keep_last, set_dropout
+from xfm.models.head_settings import HeadName, HeadSettings
 from xfm.models.reductions import Pool
-from xfm.tasks.classification.settings import Classification, Head
+
+INITIAL_STD = 0.02  # of the head's weights, as the package draws them
 
 
-class Classifier(nn.Module):
-    """Rows to logits. Shapes: B rows, K classes.
+class Head(nn.Module):
+    """(B, D) to (B, K).
+
+    Args:
+        dim: D.
+        n_outputs: K.
+        name: which head.
+        dropout: before the last layer.
+        seed: of the weights, drawn as the package draws them: normal with deviation 0.02, biases 0.
+    """
+
+    def __init__(self, dim: int, n_outputs: int, name: HeadName, dropout: float, seed: int) -> None:
+        super().__init__()
+        self.pre_classifier = nn.Linear(dim, dim) if name == "mlp" else None
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, n_outputs)
+        generator = torch.Generator().manual_seed(key64(seed, "head"))
+        for layer in (self.pre_classifier, self.classifier):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=INITIAL_STD, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(B, D) to (B, K)."""
+        if self.pre_classifier is not None:
+            vectors = functional.relu(self.pre_classifier(vectors))
+        logits: Tensor = self.classifier(self.dropout(vectors))
+        return logits
+
+
+class HeadedBackbone(nn.Module):
+    """Rows to what a head says of them.
 
     Args:
         backbone: any; only `layers` of it is called.
@@ -38,7 +74,7 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(vectors.float())
         return logits
 
-    def train(self, mode: bool = True) -> "Classifier":
+    def train(self, mode: bool = True) -> "HeadedBackbone":
         """What is frozen drops nothing."""
         super().train(mode)
         for module in self._frozen:
@@ -46,19 +82,19 @@ class Classifier(nn.Module):
         return self
 
 
-def build_classifier(backbone: Backbone, task: Classification, n_classes: int, seed: int) -> Classifier:
-    """The classifier at step 0.
+def put_head(backbone: Backbone, task: HeadSettings, n_outputs: int, seed: int) -> HeadedBackbone:
+    """A backbone with its head at step 0.
 
     Args:
         backbone: as its checkpoint has it; changed in place.
         task: what is trained.
-        n_classes: K.
+        n_outputs: K.
         seed: of the head and of low-rank updates.
 
     Raises:
         Refused: NO_LORA or FEW_BLOCKS.
     """
-    head = Head(backbone.dim, n_classes, task.head, task.dropout, seed)
+    head = Head(backbone.dim, n_outputs, task.head, task.dropout, seed)
     frozen: Sequence[nn.Module] = ()
     if task.network_dropout is not None:
         set_dropout(backbone, task.network_dropout)
@@ -71,28 +107,28 @@ def build_classifier(backbone: Backbone, task: Classification, n_classes: int, s
         frozen = (backbone,)
     # Running statistics would be those of one worker's passes: they stay as pretrained.
     fixed = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
-    return Classifier(backbone, Pool(task.pool), head, [*frozen, *fixed])
+    return HeadedBackbone(backbone, Pool(task.pool), head, [*frozen, *fixed])
 
 
-def lora_of(task: Classification, seed: int) -> LoRA:
+def lora_of(task: HeadSettings, seed: int) -> LoRA:
     """The recipe of low-rank updates."""
     return LoRA(task.rank, task.alpha, task.lora_dropout, seed=seed)
 
 
-def freeze_unreached(classifier: Classifier, tokens: Tokens) -> list[str]:
-    """Parameters that no logit depends on (decoders, another tower) are not trained: weight decay would shrink them.
+def freeze_unreached(headed: HeadedBackbone, tokens: Tokens) -> list[str]:
+    """Parameters that no output depends on (decoders, another tower) are not trained: weight decay would shrink them.
 
     Args:
-        classifier: at step 0.
+        headed: at step 0.
         tokens: of any row.
 
     Returns:
         Their names.
     """
-    named = [(name, parameter) for name, parameter in classifier.named_parameters() if parameter.requires_grad]
-    classifier.eval()
+    named = [(name, parameter) for name, parameter in headed.named_parameters() if parameter.requires_grad]
+    headed.eval()
     with torch.enable_grad():
-        summed = classifier(tokens).sum()
+        summed = headed(tokens).sum()
     found = torch.autograd.grad(summed, [parameter for _, parameter in named], allow_unused=True)
     unreached = [(name, parameter) for (name, parameter), grad in zip(named, found, strict=True) if grad is None]
     for _, parameter in unreached:

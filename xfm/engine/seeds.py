@@ -1,4 +1,4 @@
-"""The same fine-tuning from several seeds: each in an OUTPUT of its own below the job's, on the same tokens.
+"""The same job from several seeds: each in an OUTPUT of its own below the job's, on the same tokens.
 
 A seed that is done is not done again; each has an MLflow run under the job's own.
 """
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xfm.core.errors import Refused
 from xfm.core.ledger import REPORT
 from xfm.core.storage import below, open_storage
-from xfm.engine.finetune import Prepared, finetune
-from xfm.engine.finetune_classification import SCORES
-from xfm.engine.finetune_config import FinetuneConfig
+from xfm.engine.learn import Prepared, learn, task_of
+from xfm.engine.learn_config import LearnConfig
 from xfm.engine.output import Output
 from xfm.engine.session import OpenJob
-from xfm.judging.classifier_scores import name_of
+from xfm.judging.classifier_scores import SCORES
 from xfm.judging.seeds import seeds_report
 from xfm.track.lineage import run_tags
 from xfm.track.redact import redact
@@ -26,7 +26,7 @@ from xfm.track.server import tracking_uri
 logger = logging.getLogger(__name__)
 
 
-def finetune_seeds(config: FinetuneConfig, prepared: Prepared, job: OpenJob, seeds: int) -> int:
+def learn_from_seeds(config: LearnConfig, prepared: Prepared, job: OpenJob, seeds: int) -> int:
     """Trains what is left of the seeds and reports their spread; returns the exit code.
 
     Args:
@@ -34,26 +34,31 @@ def finetune_seeds(config: FinetuneConfig, prepared: Prepared, job: OpenJob, see
         prepared: the rows.
         job: the parent.
         seeds: how many.
+
+    Raises:
+        Refused: NO_SCORES, the task leaves none whose spread could be told.
     """
+    scored = task_of(config).scored
+    if scored is None:
+        raise Refused("NO_SCORES", f"--seeds: --task.kind {config.task.kind} writes no scores.parquet whose spread "
+                      "could be reported. Run it once a seed, each with its own --output")  # fmt: skip
     scores: dict[int, pa.Table] = {}
     for seed in range(config.seed, config.seed + seeds):
         uri = below(job.output.uri, f"seed-{seed}")
         own = config.model_copy(update={"seed": seed, "output": uri})
         if open_storage(uri).read(REPORT) is None:
             with open_seed(own, prepared, job) as child:
-                finetune(own, prepared, child)
+                learn(own, prepared, child)
         else:
             logger.info("seed %d is done already", seed)
         scores[seed] = _scores(uri)
-    report = seeds_report(
-        scores, name_of(config.task.mode), config.task.label, [*config.notes, *prepared.labelled.warnings], job.run,
-        prepared.tokens.refused,
-    )  # fmt: skip
-    return job.finish(report, rows=len(prepared.labelled.judged.rows), refusals=prepared.tokens.quarantined)
+    report = seeds_report(scores, *scored, [*config.notes, *prepared.rows.warnings], job.run, prepared.tokens.refused)
+    rows = sum(map(sum, prepared.parts.sizes)) + prepared.parts.left_out
+    return job.finish(report, rows=rows, refusals=prepared.tokens.quarantined)
 
 
 @contextmanager
-def open_seed(config: FinetuneConfig, prepared: Prepared, parent: OpenJob) -> Iterator[OpenJob]:
+def open_seed(config: LearnConfig, prepared: Prepared, parent: OpenJob) -> Iterator[OpenJob]:
     """A job below another: its own OUTPUT, and a nested MLflow run.
 
     Raises:

@@ -1,0 +1,169 @@
+"""Telling donors apart as a task, with or without an adversary.
+
+OUTPUT/label_embeddings.parquet   vectors of the words, encoded once
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
+from xfm.core.parts import TRAIN as TRAINING
+from xfm.core.schema import EMBEDDING
+from xfm.core.storage import open_storage
+from xfm.judging.classifier_scores import PREDICTIONS, SCORES, name_of, prediction_table
+from xfm.judging.labelled import Labelled, SplitWithContent, labelled_rows
+from xfm.judging.row_noun import noun_of
+from xfm.models.fusion.label_table import share_labels
+from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
+from xfm.tasks.adversarial.learner import Columns
+from xfm.tasks.adversarial.recipe import AdversarialRecipe
+from xfm.tasks.adversarial.report import adversarial_report, drawer
+from xfm.tasks.adversarial.scores import score_table
+from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification
+from xfm.tasks.adversarial.warnings import attention_words, cautions
+from xfm.training.settings import Settings
+from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
+
+
+class AdversarialTask(Task):
+    """Classes of a column from a cell's embedding and words, while an attribute is unlearned.
+
+    Raises:
+        Refused: NO_FUSION, another kind of network; NO_FUSED_FEATURES, an adversary that could teach nothing.
+    """
+
+    fixed: ClassVar[frozenset[str]] = frozenset({"kind", "label", "attribute", "within"})
+    split_rows: ClassVar[type[SplitRows]] = SplitWithContent
+
+    def __init__(self, context: TaskContext) -> None:
+        super().__init__(context)
+        check_backbone(context.settings, context.backbone)
+
+    @property
+    def noun(self) -> str:
+        """Cells, by the columns of the source."""
+        return noun_of(self.context.source.schema.names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Label, attribute and data set."""
+        columns: tuple[str, ...] = self.context.settings.columns
+        return columns
+
+    @property
+    def scored(self) -> tuple[str, str]:
+        """The network after fine-tuning, and the label."""
+        return name_of(self.context.settings.mode), self.context.settings.label
+
+    def share(self, parts: TokenParts, common: str, own: str) -> None:
+        """The vectors of all words."""
+        backbone = self.context.backbone
+        share_labels(backbone, TokenStore(parts).column(backbone.text_column), common, own)
+
+    def rows(self, store: TokenStore) -> Labelled:
+        """Classes, attribute, data set, parts and groups of all rows."""
+        context, training = self.context, self.context.training
+        return labelled_rows(
+            store, context.settings.label, training.group, seed=training.split_seed, resamples=training.bootstrap,
+            noun=self.noun, also_read=context.settings.columns, has_test=context.has_test,
+        )  # fmt: skip
+
+    def recipe(
+        self,
+        parts: TokenParts,
+        rows: Labelled,
+        extra: Mapping[str, TokenParts],
+        settings: Settings,
+        identity: dict[str, Any],
+    ) -> AdversarialRecipe:
+        """Fusion, head and adversary; the words of all rows are encoded here.
+
+        Raises:
+            Refused: ONE_CLASS, or as the backbone's `bank_of` and `start`.
+        """
+        del extra
+        context, store = self.context, TokenStore(parts)
+        columns = columns_of(context.settings, context.backbone, rows)
+        texts = pa.chunked_array([chunk for each in store.column(columns.text) for chunk in each.chunks])
+        bank = context.backbone.bank_of(texts.unique().to_pylist(), open_storage(context.uri))
+        recipe = AdversarialRecipe(
+            context.backbone, context.settings, columns, bank, width_of(store, parts), parts, settings.batch_size,
+            settings.steps, context.training.seed, identity,
+        )  # fmt: skip
+        recipe.network()  # on the driver, so that weights that do not fit are refused before workers start
+        return recipe
+
+    def result(self, recipe: AdversarialRecipe, run: TrainingRun) -> Result:
+        """Fusion, head and adversary; scores, what leaks, and the prediction of each validation and test row."""
+        context, task, trained, labelled = self.context, recipe.task, run.trained, run.rows
+        steps = sum(run.parts.count(TRAIN)) // run.settings.batch_size
+        scores = score_table(trained.outcome, labelled, task, f"epoch {trained.best_step / steps:g}")
+        scheme = getattr(getattr(context.source, "split", None), "scheme", None) if context.training.split else None
+        warnings = cautions(trained, run.settings, task, labelled, scheme)
+        warnings += attention_words(trained.outcome.get("attention"), labelled.judged.noun)
+        classifier = recipe.trained(trained.weights)
+
+        def write(folder: Path) -> str:
+            write_adversarial(
+                folder, classifier, context.backbone, recipe.bank, recipe.gene_dim, task, recipe.columns,
+                dict(context.record),
+            )  # fmt: skip
+            return about_checkpoint(task, recipe.columns.classes)
+
+        return Result(
+            checkpoint=Checkpoint(str(context.backbone.kind), write),
+            report=adversarial_report(
+                trained, run.settings, steps, task, labelled, scores, run.run, notes=(), warnings=warnings,
+                refused=run.refused,
+            ),
+            draw=drawer(trained.history, labelled, trained.outcome),
+            tables={
+                SCORES: scores.drop_columns(["predicted"]), PREDICTIONS: prediction_table(trained.outcome, labelled)
+            },
+        )  # fmt: skip
+
+
+def check_backbone(task: AdversarialClassification, backbone: Any) -> None:
+    """Raises Refused: NO_FUSION, another kind of network; NO_FUSED_FEATURES, an adversary that could teach nothing."""
+    if not hasattr(backbone, "bank_of"):
+        raise Refused(
+            "NO_FUSION",
+            f"--task.kind adversarial reads embeddings beside words: --backbone.kind fusion, not {backbone.kind}. For "
+            "a head on any other network use --task.kind classification",
+        )
+    if task.is_adversarial and backbone.design == "concat":
+        raise Refused(
+            "NO_FUSED_FEATURES",
+            "--backbone.design concat gives its inputs as they are: there are no weights below the head that could "
+            f"unlearn {task.attribute}. Add --no-task.adversary, or use --backbone.design fusion",
+        )
+
+
+def width_of(store: TokenStore, parts: TokenParts) -> int:
+    """Numbers of an embedding, of one row."""
+    first = next(number for number, sizes in enumerate(parts.sizes) if sum(sizes))
+    return int(store.take(np.array([first]), np.array([0]))[EMBEDDING].type.list_size)
+
+
+def columns_of(task: AdversarialClassification, backbone: Any, labelled: Labelled) -> Columns:
+    """Where things are in the rows.
+
+    Raises:
+        Refused: ONE_CLASS, an adversary needs two classes among training rows.
+    """
+    attribute = labelled.also_read(task.attribute)
+    classes = () if attribute is None else attribute.classes
+    if attribute is not None and task.is_adversarial:
+        codes = attribute.codes[labelled.held(TRAINING)]
+        found = sorted({classes[code] for code in codes if code != MISSING})
+        if len(found) < 2:
+            raise Refused("ONE_CLASS", f"--task.attribute {task.attribute}: an adversary needs two known classes among "
+                          f"training rows, found {', '.join(found) or 'none'}. Add --no-task.adversary")  # fmt: skip
+    (text,) = backbone.columns
+    return Columns(text, task.label, labelled.label.classes, task.attribute, classes)

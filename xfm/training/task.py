@@ -1,0 +1,247 @@
+"""The contract of what is learned: one class a task, for pretraining, fine-tuning, searches and ablations alike.
+
+The engine stores tokens, trains and publishes; a task says which rows it needs, what is trained on them, and what came
+of it. It knows no Ray, no session and no other task. With or without a class label: a task without one returns None
+from `rows`.
+
+    start ─▶ (tokens) ─▶ rows ─▶ recipe ─▶ (training) ─▶ result
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+
+from xfm.core.backbone import BackboneConfig
+from xfm.core.parts import TRAIN
+from xfm.core.report import Figure, Report
+from xfm.core.source import Source
+from xfm.training.config import TrainingConfig
+from xfm.training.learner import Recipe
+from xfm.training.settings import Settings, Trained
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What a task may know of the job that runs it.
+
+    Attributes:
+        settings: the task's section of the job's settings.
+        training: how to train, and what is held out.
+        source: of the rows.
+        backbone: network to start from; None where the task's own settings describe one.
+        forgetting: other rows, to measure on what training costs elsewhere; None where the job names none.
+        uri: of OUTPUT, for what a task makes once and keeps there.
+        record: the job's settings as plain values, for a checkpoint to say what it came from.
+        has_test: False in a search, which stores no test rows.
+    """
+
+    settings: Any
+    training: TrainingConfig
+    source: Source
+    backbone: Any
+    forgetting: Source | None
+    uri: str
+    record: Mapping[str, Any]
+    has_test: bool = True
+
+
+class TaskRows(Protocol):
+    """What a task knows of its rows, in the order of the store: classes or targets, parts, what keys the resamples."""
+
+    def settled(self) -> dict[str, Any]:
+        """What the run's recipe says of them: digests that two runs share where their scores may be compared."""
+        ...
+
+    def label_digests(self) -> dict[str, str]:
+        """{label: SHA-256 over the rows that have it, and it}."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must know of the data."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraSource:
+    """Rows that are not trained on, e.g. images on which forgetting is measured, or controls of perturbed cells.
+
+    Attributes:
+        source: of the rows.
+        columns: that they must bring.
+    """
+
+    source: Source
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A training that has ended, as a task reports it.
+
+    Attributes:
+        trained: weights, history, and what the learner said of the test rows.
+        settings: how it was trained.
+        parts: the tokens.
+        rows: what `Task.rows` returned.
+        extra: tokens of the extra sources, by name.
+        run: content of run.json.
+        genes: how the source's genes meet the vocabulary; empty where there are none.
+        refused: quarantine lines by code.
+    """
+
+    trained: Trained
+    settings: Settings
+    parts: TokenParts
+    rows: Any
+    extra: Mapping[str, TokenParts]
+    run: Mapping[str, Any]
+    genes: Mapping[str, Any]
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network that a backbone reads.
+
+    Attributes:
+        kind: of that backbone.
+        write: fills or exchanges the folder it is given, model.safetensors among its files; returns a line for people.
+    """
+
+    kind: str
+    write: Callable[[Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a task leaves behind; the engine publishes it.
+
+    Attributes:
+        checkpoint: the network that was kept; None where a task trains none that a backbone could read.
+        report: scores beside their baselines.
+        draw: draws the figures of the report below a folder; the first is the hero of the page.
+        tables: files of the OUTPUT by name, e.g. scores.parquet.
+    """
+
+    checkpoint: Checkpoint | None
+    report: Report
+    draw: Callable[[Path], list[Figure]] | None = None
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """One thing that can be learned.
+
+    Args:
+        context: of the job. A task is made again wherever it is needed, so what it settles belongs into its recipe.
+
+    Raises:
+        Refused: the source, the backbone or the settings do not go with it; nothing has been read then.
+    """
+
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the settings that rows or tokens depend on: all trials of a search share them."""
+
+    afterwards: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the settings that are used after training alone: a search does not look at them."""
+
+    split_rows: ClassVar[type[SplitRows]] = SplitRows
+    """What sorts the rows of a shard into their parts."""
+
+    row_bytes: int = 512
+    """Of the tokens of one row, about, for `--dry-run`."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self.context = context
+
+    @property
+    @abstractmethod
+    def noun(self) -> str:
+        """What rows are called, in the plural."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that rows must bring, in addition to split, group and what the network reads."""
+        return ()
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Of these, those without whose value a row belongs to no part."""
+        return ()
+
+    @property
+    def start(self) -> BackboneConfig:
+        """The network at step 0, as far as it is known before a row is read; it tokenises."""
+        backbone: BackboneConfig = self.context.backbone
+        return backbone
+
+    def extra_sources(self) -> dict[str, ExtraSource]:
+        """Further rows, by the name of the folder below OUTPUT that keeps their tokens.
+
+        Raises:
+            Refused: they cannot be used.
+        """
+        return {}
+
+    def share(self, parts: TokenParts, common: str, own: str) -> None:  # noqa: B027 - most have nothing to share
+        """Lets jobs on the same rows share what each would make, e.g. vectors of labels.
+
+        Args:
+            parts: the tokens.
+            common: URI of the folder that the jobs have in common.
+            own: URI of this job's OUTPUT.
+        """
+
+    def rows(self, store: TokenStore) -> Any:
+        """Classes or targets of the stored rows, as `TaskRows`; None where the task has none.
+
+        Raises:
+            Refused: the columns, the split or the classes cannot be used.
+        """
+        del store
+
+    def epoch_rows(self, parts: TokenParts, rows: Any) -> int:
+        """Training rows of one epoch."""
+        del rows
+        return sum(parts.count(TRAIN))
+
+    @abstractmethod
+    def recipe(
+        self,
+        parts: TokenParts,
+        rows: Any,
+        extra: Mapping[str, TokenParts],
+        settings: Settings,
+        identity: dict[str, Any],
+    ) -> Recipe:
+        """What is trained, on the driver, once the tokens are there.
+
+        Args:
+            parts: the tokens.
+            rows: what `rows` returned.
+            extra: tokens of the extra sources; empty in a search.
+            settings: how it will be trained.
+            identity: of the weights that the job was planned with.
+
+        Raises:
+            Refused: rows and network do not go together.
+        """
+
+    @abstractmethod
+    def result(self, recipe: Any, run: TrainingRun) -> Result:
+        """Checkpoint, scores and report of what was trained."""
+
+    @property
+    def scored(self) -> tuple[str, str] | None:
+        """(representation, label) of its own rows in scores.parquet; None where it writes no such table."""
+        return None
+
+    def curve(self, name: str) -> str:
+        """What an entry of a training record is called with the tracker."""
+        return name
