@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from xfm.track.memory import MemoryTracker
 
 from tests.memory_tracker import MemoryTracker
 from xfm.core.errors import OK

@@ -8,7 +8,6 @@ What is learned is a `training.task.Task`; nothing here knows one by name. Searc
 `recipe_of` and `conclude` apart.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,8 +33,6 @@ from xfm.training.learner import Recipe
 from xfm.training.settings import Settings, Trained
 from xfm.training.task import ExtraSource, Task, TaskContext, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
-
-logger = logging.getLogger(__name__)
 
 HELD_OUT = ("split", "validation", "test", "carve", "group", "split_seed")  # what says which part a row belongs to
 SETTLED = ("cells", "split", "noun")  # of the run's recipe: known when the tokens are there

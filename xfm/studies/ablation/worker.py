@@ -5,7 +5,6 @@ as those of a child (`track.forward`).
 """
 
 import contextlib
-import logging
 import os
 import socket
 import time
@@ -25,8 +24,6 @@ from xfm.track.redact import redact
 from xfm.track.server import tracking_uri
 from xfm.track.spool import Spool
 from xfm.track.tracker import open_run
-
-logger = logging.getLogger(__name__)
 
 LOCKED_S = 60.0  # the process of a killed comparison may hold an OUTPUT a little longer
 PAUSE_S = 1.0

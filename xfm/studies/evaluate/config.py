@@ -132,5 +132,4 @@ class EvaluateJob(JobConfig):
 
     @classmethod
     def added_later(cls) -> dict[str, Any]:
-        """See `Config`."""
         return {"split": None, "choose_by": "probe", "within": None, "leakage": None}

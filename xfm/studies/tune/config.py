@@ -82,5 +82,4 @@ class TuneJob(JobConfig):
 
     @classmethod
     def added_later(cls) -> dict[str, Any]:
-        """See `Config`."""
         return {"pretrain": None, "also": None}

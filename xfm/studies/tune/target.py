@@ -78,7 +78,6 @@ class SearchTarget:
         return AFTERWARDS if first == "task" and name in task.afterwards else None
 
     def check(self, space: Space, seed: int) -> None:
-        """See `check_space`."""
         check_space(space, self.job, self.config_of, seed, self.why_not)
 
     def plan(self) -> ShardPlan:

@@ -60,7 +60,6 @@ class ContrastiveTask(Task):
         settings: Settings,
         identity: dict[str, Any],
     ) -> ContrastiveRecipe:
-        """Both towers."""
         del rows, extra
         task, training, start = self.context.settings, self.context.training, self._start
         if isinstance(start, FreshCLIP):
