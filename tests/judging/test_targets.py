@@ -9,7 +9,7 @@ from sklearn.metrics import r2_score
 from xfm.core.errors import Refused
 from xfm.judging.eval_set import EvalSet, Targets
 from xfm.judging.split import Split
-from xfm.judging.targets import check_targets, regression_rows, targets_of, training_mean
+from xfm.judging.targets import check_targets, target_scores, targets_of, training_mean
 
 
 def judged(values, parts, groups=None):
@@ -69,7 +69,7 @@ def test_the_training_mean_scores_as_scikit_learns_dummy_and_no_better_than_0():
     values, parts = rng.normal(50, 10, 60), np.repeat([0, 1, 2], 20)
     values[[3, 25, 45]] = np.nan
     which, target = judged(values, parts, np.arange(60) // 2)
-    scores = list(regression_rows("finetune", *training_mean(which, target), which, target))
+    scores = list(target_scores("finetune", *training_mean(which, target), which, target))
     dummy = DummyRegressor().fit(np.zeros((19, 1)), values[:20][np.isfinite(values[:20])])
     truth = values[40:][np.isfinite(values[40:])]
     (found,) = (each for each in scores if each.metric == "r2" and each.split == "test")

@@ -70,7 +70,7 @@ def check_targets(judged: EvalSet, target: Targets, flag: str = "--targets", *, 
                           "other rows")  # fmt: skip
 
 
-def regression_rows(
+def target_scores(
     task: str, validation: F64, test: F64, judged: EvalSet, target: Targets, note: str = ""
 ) -> Iterator[Score]:
     """Every score of some predictions on validation and on test, with draws over groups.
