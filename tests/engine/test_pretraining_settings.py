@@ -28,6 +28,15 @@ def test_what_is_watched_decides_which_weights_are_kept():
     assert settings.merit({"step": 1, "validation_loss": 0.25}) == -0.25
 
 
+@pytest.mark.parametrize(
+    ("word", "watched"),
+    [("loss", "-validation_loss"), ("mae", "-validation_mae"), ("-mae", "-validation_mae"), ("r2", "validation_r2"),
+     ("own_score", "validation_own_score"), ("-own_score", "-validation_own_score")],
+)  # fmt: skip
+def test_of_errors_the_lowest_is_best_with_or_without_a_minus(word, watched):
+    assert TrainingConfig(output="runs/x", watch=word).watched == watched
+
+
 def test_patience_without_anything_to_watch_is_refused():
     with pytest.raises(ValidationError, match="--watch"):
         TrainingConfig(output="runs/x", patience=2)

@@ -34,4 +34,5 @@ def read_classifier(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, t
 def about_checkpoint(task: Classification, classes: tuple[str, ...], kind: str) -> str:
     """A description for people."""
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-    return f"{kind} fine-tuned ({task.mode}) to tell {task.label}: {shown}. {how_to_read(kind)}; --predictions adds its classes"
+    told = f"{kind} fine-tuned ({task.mode}) to tell {task.label}: {shown}"
+    return f"{told}. {how_to_read(kind)}; --predictions adds its classes"
