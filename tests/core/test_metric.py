@@ -11,6 +11,7 @@ from xfm.metrics.classification import confusion_matrix, per_class, scores
 from xfm.metrics.leakage import fresh_predictions, leakage, leakage_scores
 from xfm.metrics.neighbours import neighbours
 from xfm.metrics.regression import cell_sums, mae, mse
+from xfm.metrics.regression_scores import regression_scores
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.trajectory import trajectory_scores
 from xfm.metrics.within import seen_classes, within_predictions
@@ -87,7 +88,8 @@ def read_anew(told):
 def regressed(predicted):
     target = np.sin(np.arange(N))
     sums = cell_sums(predicted, target)[None]
-    return {"mse": mse(sums), "mae": mae(sums), "pearson": sums[0, 3], "skill": r2_score(target, predicted)}
+    skill = {"skill": r2_score(target, predicted), "r2": regression_scores(target, predicted)["r2"]}
+    return {"mse": mse(sums), "mae": mae(sums), "pearson": sums[0, 3]} | skill
 
 
 def aligned(genes):

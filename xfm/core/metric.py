@@ -78,6 +78,7 @@ METRICS = (
     # Of the label more is better, of the data set less: the name does not say which was read.
     Metric("balanced_accuracy", "balanced accuracy", "classification", None, tasks=(FRESH,)),
     Metric("leakage_auroc", "leakage AUROC", "leakage", 0.5),
+    Metric("r2", "R²", "regression", "higher", headline=("ridge",)),
     Metric("mse", "MSE", "regression", "lower"),
     Metric("mae", "MAE", "regression", "lower"),
     Metric("pearson", "Pearson", "regression", "higher"),

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
+from xfm.core.metric import find_metric
 from xfm.training.settings import VALIDATION, Settings
 
 MOST_WARMUP = 1000  # steps, where none was asked for
@@ -78,7 +79,7 @@ class TrainingConfig(Config):
 
     watch: str | None = None
     """Validation score that says which weights are kept, e.g. f1 or loss; with a minus in front the lowest is best, as
-    it always is of loss. Where it is null, the last weights."""
+    it always is of losses and errors. Where it is null, the last weights."""
 
     patience: PositiveInt | None = None
     """Validations without a better one that end training; goes with --watch."""
@@ -125,7 +126,9 @@ class TrainingConfig(Config):
         if self.watch is None:
             return ""
         name = self.watch.removeprefix("-").removeprefix(VALIDATION)
-        return f"{'-' if self.watch.startswith('-') or name == 'loss' else ''}{VALIDATION}{name}"
+        known = find_metric(name)
+        is_lowest = self.watch.startswith("-") or (known is not None and known.better == "lower")
+        return f"{'-' if is_lowest else ''}{VALIDATION}{name}"
 
 
 def settings_of(config: TrainingConfig, rows: int) -> Settings:
