@@ -62,7 +62,7 @@ def add_legend(
     """
     from matplotlib.lines import Line2D
 
-    dot = {"linestyle": "", "marker": "o", "markersize": 6, "markeredgewidth": 0}
+    dot: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 6, "markeredgewidth": 0}
     handles = [Line2D([], [], color=colour, **dot) for colour in classes.colours]
     counts = [f" ({count:,})" if has_counts else "" for count in classes.counts]
     words = [shorten(name, letters) + count for name, count in zip(classes.names, counts, strict=True)]
