@@ -22,8 +22,12 @@ from xfm.studies.ablation.config import CompareJob
 
 
 def run(config: CompareJob) -> int:
-    """Runs the members, reads, ranks, reports; returns the exit code."""
-    from xfm.studies.ablation.run import run_comparison
+    """Runs the members where there are some, reads, ranks, reports; returns the exit code."""
+    if config.members:
+        from xfm.studies.ablation.run import run_ablation
+
+        return run_ablation(config)
+    from xfm.studies.compare.run import run_comparison
 
     return run_comparison(config)
 

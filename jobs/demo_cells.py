@@ -39,7 +39,7 @@ def steps(folder: Path, seed: int, train_seconds: float) -> Iterator[Step]:
         f"Pretrain a small scGPT for about {train_seconds:.0f} s on the cells of split 'train'",
         lambda: pretrain.run(pretrain.PretrainJob(
             source=trained, output=str(folder / "pretrain"), seed=seed, task=task, max_seconds=train_seconds,
-            steps=1500, batch_size=8, lr=3e-3, warmup=20, checkpoint_every=250, workers=min(2, os.cpu_count() or 1),
+            steps=1500, batch_size=8, lr=3e-3, warmup=0.4, checkpoint_every=5, workers=min(2, os.cpu_count() or 1),
         )),
     )  # fmt: skip
     yield Step(

@@ -35,7 +35,7 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
         lambda: pretrain.run(pretrain.PretrainJob(
             source=Digits(seed=seed, renderings=2), split="split", task={"kind": "contrastive", "match": "pair"},
             output=str(folder / "pretrain"), seed=seed, steps=700, batch_size=128, lr=1.5e-3,
-            warmup=350, weight_decay=0.01, checkpoint_every=350, workers=workers,
+            warmup=5.4, weight_decay=0.01, checkpoint_every=5.4, workers=workers,
         )),
     )  # fmt: skip
     yield Step(

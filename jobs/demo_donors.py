@@ -36,7 +36,7 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
     yield Step(
         "Align cells with the words for their types",
         lambda: pretrain.run(pretrain.PretrainJob(
-            source=source, split="split", task=Alignment(**SMALL), lr=1e-3, epochs=6, checkpoint_every=50, workers=1,
+            source=source, split="split", task=Alignment(**SMALL), lr=1e-3, epochs=6, checkpoint_every=2, workers=1,
             output=str(aligned), seed=seed,
         )),
         page=aligned,

@@ -8,7 +8,7 @@ from xfm.__main__ import main
 from xfm.core import registry
 
 
-@pytest.mark.parametrize("table", [registry.SOURCES, registry.BACKBONES, registry.TASKS, registry.PRETRAINING])
+@pytest.mark.parametrize("table", [registry.SOURCES, registry.BACKBONES, registry.TASKS])
 def test_every_line_leads_to_a_config_of_its_own_kind(table):
     for name in table:
         entry = registry.load(table, name, "entry")
@@ -38,5 +38,5 @@ def test_the_list_of_the_command_line_says_of_every_entry_what_it_is(capsys, mon
     assert main(["list"]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert ["mine", "Cells from .h5ad files."] in lines
-    tables = (registry.SOURCES, registry.BACKBONES, registry.PRETRAINING, registry.TASKS)
+    tables = (registry.SOURCES, registry.BACKBONES, registry.TASKS)
     assert sorted(name for name, _ in lines) == sorted(["mine", *(name for table in tables for name in table)])

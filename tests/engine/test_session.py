@@ -2,20 +2,21 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from xfm.engine.pretrain import left_out
-from xfm.engine.pretrain_masked import MaskedPretraining
 
 from tests.memory_tracker import MemoryTracker
 from xfm.core.errors import OK
 from xfm.core.report import Report
 from xfm.engine.config import JobConfig
 from xfm.engine.job import Terminated
+from xfm.engine.learn import left_out
 from xfm.engine.session import open_job
 from xfm.engine.train_watch import track_step
+from xfm.tasks.masked_expression.task import MaskedExpressionTask
 from xfm.track.mlflow import ENVIRONMENT
 from xfm.training.tokens import TokenParts
 
@@ -110,7 +111,7 @@ def test_a_job_that_ends_badly_says_so_in_the_users_experiment_and_registers_not
 def test_a_training_record_becomes_curves_of_training_and_validation():
     tracker = MemoryTracker()
     record = {"step": 40.0, "epoch": 0.5, "lr": 1e-3, "masked": 3.0, "validation_masked": 4.0, "validation_cell": 5.0}
-    track_step(tracker, record, MaskedPretraining.curve)
+    track_step(tracker, record, partial(MaskedExpressionTask.curve, None))
     assert tracker.of("metrics") == [
         (40, {"train/epoch": 0.5, "train/lr": 1e-3, "train/masked_mse": 3.0, "validation/masked_mse": 4.0,
               "validation/cell_mse": 5.0}),
@@ -118,7 +119,7 @@ def test_a_training_record_becomes_curves_of_training_and_validation():
 
 
 def test_rows_that_pretraining_leaves_out_are_said():
-    images = SimpleNamespace(columns=("caption",), noun="images")
+    images = SimpleNamespace(required=("caption",), noun="images")
     assert left_out(TokenParts("", ("a",), ((5, 1, 0),), 3), images) == [
         "3 images belong to no part of --split or have no caption: they were left out."
     ]

@@ -71,7 +71,7 @@ def test_many_runs_become_one_leaderboard_in_every_form(compare, runs, tmp_path)
     table = report.tables[0]
     assert [row[0] for row in table.rows] == ["1. mean_l03 (best)", "2. mean_l06 (last)", "3. mean_l03 (best)",
                                               "4. mean_l06 (last)", "5. hvg"]  # fmt: skip
-    first = table.rows[0][table.columns.index("probe F1, test")]
+    first = table.rows[0][table.columns.index("probe macro F1, test")]
     assert first.value == pytest.approx((0.90 + 0.91) / 2)
     assert {row[table.columns.index("seeds")] for row in table.rows} == {"0, 1"}
     assert "it beats 4 of 4 tested rows beyond noise" in report.headline
@@ -127,7 +127,7 @@ def test_a_query_finds_the_runs_of_a_store(compare, runs, tmp_path):
 def test_a_dry_run_says_what_would_be_compared_and_writes_nothing(compare, runs):
     write_evaluate(runs / "killed", [], finished=False)
     text = compare("--runs", "runs/*", "--dry-run")
-    assert re.search(r"leaderboard +cell_type: 5 rows of probe F1, test", text)
+    assert re.search(r"leaderboard +cell_type: 5 rows of probe macro F1, test", text)
     assert re.search(r"not compared +runs/killed: UNFINISHED", text)
     assert not (runs / "board").exists()
 
@@ -153,7 +153,10 @@ def test_other_cells_end_with_4_and_with_columns_data_stand_side_by_side(compare
     compare("--runs", "runs/*", "--columns", "data")
     report = Report.from_json((runs / "board" / "report.json").read_text())
     overview = report.tables[0]
-    assert [column for column in overview.columns if "probe" in column] == ["A: probe F1, test", "B: probe F1, test"]
+    assert [column for column in overview.columns if "probe" in column] == [
+        "A: probe macro F1, test",
+        "B: probe macro F1, test",
+    ]
     assert [table.name for table in report.tables[1:3]] == ["cell_type_A_summary", "cell_type_B_summary"]
     assert len(report.figures) == 2
 

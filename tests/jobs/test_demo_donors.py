@@ -37,7 +37,7 @@ def test_the_demo_prints_every_row_of_the_published_table_and_the_rows_that_keep
     aligned, adversary, sign = (summary["columns"].index(name) for name in ("alignment", "adversary", "sign"))
     designs = {(row[aligned], row[adversary], row[sign]) for row in summary["rows"]}
     assert designs >= {
-        (a, b, c) for a in ("yes", "no") for b, c in (("yes", "corrected"), ("yes", "reference"), ("no", "-"))
+        (a, b, c) for a in ("alignment", "-") for b, c in (("yes", "corrected"), ("yes", "reference"), ("no", "-"))
     }
     assert all(all(row["line"]["mlflow"]) for row in rows.values())
     assert rows["vanilla"]["finetune accuracy"] > rows["data set alone"]["probe accuracy"] + 0.2

@@ -78,7 +78,7 @@ def test_its_guesses_are_those_of_transformers_for_both_ways_to_ask(made):
     guessed = np.stack(table["lens_l02_classes"].to_pylist())[order, 0]
     np.testing.assert_array_equal(guessed, logits.argmax(dim=1).numpy())
     right = np.mean([NAMES[g] == name for g, (name, _) in zip(guessed, good, strict=True)])
-    assert read_json(folder / "out" / "report.json")["numbers"]["acc@1"]["value"] == pytest.approx(right)
+    assert read_json(folder / "out" / "report.json")["numbers"]["accuracy"]["value"] == pytest.approx(right)
 
 
 def test_what_it_leaves_behind_pins_prompts_and_names_what_was_not_used(made):

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from xfm.compute.predict import HeadReader
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.errors import EnvironmentProblem, ShardRefused
 from xfm.core.reduction import Reduction
@@ -30,6 +31,7 @@ from xfm.core.schema import (
 )
 from xfm.core.tokenizer import Tokenizer
 
+OUTPUTS = "outputs of the head"
 INTERNAL = (INPUT_IDS, VALUES, CONDITION, DEPTH, PIXELS, IMAGE, EMBEDDING, SHARD)
 
 
@@ -45,8 +47,10 @@ class Embedder:
         seed: for the tokenizer's padding rules.
         stored_dtype: "float32" or "float16", of the columns.
         identity: the weights that the job was planned with.
+        predictions: whether to add what the checkpoint's own head says of each row.
 
     Raises:
+        Refused: NO_HEAD.
         EnvironmentProblem: this machine's copy of the checkpoint is another one.
     """
 
@@ -61,6 +65,7 @@ class Embedder:
         seed: int,
         stored_dtype: str = "float32",
         identity: Mapping[str, Any] | None = None,
+        predictions: bool = False,
     ) -> None:
         check_identity(backbone, identity)
         self.backbone: Backbone = backbone.build(device)
@@ -69,6 +74,8 @@ class Embedder:
         self.layers = tuple(layers)
         if self.layers and max(self.layers) > self.backbone.n_layers:
             raise ValueError(f"layer {max(self.layers)} of a model that has layers 0 to {self.backbone.n_layers}")
+        self.head = HeadReader(backbone, device) if predictions else None
+        self.last = max((*self.layers, self.backbone.n_layers if predictions else 0))
         self.batch_tokens = batch_tokens
         self.device = device
         self.dtype = np.dtype(stored_dtype)
@@ -77,13 +84,17 @@ class Embedder:
         """N tokenised rows to row_id, obs columns and one fixed-size list per reduction and layer; N rows."""
         kept = [name for name in tokens.column_names if name not in INTERNAL]
         out = tokens.select(kept)
-        for name, values in self.embed(tokens).items():
+        found = self.embed(tokens)
+        if self.head is not None:
+            for name, column in self.head.columns(found.pop(OUTPUTS)).items():
+                out = out.append_column(name, column)
+        for name, values in found.items():
             flat = pa.array(self._stored(name, values).reshape(-1))
             out = out.append_column(name, pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
         return out
 
     def embed(self, tokens: pa.Table) -> dict[str, NDArray[np.float32]]:
-        """{column: (N, D)} in the order of the rows.
+        """{column: (N, D)} in the order of the rows; of a head its (N, K) outputs under OUTPUTS.
 
         Raises:
             ShardRefused: NOT_FINITE, a state overflowed; the weights or the input values must be wrong.
@@ -94,6 +105,8 @@ class Embedder:
             for name in reduction.columns
             for layer in self.layers
         }
+        if self.head is not None:
+            columns[OUTPUTS] = np.empty((tokens.num_rows, self.head.head.classifier.out_features), np.float32)
         for rows in batches(self.tokenizer.lengths(tokens), self.batch_tokens):
             for name, values in self._batch(tokens.take(rows)).items():
                 columns[name][rows] = values
@@ -126,7 +139,9 @@ class Embedder:
                     for reduction in self.reductions:
                         for name, values in reduction(state, batch, self.backbone).items():
                             out[layer_column(name, layer)] = values.float().cpu().numpy()
-                if layer == max(self.layers):
+                if self.head is not None and layer == self.backbone.n_layers:
+                    out[OUTPUTS] = self.head(state, batch, self.backbone)
+                if layer == self.last:
                     break
         return out
 

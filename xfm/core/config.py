@@ -25,6 +25,11 @@ class Config(BaseModel):
         return set()
 
     @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """Names that fields once had, and the names they have now: the old ones are refused with the new ones."""
+        return {}
+
+    @classmethod
     def added_later(cls) -> dict[str, Any]:
         """Fields that came after runs were made, with the value at which they change nothing.
 

@@ -93,9 +93,11 @@ def _unless_given(field: FieldInfo, kinds: tuple[str, ...]) -> str:
 
 def _add_flag(parser: Any, flag: str, field: FieldInfo, *, is_shown: bool = True) -> None:
     text = " ".join((field.description or "").split())
+    if _is_mapping(field.annotation):
+        text += " (in --config only)"
     if field.is_required():
         text += " (required)"
-    elif field.default is not None and field.default != () and field.annotation is not bool:
+    elif field.default_factory is None and field.default not in (None, ()) and field.annotation is not bool:
         text += f" (default: {_show(field.default)})"
     text = text.replace("%", "%%") if is_shown else argparse.SUPPRESS
     if field.annotation is bool:
@@ -116,7 +118,7 @@ def _usage(config: type[Config], prog: str, chosen: Mapping[str, str]) -> str:
             words.append(f"--{name}.kind {chosen[name]}")
             needed = ((inner, each) for inner, each in model.model_fields.items() if each.is_required())
             words += [f"--{name}.{inner} {_metavar(each.annotation)}" for inner, each in needed]
-        elif field.is_required() and len(models) != 1:
+        elif field.is_required() and len(models) != 1 and not _is_mapping(field.annotation):
             words.append(f"--{name}.kind KIND" if models else f"--{name} {_metavar(field.annotation)}")
     words += ["[--config FILE.yaml]", "[--SETTING VALUE ...]"]
     kept = " ".join(word.replace(" ", "\0") for word in words)  # a flag and its value stay on one line
@@ -173,6 +175,10 @@ def _metavar(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         return "A,B,..."
     return {int: "N", float: "X"}.get(annotation, "TEXT")
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
 
 
 def _show(value: Any) -> str:

@@ -147,8 +147,9 @@ def prepare(config: LearnConfig, plan: ShardPlan, uri: str, *, job: str = "", ha
     if rows is not None:
         recipe = plan.run["recipe"] | rows.settled()
         run = {**plan.run, "recipe": recipe, "cells_by_label": rows.label_digests()}
-    extra = {name: _extra(config, task, plan, name, uri, each) for name, each in task.extra_sources().items()}
-    return Prepared(ShardPlan(plan.shards, plan.genes, run), parts, rows, extra if has_test else {}, result)
+    others = task.extra_sources() if has_test else {}
+    extra = {name: _extra(config, task, plan, name, uri, each) for name, each in others.items()}
+    return Prepared(ShardPlan(plan.shards, plan.genes, run), parts, rows, extra, result)
 
 
 def _extra(config: LearnConfig, task: Task, plan: ShardPlan, name: str, uri: str, extra: ExtraSource) -> TokenParts:
@@ -174,12 +175,13 @@ def recipe_of(config: LearnConfig, prepared: Prepared, *, has_test: bool = True)
     on: then the network is not the one that was planned.
 
     Raises:
-        Refused: rows and network do not go together.
+        Refused: rows and network do not go together, or as `settings_of`.
     """
     task = task_of(config, has_test=has_test)
     settings = settings_of(config, task.epoch_rows(prepared.parts, prepared.rows))
     planned, asked = prepared.plan.run["recipe"]["config"], config.recipe()
-    is_planned = all(asked[name] == planned[name] for name in ("task", "backbone", "seed") if name in asked)
+    described_by = ("backbone",) if config.task.starts_from == "backbone" else ("task", "seed")
+    is_planned = all(asked[name] == planned[name] for name in described_by)
     identity = prepared.plan.weights if is_planned else task.start.identity()
     return task.recipe(prepared.parts, prepared.rows, prepared.extra, settings, identity), settings
 

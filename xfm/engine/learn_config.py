@@ -53,7 +53,7 @@ class LearnConfig(TrainingConfig, JobConfig):
             return values
         if isinstance(task, Mapping):
             task = ({"kind": cls.default_task} if cls.default_task else {}) | dict(task)
-        kind = task.get("kind") if isinstance(task, Mapping) else task.kind
+        kind = task.get("kind") if isinstance(task, Mapping) else getattr(task, "kind", None)
         known = registry.entries(GROUP, registry.TASKS)
         if kind not in known:
             return values | ({"task": task} if task else {})
@@ -70,6 +70,8 @@ class LearnConfig(TrainingConfig, JobConfig):
         name = self.watched.removeprefix("-").removeprefix("validation_")
         if name and can and name not in can:
             raise ValueError(f"--watch {self.watch}: --task.kind {self.task.kind} measures {', '.join(can)}")
+        if can and self.watched.startswith("-") and name != "loss":
+            raise ValueError(f"--watch {self.watch}: the higher is better; write --watch {name}")
         return self
 
     @classmethod

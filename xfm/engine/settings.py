@@ -50,7 +50,7 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
     # allow_abbrev is off, so a typo lands in `rest` instead of matching a longer flag.
     flags, rest = parser.parse_known_args([_normalise(word, known) for word in argv])
     if rest and not flags.help:
-        raise UsageError(_unknown(rest[0], known, prog))
+        raise UsageError(_unknown(rest[0], known, config, prog))
     given = {name: value for name, value in vars(flags).items() if value is not None}
     asks_for_help = given.pop("help", False)
     settings = named_as_fields(config, read_yaml(given.pop("config"))) if "config" in given else {}
@@ -214,9 +214,9 @@ def _takes_tuple(annotation: Any, text: str) -> bool:
     return get_origin(annotation) is tuple
 
 
-def _unknown(word: str, known: set[str], prog: str) -> str:
+def _unknown(word: str, known: set[str], config: type[Config], prog: str) -> str:
     flag = word.partition("=")[0]
-    return f"unknown argument {flag}.{_nearest(flag, known)} See `{prog} --help`."
+    return f"unknown argument {flag}.{_meant(flag, known, config)} See `{prog} --help`."
 
 
 def _explain(error: ValidationError, config: type[Config], prog: str) -> str:
@@ -247,7 +247,7 @@ def _describe(problem: Any, path: list[str], config: type[Config], prog: str) ->
         known = {option.replace("-", "_") for option in _options(config, prog)}
         if flag.replace("-", "_") in known:
             return f"{flag}: is no setting of this kind of {path[0]}."
-        return f"{flag}: is no setting of this job.{_nearest(flag, _options(config, prog))}"
+        return f"{flag}: is no setting of this job.{_meant(flag, _options(config, prog), config)}"
     if what == "value_error":  # of the whole config, it names its fields itself
         return (f"{flag}: " if path else "") + f"{problem['ctx']['error']}."
     shown = problem["input"] is not None and not isinstance(problem["input"], dict)
@@ -265,6 +265,12 @@ def _options(config: type[Config], prog: str) -> list[str]:
 def _nearest(word: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def _meant(flag: str, known: Collection[str], config: type[Config]) -> str:
+    """What a flag that is none was called since, or the nearest one."""
+    now = config.renamed().get(flag.removeprefix("--").replace("-", "_"))
+    return f" It is --{now} now." if now else _nearest(flag, known)
 
 
 def exit_usage(message: str, prog: str) -> typing.NoReturn:

@@ -9,21 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from xfm.core.metric import words_of
 from xfm.core.parts import PARTS, TEST, TRAIN
 from xfm.core.report import Estimate, Figure, Table
 from xfm.judging.classifier_scores import F32, TASK, predicted
 from xfm.judging.labelled import Labelled
-from xfm.metrics.classification import confusion_matrix, per_class
+from xfm.metrics.classification import SCORES, confusion_matrix, per_class
 from xfm.plots.confusion import draw_confusion
 from xfm.training.settings import Trained
 
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "macro F1",
-    "precision": "macro precision",
-    "weighted_f1": "weighted F1",
-}
+METRICS = {name: words_of(name) for name in SCORES}
 
 
 def score(scores: pa.Table, representation: str, metric: str, split: str, task: str = TASK) -> Estimate | float:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
-from xfm.core.parts import LEFT_OUT, TEST
+from xfm.core.parts import LEFT_OUT, TEST, Part
 from xfm.core.random import key64
 from xfm.judging.row_noun import ROWS
 from xfm.judging.split import Split
@@ -50,6 +50,25 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
+class Targets:
+    """One obs column as numbers that are to be predicted.
+
+    Attributes:
+        name: of the column.
+        values: (N,) NaN where the cell has none.
+        missing: cells without a value.
+        odd: cells whose value is no number.
+        example: one of these values; empty where there is none.
+    """
+
+    name: str
+    values: NDArray[np.float64]
+    missing: int = 0
+    odd: int = 0
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EvalSet:
     """The N cells and how they are judged.
 
@@ -69,6 +88,7 @@ class EvalSet:
         within: the set that a row belongs to (its data set): a choice among the classes of one set is judged too.
         attribute: what a representation should not tell; how well it does is measured on unseen classes of the first
             label. Both are None where no column was named.
+        targets: numbers that are to be predicted.
     """
 
     rows: NDArray[np.int64]
@@ -86,10 +106,15 @@ class EvalSet:
     noun: str = ROWS
     within: Labels | None = None
     attribute: Labels | None = None
+    targets: tuple[Targets, ...] = ()
 
     def test_cells(self, label: Labels) -> NDArray[np.int64]:
         """Positions of the test cells that have a class; in their order stand the predictions of a probe."""
         return np.flatnonzero((label.codes != MISSING) & (self.split.parts == TEST))
+
+    def with_target(self, target: Targets, part: Part) -> NDArray[np.int64]:
+        """Positions of the cells of a part that have a number to predict."""
+        return np.flatnonzero(np.isfinite(target.values) & (self.split.parts == part))
 
     def cells_digest(self) -> str:
         """SHA-256 over cells and their labels, in the order of their names: what two runs of this recipe must share."""
@@ -98,20 +123,28 @@ class EvalSet:
         columns += [self.time.tolist()] if self.time is not None else []
         beside = [label for label in (self.within, self.attribute) if label is not None]
         columns += [label.codes.tolist() for label in beside]
+        columns += [target.values.tolist() for target in self.targets]
         named = [
             (label.name, label.classes) for label in (*self.labels, *([self.batch] if self.batch else []), *beside)
         ]
+        named += [(target.name, ()) for target in self.targets]
         return _digest(named, self.row_ids, columns)
 
     def label_digests(self) -> dict[str, str]:
         """{label: SHA-256 over the rows that have a part and a class, and it}: what two models must share."""
         measured = (*self.labels, *([self.attribute] if self.attribute is not None else []))
-        return {label.name: self._label_digest(label) for label in measured}
+        return {label.name: self._label_digest(label) for label in measured} | {
+            target.name: self._target_digest(target) for target in self.targets
+        }
 
     def _label_digest(self, label: Labels) -> str:
         held = np.flatnonzero((label.codes != MISSING) & (self.split.parts != LEFT_OUT))
         row_ids = [self.row_ids[row] for row in held]
         return _digest([label.name, label.classes], row_ids, [label.codes[held].tolist()])
+
+    def _target_digest(self, target: Targets) -> str:
+        held = np.flatnonzero(np.isfinite(target.values) & (self.split.parts != LEFT_OUT))
+        return _digest([target.name], [self.row_ids[row] for row in held], [target.values[held].tolist()])
 
     def split_digest(self) -> str:
         """SHA-256 over where each cell stands, what test cells are drawn with, and what keys the resamples.

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xfm.core.metric import LEAKAGE
 from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.score import Score
 from xfm.metrics.leakage import evenly_apart, leakage, leakage_scores, of_one_class, why_undefined
 from xfm.metrics.resampling import GroupDraws
 
-LEAKAGE = "leakage"
 METRICS = ("auroc", "balanced_accuracy")
 
 

@@ -121,8 +121,8 @@ def labelled_rows(
         Refused: NUMERIC_LABEL, ONE_CLASS, TRAIN_IS_TEST, or NO_ROWS for a part without any.
     """
     judged = judged_rows(store, label, group, also_read, seed=seed, resamples=resamples, noun=noun)
-    _, copies = np.unique(_together(store, CONTENT).to_numpy(), return_inverse=True)
-    labelled = Labelled(judged, tuple(_warnings(judged, copies.astype(np.int64), group)))
+    copies = stored_copies(store)
+    labelled = Labelled(judged, tuple(_warnings(judged, copies, group)))
     _check(labelled, copies, has_test=has_test)
     return labelled
 
@@ -135,16 +135,26 @@ def judged_rows(
     Raises:
         Refused: NUMERIC_LABEL or ONE_CLASS.
     """
-    row_ids = _together(store, ROW_ID).to_pylist()
-    found = _labels(_together(store, label), label)
-    others = [classes_of(_together(store, name), name) for name in also_read if name != label]
-    parts = _together(store, PART).to_numpy()
-    names = row_ids if group is None else group_keys(_together(store, group).to_pylist(), row_ids)
-    _, groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
-    split = Split(parts, groups.astype(np.int64))
+    row_ids, split = stored_split(store, group)
+    found = _labels(together(store, label), label)
+    others = [classes_of(together(store, name), name) for name in also_read if name != label]
     return EvalSet(
         np.arange(len(row_ids)), tuple(row_ids), (found, *others), split, seed=seed, resamples=resamples, noun=noun
     )
+
+
+def stored_split(store: TokenStore, group: str | None) -> tuple[list[str], Split]:
+    """Ids, parts and groups of the stored rows, in the order of the store."""
+    row_ids = together(store, ROW_ID).to_pylist()
+    parts = together(store, PART).to_numpy()
+    names = row_ids if group is None else group_keys(together(store, group).to_pylist(), row_ids)
+    _, groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
+    return row_ids, Split(parts, groups.astype(np.int64))
+
+
+def stored_copies(store: TokenStore) -> NDArray[np.int64]:
+    """(N,) the same number for rows of the same content."""
+    return np.unique(together(store, CONTENT).to_numpy(), return_inverse=True)[1].astype(np.int64)
 
 
 def _labels(column: pa.ChunkedArray, name: str) -> Labels:
@@ -167,7 +177,8 @@ def codes_of(column: pa.ChunkedArray | pa.Array, classes: Sequence[str]) -> NDAr
     return codes
 
 
-def _together(store: TokenStore, name: str) -> pa.ChunkedArray:
+def together(store: TokenStore, name: str) -> pa.ChunkedArray:
+    """One column of all stored rows."""
     columns = store.column(name)
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
 
@@ -181,21 +192,37 @@ def _check(labelled: Labelled, copies: NDArray[np.integer], *, has_test: bool) -
     if len(np.unique(labelled.label.codes[train])) < 2:
         (only,) = np.unique(labelled.label.codes[train])
         raise Refused("ONE_CLASS", f"all training {judged.noun} are of the class {labelled.label.classes[only]!r}")
-    if has_test and np.isin(copies[test], copies[train]).all():
+    if has_test:
+        check_copies(train, test, copies, judged.noun)
+
+
+def check_copies(train: NDArray[np.int64], test: NDArray[np.int64], copies: NDArray[np.integer], noun: str) -> None:
+    """Refuses test rows all of which are trained on: positions of both, and (N,) which rows are alike.
+
+    Raises:
+        Refused: TRAIN_IS_TEST.
+    """
+    if np.isin(copies[test], copies[train]).all():
         raise Refused(
             "TRAIN_IS_TEST",
-            f"each of the {len(test):,} test {judged.noun} is among the training {judged.noun}: nothing would be "
-            "learned of new ones. Name other rows with --split, or leave it out to draw a split",
+            f"each of the {len(test):,} test {noun} is among the training {noun}: nothing would be learned of new "
+            "ones. Name other rows with --split, or leave it out to draw a split",
         )
+
+
+def leaks(split: Split, copies: NDArray[np.int64], group: str | None, noun: str) -> list[str]:
+    """Warnings of test rows whose copy, or whose group, is trained on."""
+    found: list[str] = []
+    if leaked := straddling(split.parts, copies):
+        found.append(f"{leaked:,} test {noun} have an exact copy in training: the test scores are flattered by them.")
+    if group is not None and (shared := straddling(split.parts, split.groups)):
+        found.append(f"{shared:,} test {noun} share their {group} with training {noun}.")
+    return found
 
 
 def _warnings(judged: EvalSet, copies: NDArray[np.int64], group: str | None) -> list[str]:
     label, parts, noun = judged.labels[0], judged.split.parts, judged.noun
-    found: list[str] = []
-    if leaked := straddling(parts, copies):
-        found.append(f"{leaked:,} test {noun} have an exact copy in training: the test scores are flattered by them.")
-    if group is not None and (shared := straddling(parts, judged.split.groups)):
-        found.append(f"{shared:,} test {noun} share their {group} with training {noun}.")
+    found = leaks(judged.split, copies, group, noun)
     counts = [np.bincount(label.codes[(parts == part) & (label.codes != MISSING)], minlength=len(label.classes))
               for part in PARTS]  # fmt: skip
     if unseen := [label.classes[code] for code in np.flatnonzero((counts[TRAIN] == 0) & (counts[TEST] > 0))]:

@@ -12,6 +12,12 @@ from xfm.core.config import Config
 
 HeadName = Literal["linear", "mlp"]
 Mode = Literal["full", "head", "last_n", "lora"]
+TRAINED: dict[Mode, str] = {
+    "full": "all weights trained",
+    "head": "only the head trained",
+    "last_n": "the last {last_n} blocks trained",
+    "lora": "low-rank updates trained",
+}
 
 
 class HeadSettings(Config):
@@ -43,3 +49,8 @@ class HeadSettings(Config):
 
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of its input that an update does not see in training."""
+
+    @property
+    def trained_words(self) -> str:
+        """What is trained, for people."""
+        return TRAINED[self.mode].format(last_n=self.last_n)

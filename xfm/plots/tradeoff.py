@@ -1,7 +1,7 @@
 """What is kept against what still leaks: a score of the label over how well a fresh probe reads the attribute.
 
-Up and to the left is better. Points with several strengths of an adversary, joined in the order of the strength, are
-the curve that says what taking the attribute out costs.
+Up and to the left is better. Points of one series that state a strength are joined in its order: the curve that says
+what taking the attribute out costs.
 """
 
 import math
@@ -27,7 +27,8 @@ class TradeoffPoint:
         name: written beside it, e.g. "0.1" for a strength or "logistic regression".
         score: how well the label is predicted, with its interval where there is one.
         leakage: how well a fresh probe reads the attribute.
-        strength: of the adversary; points that have one are joined in its order. None for a baseline.
+        strength: of what takes the attribute out; points of a series that have one are joined in its order. None for a
+            point that nothing is joined to.
         series: points of one series share a colour and a line.
     """
 

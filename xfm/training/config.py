@@ -5,6 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from xfm.core.config import Config
+from xfm.core.errors import Refused
+from xfm.core.metric import find_metric
 from xfm.training.settings import VALIDATION, Settings
 
 MOST_WARMUP = 1000  # steps, where none was asked for
@@ -77,7 +79,7 @@ class TrainingConfig(Config):
 
     watch: str | None = None
     """Validation score that says which weights are kept, e.g. f1 or loss; with a minus in front the lowest is best, as
-    it always is of loss. Where it is null, the last weights."""
+    it always is of losses and errors. Where it is null, the last weights."""
 
     patience: PositiveInt | None = None
     """Validations without a better one that end training; goes with --watch."""
@@ -96,16 +98,27 @@ class TrainingConfig(Config):
             raise ValueError("--carve goes with --split: without it --validation is drawn anyway")
         if self.split is None and self.validation + self.test >= 1:
             raise ValueError(f"--validation {self.validation:g} and --test {self.test:g} leave no row to train on")
+        if self.steps is None and (problem := self.too_long(self.epochs)):
+            raise ValueError(problem)
+        return self
+
+    def too_long(self, epochs: float) -> str:
+        """What is wrong with a warmup, or a time between checkpoints, of more epochs than these; empty if nothing."""
         for name in ("warmup", "checkpoint_every"):
             asked = getattr(self, name)
-            if asked is not None and self.steps is None and asked > max(self.epochs, 1.0):
-                raise ValueError(f"--{name} {asked:g} is counted in epochs, and there are only {self.epochs:g}")
-        return self
+            if asked is not None and asked > max(epochs, 1.0):
+                return f"--{name} {asked:g} is counted in epochs, not in steps, and there are only {epochs:.3g}"
+        return ""
 
     @classmethod
     def not_in_fingerprint(cls) -> set[str]:
         """A time budget may be raised to train on; it marks the report instead."""
         return super().not_in_fingerprint() | {"max_seconds", "log_every", "notes"}
+
+    @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """See `Config`."""
+        return {"validation_fraction": "validation", "validation_cells": "validation_rows"}
 
     @property
     def watched(self) -> str:
@@ -113,18 +126,26 @@ class TrainingConfig(Config):
         if self.watch is None:
             return ""
         name = self.watch.removeprefix("-").removeprefix(VALIDATION)
-        return f"{'-' if self.watch.startswith('-') or name == 'loss' else ''}{VALIDATION}{name}"
+        known = find_metric(name)
+        is_lowest = self.watch.startswith("-") or (known is not None and known.better == "lower")
+        return f"{'-' if is_lowest else ''}{VALIDATION}{name}"
 
 
 def settings_of(config: TrainingConfig, rows: int) -> Settings:
-    """How to train on so many rows."""
+    """How to train on so many rows.
+
+    Raises:
+        Refused: BAD_SETTINGS, a warmup or a time between checkpoints that was meant in steps.
+    """
     batch = min(config.batch_size, rows)
     a_pass = rows // batch
     steps = config.steps or max(1, round(config.epochs * a_pass))
+    if problem := config.too_long(steps / a_pass if config.steps else config.epochs):
+        raise Refused("BAD_SETTINGS", problem)
+    warmup = min(steps // 10, MOST_WARMUP) if config.warmup is None else min(round(config.warmup * a_pass), steps)
     every = min(steps // 10, MOST_BETWEEN) if config.checkpoint_every is None else config.checkpoint_every * a_pass
     return Settings(
         steps=steps, batch_size=batch, lr=config.lr, schedule=config.schedule, weight_decay=config.weight_decay,
-        warmup=min(steps // 10, MOST_WARMUP) if config.warmup is None else round(config.warmup * a_pass),
-        clip=config.clip, log_every=config.log_every, checkpoint_every=max(1, round(every)),
+        warmup=warmup, clip=config.clip, log_every=config.log_every, checkpoint_every=max(1, round(every)),
         max_seconds=config.max_seconds, seed=config.seed, watch=config.watched, patience=config.patience,
     )  # fmt: skip

@@ -173,6 +173,22 @@ def test_the_picture_has_its_numbers_beside_it(rows, tmp_path):
     assert [line.split(",")[1] for line in lines[1:]] == ["better", "vanilla", "regression", "majority"]
 
 
+def test_a_trade_off_joins_the_rows_of_a_series_by_the_curves_numbers(make, tmp_path):
+    rows = [
+        Asked(f"s{number}", {"dose": str(number)}, (make(f"s{number}", 0.7, leak=0.6),), series="doses")
+        for number in (3, 1)
+    ]  # fmt: skip
+    rows.append(Asked("alone", {"dose": "2"}, (make("alone", 0.7, leak=0.9),)))
+    _, curve = draw_ablation(ablation(rows), tmp_path, "dose")
+    lines = [line.split(",")[:3] for line in (tmp_path / curve.csv).read_text().splitlines()]
+    assert lines == [["name", "series", "strength"], ["s3", "doses", "3.0"], ["s1", "doses", "1.0"],
+                     ["alone", "other rows", ""]]  # fmt: skip
+    assert "Lines join rows of one series in the order of dose." in curve.caption
+    _, plain = draw_ablation(ablation(rows), tmp_path)
+    assert "Lines join" not in plain.caption
+    assert {line.split(",")[2] for line in (tmp_path / plain.csv).read_text().splitlines()[1:]} == {""}
+
+
 def test_a_row_whose_scores_cannot_be_told_lacks_them_and_the_others_stay(make, rows):
     with pytest.raises(Refused, match="NOTHING_TO_COMPARE"):
         ablation([rows[-1]])

@@ -1,9 +1,8 @@
 """Members of a comparison as settings: what each job gets, and which typos are found before anything runs."""
 
 import pytest
-from xfm.engine.finetune_config import FinetuneConfig
-from xfm.engine.pretrain_config import PretrainConfig
 
+from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
 from xfm.engine.settings import UsageError
 from xfm.studies.ablation.plan import plan_members
 from xfm.studies.evaluate.config import EvaluateJob

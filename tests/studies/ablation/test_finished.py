@@ -6,16 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from xfm.engine.finetune import plan_finetuning
-from xfm.engine.finetune_config import FinetuneConfig
-from xfm.engine.pretrain_config import PretrainConfig
 
 from tests.text_examples import write_encoder
 from xfm.core.errors import Refused
+from xfm.engine.learn import plan_learning
+from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
 from xfm.engine.output import Output
+from xfm.studies.ablation.entry import entries_of
 from xfm.studies.ablation.finished import finished_of
 from xfm.studies.ablation.plan import plan_members
-from xfm.studies.ablation.schedule import describe_members, entries_of
+from xfm.studies.ablation.schedule import describe_members
 from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe
 
@@ -62,7 +62,7 @@ def leave(entry, recipe, *names):
 
 def leave_chain(entries):
     for number, entry in enumerate(entries):
-        leave(entry, plan_finetuning(entry.config).run["recipe"] | {"cells": "a", "split": "b", "noun": "rows"})
+        leave(entry, plan_learning(entry.config).run["recipe"] | {"cells": "a", "split": "b", "noun": "rows"})
         write_encoder(f"{entry.config.output}/checkpoint", "distilbert", dim=16 * (number + 2))
 
 

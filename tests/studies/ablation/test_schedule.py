@@ -2,21 +2,28 @@
 
 import pyarrow as pa
 import pytest
-from xfm.engine.finetune_config import FinetuneConfig
-from xfm.engine.pretrain import plan_pretraining, token_recipe
-from xfm.engine.pretrain_config import PretrainConfig
 
+from tests.picture_examples import fresh
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import open_storage
+from xfm.engine.learn import Prepared, task_of
+from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
+from xfm.engine.stage import StageResult
 from xfm.engine.train import Place
+from xfm.models.clip.writing import write_checkpoint
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
 from xfm.studies.ablation import scheduler, tokens, worker
+from xfm.studies.ablation.entry import Entry
 from xfm.studies.ablation.plan import Member, MemberWords
-from xfm.studies.ablation.schedule import Entry
 from xfm.studies.ablation.scheduler import Need, need_of, next_of
 from xfm.studies.ablation.tokens import TokenStores
 from xfm.studies.ablation.worker import MemberTask, work_on
+from xfm.tasks.adversarial import task as adversarial
+from xfm.tasks.adversarial.task import AdversarialTask
+from xfm.tasks.alignment import task as alignment
+from xfm.tasks.alignment.task import AlignmentTask
+from xfm.training.task import Task
 from xfm.training.tokens import TokenParts
 
 
@@ -93,21 +100,89 @@ def test_a_folder_that_a_node_lacks_is_no_other_folder(tmp_path):
     assert f"{tmp_path / 'none'}, in which the comparison was started, is not on node" in end.refused[1]
 
 
-def pretraining(tmp_path, **more):
-    task = {"kind": "alignment", "hidden": 16, "heads": 2, "latents": 3} | more.pop("task", {})
-    source = {"kind": "atlas", "n_cells": 40, "n_types": 4, "n_donors": 4, "dim": 16}
-    config = PretrainConfig(source=source, task=task, split="split", output=str(tmp_path), **more)
-    return token_recipe(config, plan_pretraining(config))
+ATLAS = {"kind": "atlas", "n_cells": 40, "n_types": 4, "n_donors": 4, "dim": 16}
+SIZES = {"hidden": 16, "heads": 2, "latents": 3}
 
 
-def test_alignments_that_differ_in_training_and_sizes_share_rows(tmp_path):
-    own = pretraining(tmp_path)
-    assert own == pretraining(tmp_path, lr=0.5, epochs=3, task={"hidden": 32, "loss": "margin"})
-    for other in ({"seed": 1}, {"task": {"text_column": "donor_id"}}, {"group": "donor_id"}):
-        assert own != pretraining(tmp_path, **other)
+def pretraining(**more):
+    task = {"kind": "alignment"} | SIZES | more.pop("task", {})
+    return PretrainConfig.model_validate({"source": ATLAS, "task": task, "split": "split"} | more)
 
 
-def test_words_are_encoded_once_for_all_members(monkeypatch, tmp_path):
+def donors(**more):
+    given = {"source": ATLAS, "split": "split", "backbone": {"kind": "fusion"} | SIZES, "task": {"kind": "adversarial"}}
+    return FinetuneConfig.model_validate(given | more)
+
+
+def digits(checkpoint, **more):
+    given = {"source": {"kind": "digits", "renderings": 1}, "split": "split", "backbone": {"kind": "clip",
+             "checkpoint": checkpoint}, "task": {"kind": "class_prompts", "label": "pair"}}  # fmt: skip
+    return FinetuneConfig.model_validate(given | more)
+
+
+@pytest.fixture
+def stored(monkeypatch, tmp_path):
+    """Where the rows of members go; nothing is tokenised."""
+    made = []
+
+    def prepare(config, plan, place):
+        made.append(place.rpartition("/")[2])
+        return Prepared(plan, TokenParts(place, (), ()), None, {}, StageResult())
+
+    monkeypatch.setattr(tokens, "prepare", prepare)
+    monkeypatch.setattr(Task, "share", lambda *_: None)
+    monkeypatch.setattr(AlignmentTask, "share", lambda *_: None)
+    monkeypatch.setattr(AdversarialTask, "share", lambda *_: None)
+
+    def store(*configs):
+        stores = TokenStores(str(tmp_path / "members"))
+        found = [
+            stores.prepared_for(config.model_copy(update={"output": str(tmp_path / str(number))}))
+            for number, config in enumerate(configs)
+        ]
+        for each, config in zip(found, configs, strict=True):  # the rows may be another's, the plan is its own
+            assert each.plan.run["recipe"]["config"] == config.recipe()
+        return [each.parts.uri for each in found], made
+
+    return store
+
+
+def test_members_that_differ_in_training_seed_and_sizes_share_rows(stored):
+    same = {"lr": 0.5, "epochs": 3, "seed": 1, "task": {"hidden": 32, "loss": "margin"}}
+    places, made = stored(pretraining(output="a"), pretraining(output="b", **same))
+    assert len(made) == len(set(places)) == 1
+    bigger = {"kind": "fusion", "hidden": 32, "heads": 4}
+    adversary = {"kind": "adversarial", "reversal": "reference", "lambda_adv": 1.0}
+    places, made = stored(donors(output="a"), donors(output="b", backbone=bigger, task=adversary, seed=3))
+    assert len(set(places)) == 1
+    assert len(made) == 2  # in addition to that of pretraining
+
+
+@pytest.mark.parametrize(
+    "other", [{"split_seed": 1}, {"task": {"text_column": "donor_id"}}, {"group": "donor_id"}, {"validation": 0.3}]
+)
+def test_members_that_read_other_rows_do_not(stored, other):
+    places, made = stored(pretraining(output="a"), pretraining(output="b", **other))
+    assert len(made) == len(set(places)) == 2
+
+
+def test_what_is_told_of_rows_is_made_for_each_label_and_number_of_resamples(stored):
+    sex = {"kind": "adversarial", "label": "sex", "attribute": "donor_id"}
+    places, made = stored(donors(output="a"), donors(output="b", bootstrap=7), donors(output="c", task=sex))
+    assert len(made) == 3
+    assert places[0] == places[1] != places[2]
+
+
+def test_members_that_forget_on_other_rows_do_not_take_each_others(stored, tmp_path):
+    write_checkpoint(tmp_path / "clip", fresh().build("cpu"), fresh())
+    on = [{}, *({"forgetting": {"kind": "digits", "renderings": n}} for n in (2, 3, 2))]
+    places, made = stored(*(digits(str(tmp_path / "clip"), output="o", **more) for more in on))
+    assert len(made) == len(set(places)) == 3
+    assert places[1] == places[3]
+
+
+@pytest.mark.parametrize(("make", "module"), [(pretraining, alignment), (donors, adversarial)])
+def test_words_are_encoded_once_for_all_members(monkeypatch, tmp_path, make, module):
     asked = []
     encode = HashedText.encode
     monkeypatch.setattr(HashedText, "encode", lambda self, labels: asked.append(list(labels)) or encode(self, labels))
@@ -117,14 +192,15 @@ def test_words_are_encoded_once_for_all_members(monkeypatch, tmp_path):
             pass
 
         def column(self, name):
+            assert name == "cell_type"
             return [pa.chunked_array([["B cell", None]]), pa.chunked_array([["T cell", "B cell"]])]
 
-    monkeypatch.setattr(tokens, "TokenStore", Store)
-    stores = TokenStores(str(tmp_path / "members"))
-    network, parts = Fusion(hidden=16, heads=2, latents=3), TokenParts("/rows", ("a",), ((2, 1, 1),))
+    monkeypatch.setattr(module, "TokenStore", Store)
+    parts = TokenParts("/rows", ("a",), ((2, 1, 1),))
     for name in ("first", "second"):
-        stores._hand_labels(network, parts, str(tmp_path / name))
+        task = task_of(make(output=str(tmp_path / name)))
+        task.share(parts, str(tmp_path / "members"), str(tmp_path / name))
     assert asked == [["B cell", "T cell"]]
-    bank = network.bank_of(["T cell", "B cell"], open_storage(str(tmp_path / "second")))
+    bank = Fusion(**SIZES).bank_of(["T cell", "B cell"], open_storage(str(tmp_path / "second")))
     assert len(asked) == 1
     assert set(bank.labels) == {"B cell", "T cell"}

@@ -57,7 +57,7 @@ def test_frozen_and_fine_tuned_models_stand_on_one_board_and_are_subtracted(make
     runs = [make("frozen", frozen(), choice="mean_l01"), make("tuned", tuned(), job="finetune")]
     board, plain = compare(runs)
     assert board.name == "tone by any classifier"
-    assert list(map(str, board.columns)) == ["F1, test"]
+    assert list(map(str, board.columns)) == ["macro F1, test"]
     assert rows_of(board) == [
         ("tuned", "finetuned", "fine-tuned"),
         ("frozen", "mean_l02 (best, last)", "SVM"),  # the run's choice was the probe's; the SVM chose its own layer
@@ -71,7 +71,7 @@ def test_frozen_and_fine_tuned_models_stand_on_one_board_and_are_subtracted(make
     assert [row.against.p for row in board.rows[1:]] == pytest.approx([4 * 2 / 201] * 4)
     assert plain.name == "tone"
     assert {row.runs[0].name for row in plain.rows} == {"frozen"}
-    assert list(map(str, plain.columns)) == ["probe F1, test", "SVM F1, test", "kNN F1, test"]
+    assert list(map(str, plain.columns)) == ["probe macro F1, test", "SVM macro F1, test", "kNN macro F1, test"]
 
 
 def test_rows_are_ranked_on_validation_whoever_wins_on_test(make):
@@ -105,7 +105,7 @@ def test_zero_shot_runs_alone_are_compared_by_what_they_report_and_beside_others
     text = " ".join(compare_report([board], runs, [], [], {}).warnings)
     assert "looks better than it would on other sentences." in text
     (mixed,) = compare([*runs, make("tuned", tuned(), job="finetune")])
-    assert list(map(str, mixed.columns)) == ["F1, test"]
+    assert list(map(str, mixed.columns)) == ["macro F1, test"]
     assert [row.measures[mixed.columns[0]].value for row in mixed.rows] == [0.80, 0.62, 0.60]
 
 
@@ -128,10 +128,10 @@ def test_without_anything_but_a_probe_there_is_no_second_board(make):
 def test_a_run_that_its_svm_chose_for_is_read_so(make):
     scores = [rows for rows in frozen() if rows[0]["task"] == "svm"]
     run = make("svm", scores, choice=None, settings={"choose_by": "svm"})
-    assert str(run.chooses) == "SVM F1"
+    assert str(run.chooses) == "SVM macro F1"
     (board,) = compare([run])
     assert [row.representation for row in board.rows] == ["mean_l02 (best, last)", "majority"]
-    assert str(board.columns[0]) == "SVM F1, test"
+    assert str(board.columns[0]) == "SVM macro F1, test"
 
 
 def test_seeds_of_a_fine_tuned_model_are_one_row(make):
@@ -171,7 +171,7 @@ def test_every_metric_that_is_asked_for_has_a_board_and_all_reach_page_and_files
     assert names[:3] == ["tone_A_any_f1_summary", "tone_A_any_accuracy_summary", "tone_A_summary"]
     assert len(set(names)) == len(names)
     table = report.tables[0]
-    assert table.columns[:4] == ["representation", "classifier", "model", "F1, test"]
+    assert table.columns[:4] == ["representation", "classifier", "model", "macro F1, test"]
     assert [row[1] for row in table.rows][:3] == ["fine-tuned", "SVM", "probe"]
     assert "finetuned (fine-tuned) leads 5 rows on tone by any classifier" in report.headline
     assert "on test sentences; it beats 4 of 4 tested rows beyond noise" in report.headline

@@ -8,7 +8,7 @@ import pytest
 from tests.evaluate_outputs import score, spread, write_evaluate, write_reported
 from xfm.core.errors import Refused
 from xfm.core.storage import open_storage
-from xfm.studies.compare.boards import compare, is_lower_better
+from xfm.studies.compare.boards import compare
 from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Metric, RunRefused, data_digest, family_of, read_scores
 from xfm.studies.compare.gather import read_run
@@ -253,9 +253,9 @@ def test_by_data_every_data_set_has_columns_of_its_own(make):
         "representation",
         "model",
         "A: layer",
-        "A: probe F1, test",
+        "A: probe macro F1, test",
         "B: layer",
-        "B: probe F1, test",
+        "B: probe macro F1, test",
     ]
     assert [row[0] for row in overview.rows] == ["best", "best"]
     assert [row[3].value for row in overview.rows] == pytest.approx([0.85, 0.80])
@@ -273,10 +273,10 @@ def test_metrics_are_those_asked_for_and_the_first_one_ranks(make):
         score("cls_l01", 0.5, task="clustering", metric="normalized_mutual_info", split="all"),
     ]
     (board,) = compare([make("a", scores)])
-    assert list(map(str, board.columns)) == ["probe F1, test", "clustering NMI, all"]
+    assert list(map(str, board.columns)) == ["probe macro F1, test", "clustering NMI, all"]
     wanted = ("knn.accuracy", "f1")
     (board,) = compare([make("b", scores, wanted)], wanted)
-    assert list(map(str, board.columns)) == ["kNN accuracy, test", "probe F1, test"]
+    assert list(map(str, board.columns)) == ["kNN accuracy, test", "probe macro F1, test"]
     assert names(board) == ["cls_l02 (last)", "cls_l01 (best)"]
     (board,) = compare([make("c", scores, ("all",))], ("all",))
     assert len(board.columns) == 3
@@ -290,13 +290,14 @@ def test_a_row_that_lacks_a_metric_shows_a_dash_and_comes_last(make):
     (board,) = compare([make("b", scores)])
     assert names(board)[-1] == "hvg"
     table = compare_report([board], [], [], [], {}).tables[0]
-    assert table.rows[-1][table.columns.index("probe F1, test")] is None
+    assert table.rows[-1][table.columns.index("probe macro F1, test")] is None
 
 
 @pytest.mark.parametrize(
     ("asked", "code", "hint"),
     [
-        ({"metrics": ("f2",)}, "NO_METRIC", "f1"),
+        ({"metrics": ("probe.f2",)}, "NO_METRIC", "Did you mean probe.f1"),
+        ({"metrics": ("macro f1",)}, "NO_METRIC", "Did you mean f1"),
         ({"labels": ("celltype",)}, "NO_LABEL", "Did you mean cell_type"),
         ({"representations": ("cls_l1",)}, "NO_REPRESENTATION", "Did you mean cls_l01"),
     ],
@@ -337,11 +338,31 @@ def replaced(run):
     return replace(run, family="other")
 
 
-def test_errors_and_losses_are_better_when_low():
-    assert is_lower_better(Metric("pretrain", "validation loss"))
-    assert is_lower_better(Metric("layerwise", "masked_mse"))
-    assert not is_lower_better(Metric("probe", "f1"))
-    assert not is_lower_better(Metric("trajectory", "spearman"))
+def leaders(make, metric, values, task="integration"):
+    """What is first on the board, of layers with these numbers; and the board."""
+    rows = [score(f"cls_l{at:02d}", value, task=task, metric=metric, split="all") for at, value in enumerate(values)]
+    (board,) = compare([make("a", rows, (metric,))], (metric,), representations=("all",))
+    return board.rows[0].measures[board.columns[0]].value, board
+
+
+def test_the_best_mixing_of_batches_leads_and_not_the_worst(make):
+    """PCR is the share of variance that the batch explains: 0 is best."""
+    assert leaders(make, "pcr", [0.9, 0.05, 0.5])[0] == 0.05
+
+
+def test_of_what_leaks_the_nearest_to_chance_leads(make):
+    assert leaders(make, "auroc", [0.3, 0.9, 0.45], "leakage")[0] == 0.45
+
+
+def test_rows_are_not_ranked_by_a_metric_that_is_not_known(make):
+    """Of a later version, or of another project: which way is better is not guessed from its name."""
+    _, board = leaders(make, "batch_error_loss", [0.3, 0.1, 0.2])
+    assert board.ranked_by == ""
+    report = compare_report([board], [], [], [], {})
+    assert "not ranked" in report.headline
+    assert any("which way batch_error_loss is better is not known" in said for said in report.warnings)
+    assert {row[0] for row in report.tables[0].rows} == {"cls_l00", "cls_l01", "cls_l02 (last)"}  # without a rank
+    assert "not ranked" in report.tables[0].caption
 
 
 def test_what_was_judged_is_the_cells_a_run_states_else_its_data():
@@ -362,7 +383,7 @@ def test_weights_of_a_learned_mix_are_no_scores(make):
     mix = score("cls_scalar_mix", 0.3, task="mix", metric="cls_l01", split="train")
     run = make("a", [*layers(0.7, 0.8), mix], ("all",))
     assert Metric("mix", "cls_l01") not in run.metrics
-    assert list(map(str, compare([run], ("all",))[0].columns)) == ["probe F1, test"]
+    assert list(map(str, compare([run], ("all",))[0].columns)) == ["probe macro F1, test"]
 
 
 def test_a_file_that_holds_no_scores_is_refused():
@@ -377,7 +398,7 @@ def test_the_headline_claims_only_what_a_test_supports(make):
     boards = compare([run])
     headline = compare_report(boards, [run], [], [], {}).headline
     assert headline.startswith("scgpt")
-    assert "cls_l01 (best) leads 3 rows on cell_type with probe F1 0.800 [0.780, 0.820] on test cells" in headline
+    assert "cls_l01 (best) leads 3 rows on cell_type with probe macro F1 0.800 [0.780, 0.820] on test cells" in headline
     assert "it beats 1 of 2 tested rows beyond noise and is not told apart from 1." in headline
 
 

@@ -187,7 +187,7 @@ def test_the_classifier_that_chooses_speaks_in_headline_tables_and_figures(tmp_p
     summary = tables["tone_summary"]
     row = summary.rows[summary.best]
     assert row[1] == values[verdict.chosen.layer]
-    assert row[summary.columns.index("SVM F1")] == own.estimate
+    assert row[summary.columns.index("SVM macro F1")] == own.estimate
     duel = scores.get("majority", "svm", "tone", "f1", "test")
     assert tables["tone_duels"].rows[-2][1] == duel.estimate
     figures = draw(scores, judged, [verdict], {}, tmp_path)
@@ -204,8 +204,8 @@ def test_every_representation_has_all_scores_of_every_classifier_in_a_table():
     tables = {table.name: table for table in report.tables}
     for task, rows in (("probe", 5), ("svm", 5), ("knn", 3)):
         table = tables[f"type_{task}"]
-        assert table.columns[:4] == ["representation", "accuracy", "balanced accuracy", "f1"]
-        assert table.columns[4:7] == ["weighted f1", "precision", "recall"]
+        assert table.columns[:4] == ["representation", "accuracy", "balanced accuracy", "macro F1"]
+        assert table.columns[4:7] == ["weighted F1", "macro precision", "macro recall"]
         assert len(table.rows) == rows
         assert all(cell.low <= cell.value <= cell.high for row in table.rows for cell in row[1:7])
         for layer, row in enumerate(table.rows[-3:]):

@@ -175,10 +175,10 @@ def test_the_report_shows_all_of_it(found, tmp_path):
     assert report.provenance["rows"]["scored"] == "all images of the source"
     by_name = {table.name: table for table in report.tables}
     assert [row[0] for row in by_name["zero_shot_layers"].rows] == [0, 1, 2]
-    assert by_name["zero_shot_layers"].rows[2][1] == report.numbers["acc@1"]
+    assert by_name["zero_shot_layers"].rows[2][1] == report.numbers["accuracy"]
     assert sum(row[2] for row in by_name["zero_shot_classes"].rows) == ROWS
     assert sum(row[1] for row in by_name["zero_shot_reliability"].rows) == ROWS
-    wrong = ROWS - round(report.numbers["acc@1"].value * ROWS)
+    wrong = ROWS - round(report.numbers["accuracy"].value * ROWS)
     assert sum(row[2] for row in by_name["zero_shot_confused"].rows) == wrong
     assert report.from_json(report.to_json()).headline == report.headline
     figures = draw(question, results, tmp_path)

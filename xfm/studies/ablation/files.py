@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from xfm.core.metric import LEAKAGE, words_of
 from xfm.core.report import DASH, Cell, Estimate, Report, Table, markdown_table
-from xfm.judging.judge_leakage import LEAKAGE
-from xfm.studies.ablation.table import SHOWN, TESTED, Ablation, AblationRow
+from xfm.studies.ablation.table import TESTED, Ablation, AblationRow
 from xfm.studies.compare.files import link, plain
 from xfm.studies.compare.finished_run import Run
 from xfm.studies.compare.row import Column, Measure
@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
     [
         ("row", pa.string()),
         ("position", pa.int32()),  # from 1, as asked for
-        ("words", pa.map_(pa.string(), pa.string())),  # alignment, adversary, sign
+        ("words", pa.map_(pa.string(), pa.string())),  # what the row is, by column
         ("metric", pa.string()),
         ("task", pa.string()),
         ("representations", pa.list_(pa.string())),
@@ -52,7 +52,7 @@ def name_of(column: Column) -> str:
     """A column's heading."""
     if column.metric.task.startswith(LEAKAGE):
         return column.metric.task.replace(LEAKAGE, f"{LEAKAGE} AUROC", 1)
-    return SHOWN.get(column.metric.name, column.metric.name)
+    return words_of(column.metric.name)
 
 
 def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Table:
@@ -116,9 +116,7 @@ def published_table(table: Ablation) -> Table | None:
             measure = row.measures.get(columns[name]) if name in columns else None
             line += [row.asked.published.get(name), measure.value if measure else None]
         lines.append(line)
-    heads = [
-        head for name in names for head in (f"{SHOWN.get(name, name)}, {PUBLISHED}", f"{SHOWN.get(name, name)}, here")
-    ]
+    heads = [head for name in names for head in (f"{words_of(name)}, {PUBLISHED}", f"{words_of(name)}, here")]
     return Table(
         name="ablation_published_summary",
         caption="Published numbers beside these: measured on different data, only their order may be compared",

@@ -7,7 +7,7 @@ since numbers of two networks or two data sets must not stand in one table.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xfm.core.config import differing_fields
 from xfm.core.errors import Refused
@@ -17,16 +17,14 @@ from xfm.engine.columns import with_columns
 from xfm.engine.learn import all_columns, task_of
 from xfm.engine.learn_config import LearnConfig
 from xfm.engine.resume_check import earlier_run
+from xfm.studies.ablation.entry import Entry
 
-if TYPE_CHECKING:
-    from xfm.studies.ablation.schedule import Entry
-
-# Of an evaluation whose data come split: they draw nothing there, and its run.json leaves them out (`evaluate_plan`).
+# Of an evaluation whose data come split: they draw nothing there, and its run.json leaves them out (`evaluate.plan`).
 UNUSED = ("test", "validation")
 SHOWN = 10  # differing fields in a message
 
 
-def finished_of(entries: Sequence["Entry"]) -> set[str]:
+def finished_of(entries: Sequence[Entry]) -> set[str]:
     """Keys of those whose report is there and whose numbers are of now.
 
     Raises:
@@ -64,7 +62,7 @@ def _used(now: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in now.items() if name in drew or not (is_split and name in UNUSED)}
 
 
-def _check(entry: "Entry", now: Mapping[str, Any], earlier: Mapping[str, Any], folder: str = "") -> None:
+def _check(entry: Entry, now: Mapping[str, Any], earlier: Mapping[str, Any], folder: str = "") -> None:
     """Raises Refused: OTHER_RUN, what is known of now is not what was written down."""
     old = {name: earlier.get(name) for name in now}
     found = differing_fields(old, json.loads(json.dumps(now)))
@@ -76,7 +74,7 @@ def _check(entry: "Entry", now: Mapping[str, Any], earlier: Mapping[str, Any], f
                       "go back to the old ones")  # fmt: skip
 
 
-def _check_starts(entries: Sequence["Entry"], done: Mapping[str, Any]) -> None:
+def _check_starts(entries: Sequence[Entry], done: Mapping[str, Any]) -> None:
     """Raises Refused: OTHER_RUN, a member is to be made anew, and what started from its old checkpoint stays."""
     anew = {entry.key: entry for entry in entries if entry.key not in done}
     waiting = [entry for entry in entries if entry.start is not None]
@@ -93,7 +91,7 @@ def _check_starts(entries: Sequence["Entry"], done: Mapping[str, Any]) -> None:
                       "from")  # fmt: skip
 
 
-def _check_inputs(entry: "Entry", earlier: Mapping[str, Any], known: dict[str, Any]) -> None:
+def _check_inputs(entry: Entry, earlier: Mapping[str, Any], known: dict[str, Any]) -> None:
     """Raises Refused: OTHER_RUN, or the source or the checkpoint cannot be looked at."""
     from xfm.sources.stored.open import open_embeddings
     from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe

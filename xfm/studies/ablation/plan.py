@@ -1,21 +1,21 @@
 """The members of a comparison: jobs that it runs itself, each from several seeds, out of one mapping of settings.
 
     base:                                   # of every job that has the field; under a job's name of that job alone
-      source: {kind: atlas}
+      source: {kind: digits}
       finetune: {epochs: 10}
     members:
-      aligned: {job: pretrain, task: {kind: alignment}}
-      fused: {job: finetune, after: aligned, title: fused and aligned, backbone: {kind: fusion}}
+      start: {job: pretrain, task: {kind: contrastive}}
+      tuned: {job: finetune, after: start, title: tuned from it, backbone: {kind: clip}}
 
 `after` fills in the checkpoint that the member named there wrote from the same seed. Everything beside `job`, `title`,
-`after`, `seeds`, `rows` and `published` is a setting of the job, judged before anything runs.
+`after`, `seeds`, `rows`, `series` and `published` is a setting of the job, judged before anything runs.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
@@ -24,9 +24,6 @@ from xfm.core.storage import below, open_storage
 from xfm.engine.config import JobConfig
 from xfm.engine.session import CHECKPOINT
 from xfm.engine.settings import UsageError, build, merge, named_as_fields
-
-if TYPE_CHECKING:
-    from xfm.studies.ablation.config import CompareJob
 
 MEMBERS = "members"  # the folder below OUTPUT
 OURS = ("seed", "output", "dry_run", "experiment")  # settings that the comparison gives
@@ -44,6 +41,9 @@ class RowWords(Config):
 
     representation: str | None = None
     """Whose scores: majority, chance, mean_l07, ...; by default what was trained, or what was chosen."""
+
+    series: str | None = None
+    """In a trade-off: points of one series share a colour and are joined in the order of --curve."""
 
     published: dict[str, float] = Field(default_factory=dict)
     """Numbers that others state for it, on other data: accuracy, f1, weighted_f1."""
@@ -67,6 +67,9 @@ class MemberWords(Config):
     rows: tuple[RowWords, ...] | None = None
     """Rows of the table: by default one, none for pretrain."""
 
+    series: str | None = None
+    """As for a row."""
+
     published: dict[str, float] = Field(default_factory=dict)
     """As for a row."""
 
@@ -89,27 +92,16 @@ class Member:
         words = self.words
         if words.rows is not None:
             return words.rows
-        return () if words.job == "pretrain" else (RowWords(title=self.title, published=words.published),)
+        return (
+            ()
+            if words.job == "pretrain"
+            else (RowWords(title=self.title, series=words.series, published=words.published),)
+        )
 
     @property
     def title(self) -> str:
         """For people."""
         return self.words.title or self.name
-
-
-def members_of(config: "CompareJob") -> list[Member]:
-    """The members of a comparison.
-
-    Raises:
-        UsageError: as `plan_members`.
-    """
-    if not config.members:
-        return []
-    from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
-    from xfm.studies.evaluate.config import EvaluateJob
-
-    jobs: dict[str, type[JobConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateJob}
-    return plan_members(config.members, config.base, jobs, config.output, seed=config.seed, seeds=config.seeds)
 
 
 def check_rows(members: Sequence[Member], against: str | None) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xfm.core.ledger import Refusal
+from xfm.core.metric import LEAKAGE
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.judging.judge_leakage import LEAKAGE
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
 from xfm.studies.ablation.files import (
@@ -16,11 +16,12 @@ from xfm.studies.ablation.files import (
     published_table,
     summary_table,
 )
+from xfm.studies.ablation.shown import number_of
 from xfm.studies.ablation.table import TESTED, Ablation
 from xfm.studies.compare.row import Column, Measure
 from xfm.studies.compare.tables import refused_table
 
-STRENGTH = "lambda"  # word of a row: how strongly its adversary's gradient is reversed
+ALONE = "other rows"  # of a trade-off: those of no series
 
 
 def ablation_report(
@@ -67,13 +68,19 @@ def ablation_report(
     )
 
 
-def draw_ablation(table: Ablation, folder: Path) -> list[Figure]:
-    """Accuracy of every row, in the table's order; and accuracy against what leaks, where that was measured."""
+def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> list[Figure]:
+    """Accuracy of every row, in the table's order; and accuracy against what leaks, where that was measured.
+
+    Args:
+        table: what was found.
+        folder: OUTPUT.
+        curve: the rows' word, a number, in whose order points of one series are joined; None joins none.
+    """
     shown = [(row, row.measures[TESTED]) for row in table.rows if TESTED in row.measures]
     if not shown:
         return []
     dots = [
-        Dot(row.asked.title, row.row.kind if row.row and not row.asked.words else "layer", found.value, found.low,
+        Dot(row.asked.title, row.row.kind if row.row else "layer", found.value, found.low,
             found.high, found.values)
         for row, found in shown
     ]  # fmt: skip
@@ -87,16 +94,17 @@ def draw_ablation(table: Ablation, folder: Path) -> list[Figure]:
         )
     ]  # fmt: skip
     for number, column in enumerate(column for column in table.columns if column.metric.task.startswith(LEAKAGE)):
-        figures.append(_tradeoff(table, column, "tradeoff" if number == 0 else f"tradeoff_{number + 1}", folder))
+        name = "tradeoff" if number == 0 else f"tradeoff_{number + 1}"
+        figures.append(_tradeoff(table, column, name, folder, curve))
     return figures
 
 
-def _tradeoff(table: Ablation, column: Column, name: str, folder: Path) -> Figure:
-    """Accuracy against one column of leakage. Rows that differ in the adversary's strength alone are joined."""
+def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: str | None) -> Figure:
+    """Accuracy against one column of leakage. Rows of one series are joined in the order of the curve's numbers."""
     points = [
         TradeoffPoint(
             row.asked.title, _shown(row.measures[TESTED]), _shown(row.measures[column]),
-            _strength(row.asked.words), _series(row.asked.words),
+            number_of(row.asked.words.get(curve or "", "")) if row.asked.series else None, row.asked.series or ALONE,
         )
         for row in table.rows
         if TESTED in row.measures and column in row.measures
@@ -106,20 +114,8 @@ def _tradeoff(table: Ablation, column: Column, name: str, folder: Path) -> Figur
         title=f"What is kept of {table.label}, and what leaks",
         caption=f"{table.label} accuracy against the AUROC of a fresh probe, {column.metric.task}, over groups that it "
         "never saw, with 95 % intervals. Dashed: chance; what lies below it is noise, and few groups make much of it. "
-        "Lines join rows in the order of the adversary's strength.",
+        + (f"Lines join rows of one series in the order of {curve}." if curve else ""),
     )  # fmt: skip
-
-
-def _series(words: Mapping[str, str]) -> str:
-    if _strength(words) is None:
-        return "no fusion"
-    aligned = "aligned" if words.get("alignment") == "yes" else "not aligned"
-    return f"{aligned}, doubled sign" if words.get("sign") == "reference" else aligned
-
-
-def _strength(words: Mapping[str, str]) -> float | None:
-    word = words.get(STRENGTH, "-")
-    return None if word == "-" else float(word)
 
 
 def _shown(measure: Measure) -> Estimate | float:

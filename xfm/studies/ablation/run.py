@@ -15,28 +15,28 @@ from xfm.core.report import Figure
 from xfm.core.storage import open_storage
 from xfm.engine.job import versions
 from xfm.engine.session import OpenJob, open_job, print_plan
-from xfm.studies.ablation.config import CompareJob
+from xfm.studies.ablation.config import CompareJob, members_of
+from xfm.studies.ablation.entry import Entry
 from xfm.studies.ablation.files import ablation_markdown, ablation_table
-from xfm.studies.ablation.plan import Member, RowWords, members_of
-from xfm.studies.ablation.report import STRENGTH, ablation_report, draw_ablation
-from xfm.studies.ablation.schedule import Entry, Ran, describe_members, run_members
+from xfm.studies.ablation.plan import Member, RowWords
+from xfm.studies.ablation.report import ablation_report, draw_ablation
+from xfm.studies.ablation.schedule import Ran, describe_members, run_members
+from xfm.studies.ablation.shown import Show, shown_of
 from xfm.studies.ablation.table import TESTED, Ablation, Asked, ablation
 from xfm.studies.compare.boards import Board, compare
 from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Run, RunRefused
 from xfm.studies.compare.gather import Gathered, gather, read_run
 from xfm.studies.compare.report import compare_report
-from xfm.studies.compare.run import draw, page_of, track_boards, write_leaderboards
+from xfm.studies.compare.run import draw, page_of, track_boards
 from xfm.studies.compare.tables import board_table
 
 TABLE = "ablation"
 ENVIRONMENT = "ENVIRONMENT"  # code of a member that this machine or cluster could not run
 
 
-def run_comparison(config: CompareJob) -> int:
-    """Runs the members where there are some, reads, ranks, reports; returns the exit code."""
-    if not config.members:
-        return write_leaderboards(config)
+def run_ablation(config: CompareJob) -> int:
+    """Runs what is left of the members, reads, ranks, reports; returns the exit code."""
     members = members_of(config)
     if config.dry_run:
         return print_plan(describe_members(members))
@@ -76,7 +76,7 @@ def compare_members(config: CompareJob, members: Sequence[Member], job: OpenJob)
         if {refusal.code for refusal in ran.refused} == {ENVIRONMENT}:
             raise EnvironmentProblem(f"no member could run: {why}")
         raise Refused("NOTHING_TO_COMPARE", f"no member has a number to compare. {why}")
-    table = ablation(_asked(members, runs, ran), config.against)
+    table = ablation(_asked(config.show, members, runs, ran), config.against)
     boards, beside, problem = _boards(config, table, ran, others)
     refused = [*ran.refused, *(others.refused if others else [])]
     notes = [*config.notes, *_seeds_missing(members, ran), *_not_tracked(ran, runs), *problem]
@@ -93,24 +93,7 @@ def compare_members(config: CompareJob, members: Sequence[Member], job: OpenJob)
         job.publish_table("leaderboard.parquet", leaderboard_table(boards))
         track_boards(boards, job)
     _track(table, job)
-    return job.finish(report, partial(_draw, table, boards), rows=len(runs), refusals=refused)
-
-
-def words_of(member: Member, members: Sequence[Member]) -> dict[str, str]:
-    """What the table says of a member beside its name, out of its settings; nothing where they have no such words."""
-    config: Any = next(iter(member.configs.values()))
-    task: Any = getattr(config, "task", None)
-    if not hasattr(task, "is_adversarial"):
-        return {}
-    if getattr(config.backbone, "design", "") == "concat":
-        return {"alignment": "-", "adversary": "no", "sign": "-", STRENGTH: "-"}
-    before = next((each for each in members if each.name == member.words.after), None)
-    start: Any = next(iter(before.configs.values())) if before is not None else None
-    is_aligned = start is not None and getattr(getattr(start, "task", None), "kind", "") == "alignment"
-    words = {"alignment": "yes" if is_aligned else "no", "adversary": "yes" if task.is_adversarial else "no"}
-    if not task.is_adversarial:
-        return words | {"sign": "-", STRENGTH: "0"}
-    return words | {"sign": task.reversal, STRENGTH: f"{task.lambda_adv:g}"}
+    return job.finish(report, partial(_draw, table, boards, config.curve), rows=len(runs), refusals=refused)
 
 
 def _read(ran: Ran, metrics: Sequence[str]) -> dict[str, Run]:
@@ -128,7 +111,7 @@ def _read(ran: Ran, metrics: Sequence[str]) -> dict[str, Run]:
     return runs
 
 
-def _asked(members: Sequence[Member], runs: dict[str, Run], ran: Ran) -> list[Asked]:
+def _asked(show: Show, members: Sequence[Member], runs: dict[str, Run], ran: Ran) -> list[Asked]:
     """The rows, in the order in which they are to stand."""
     rows = []
     for member in members:
@@ -136,14 +119,15 @@ def _asked(members: Sequence[Member], runs: dict[str, Run], ran: Ran) -> list[As
         own = tuple(runs[entry.key] for entry in entries if entry.key in runs)
         places = {entry.place for entry in entries}
         why = next((f"{each.code}: {each.message}" for each in ran.refused if each.key in places), "it did not run")
-        words = words_of(member, members)
+        words = shown_of(show, member, members)
         for row in member.rows:
             rows.append(_row(row, words, own, f"the member {member.name} failed, {why}"))
     return rows
 
 
 def _row(row: RowWords, words: dict[str, str], runs: tuple[Run, ...], lacking: str) -> Asked:
-    return Asked(row.title, words, runs, row.task, row.representation, row.published, "" if runs else lacking)
+    return Asked(row.title, words, runs, row.task, row.representation, row.series or "", row.published,
+                 "" if runs else lacking)  # fmt: skip
 
 
 def _seeds_missing(members: Sequence[Member], ran: Ran) -> list[str]:
@@ -178,8 +162,8 @@ def _boards(
         return [], runs, [f"No leaderboard beside the table: {refusal.message}"]
 
 
-def _draw(table: Ablation, boards: Sequence[Board], folder: Path) -> list[Figure]:
-    return [*draw_ablation(table, folder), *draw(boards, folder)]
+def _draw(table: Ablation, boards: Sequence[Board], curve: str | None, folder: Path) -> list[Figure]:
+    return [*draw_ablation(table, folder, curve), *draw(boards, folder)]
 
 
 def _track(table: Ablation, job: OpenJob) -> None:

@@ -1,10 +1,10 @@
 """Runs the members of a comparison: what is left of them, several side by side, each in an OUTPUT of its own.
 
 OUTPUT/members/NAME/seed-K/   a job's whole OUTPUT; its report.json says that it has finished
-OUTPUT/members/tokens-*/      rows as networks read them, shared (`members_tokens.py`)
+OUTPUT/members/tokens-*/      rows as networks read them, shared (`tokens.py`)
 OUTPUT/members/label_embeddings.parquet   vectors of the words in them, encoded once
 
-A member is one Ray task that trains in its own process (`members_work.py`): a group of Ray Train's workers would take
+A member is one Ray task that trains in its own process (`worker.py`): a group of Ray Train's workers would take
 longer to start than a small network to train. A task whose process died is started again and continues from its last
 checkpoint, and so does a comparison that was killed. What fails is reported, and the others go on.
 """
@@ -19,12 +19,12 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import REPORT, RUN, Refusal
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
-from xfm.engine.config import JobConfig
 from xfm.engine.job import scratch_path
 from xfm.engine.progress import Progress
 from xfm.engine.resume_check import earlier_run
 from xfm.engine.session import SPOOL, OpenJob
 from xfm.engine.tables import RETRIES
+from xfm.studies.ablation.entry import Entry, entries_of
 from xfm.studies.ablation.finished import finished_of
 from xfm.studies.ablation.plan import MEMBERS, Member
 from xfm.studies.ablation.scheduler import Need, need_of, next_of
@@ -36,38 +36,6 @@ from xfm.track.lineage import run_tags
 from xfm.track.tracker import SpoolTracker
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One seed of a member."""
-
-    member: Member
-    seed: int
-
-    @property
-    def config(self) -> JobConfig:
-        """Of its job."""
-        return self.member.configs[self.seed]
-
-    @property
-    def key(self) -> str:
-        """What it is called among the children of the comparison's MLflow run."""
-        return f"{self.member.name}-seed-{self.seed}"
-
-    @property
-    def place(self) -> str:
-        """Below the comparison's OUTPUT."""
-        return f"{MEMBERS}/{self.member.name}/seed-{self.seed}"
-
-    @property
-    def start(self) -> str | None:
-        """The key of the one whose checkpoint it starts from."""
-        before = self.member.words.after
-        return None if before is None else f"{before}-seed-{self.seed}"
-
-    def __str__(self) -> str:
-        return f"{self.member.name}, seed {self.seed}"
 
 
 @dataclass(slots=True)
@@ -83,12 +51,6 @@ class Ran:
     finished: list[Entry] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
-
-
-def entries_of(members: Sequence[Member]) -> list[Entry]:
-    """Seed by seed: when the first ones are done, there is a whole table of one seed."""
-    seeds = sorted({seed for member in members for seed in member.configs})
-    return [Entry(member, seed) for seed in seeds for member in members if seed in member.configs]
 
 
 def run_members(members: Sequence[Member], job: OpenJob) -> Ran:

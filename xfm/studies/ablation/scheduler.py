@@ -2,13 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xfm.core.errors import EnvironmentProblem
 from xfm.engine.train import place
-
-if TYPE_CHECKING:
-    from xfm.studies.ablation.schedule import Entry
+from xfm.studies.ablation.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +17,7 @@ class Need:
     gpus: float
 
 
-def need_of(entry: "Entry", have: Need) -> Need:
+def need_of(entry: Entry, have: Need) -> Need:
     """What a member keeps busy of the cluster that is connected; one without a number of workers takes a GPU each.
 
     Raises:
@@ -37,8 +35,8 @@ def need_of(entry: "Entry", have: Need) -> Need:
 
 
 def next_of(
-    waiting: Sequence["Entry"], ended: Collection[str], running: Collection[str], needs: Mapping[str, Need], have: Need
-) -> "Entry | None":
+    waiting: Sequence[Entry], ended: Collection[str], running: Collection[str], needs: Mapping[str, Need], have: Need
+) -> Entry | None:
     """The first one that can begin now: what it starts from has ended, and there is room, or nothing else runs.
 
     Args:

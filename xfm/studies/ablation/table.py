@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xfm.core.errors import Refused
-from xfm.judging.judge_leakage import LEAKAGE
+from xfm.core.metric import LEAKAGE, words_of
+from xfm.core.parts import TEST
 from xfm.judging.representations import UNSEEING
 from xfm.metrics.paired import holm
 from xfm.studies.compare.boards import difference
@@ -20,16 +21,9 @@ from xfm.studies.compare.choose_representation import Pick
 from xfm.studies.compare.finished_run import Metric, Run, Score
 from xfm.studies.compare.row import Against, Column, Measure, Row, measure_of
 
-TEST = "test"
-TRAINED = "finetune"  # task of what a run trained, which nothing is chosen of
-SHOWN = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "macro F1",
-    "weighted_f1": "weighted F1",
-    "within_accuracy": "within-data-set accuracy",
-}
-TESTED = Column(Metric("", "accuracy"), TEST)
+TRAINED = "finetune"  # job that trains what it judges, and the task of its scores, which nothing is chosen of
+SHOWN = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
+TESTED = Column(Metric("", "accuracy"), TEST.word)
 
 
 class Asked(NamedTuple):
@@ -37,9 +31,10 @@ class Asked(NamedTuple):
 
     Attributes:
         title: its first column.
-        words: further columns: alignment, adversary, sign.
+        words: further columns, of its settings.
         runs: one a seed.
         task, representation: whose scores; None for what the runs trained or chose themselves.
+        series: whose points a trade-off joins; empty for a point of its own.
         published: numbers that others state for it, on other data, by metric.
         lacking: why the row has no run, where it has none.
     """
@@ -49,6 +44,7 @@ class Asked(NamedTuple):
     runs: tuple[Run, ...]
     task: str | None = None
     representation: str | None = None
+    series: str = ""
     published: Mapping[str, float] = {}
     lacking: str = ""
 
@@ -139,7 +135,7 @@ def _plain(asked: Asked) -> tuple[Row | None, str]:
     runs, picks, label = [], [], ""
     for run in asked.runs:
         task = asked.task or (TRAINED if run.job == TRAINED else run.chooses.task)
-        own = [score for score in run.scores if score.metric.task == task and score.split == TEST]
+        own = [score for score in run.scores if score.metric.task == task and score.split == TEST.word]
         label = own[0].label if own else label
         pick = _picked(asked, run, own, task)
         picks.append(pick)
@@ -180,16 +176,16 @@ def _row(asked: Asked, row: Row | None, label: str) -> AblationRow:
 
 def _columns(row: Row, label: str) -> dict[Column, str]:
     """Columns that the row's scores can fill, and the label that each is about."""
-    found = {Column(Metric("", name), TEST): label for name in SHOWN}
+    found = {Column(Metric("", name), TEST.word): label for name in SHOWN}
     for run in row.runs:
         for score in run.scores:
-            if score.metric.task.startswith(LEAKAGE) and score.metric.name == "auroc" and score.split == TEST:
-                found[Column(score.metric, TEST)] = score.label
+            if score.metric.task.startswith(LEAKAGE) and score.metric.name == "auroc" and score.split == TEST.word:
+                found[Column(score.metric, TEST.word)] = score.label
     return found
 
 
 def _all_columns(rows: Sequence[AblationRow]) -> list[Column]:
-    order = [Column(Metric("", name), TEST) for name in SHOWN]
+    order = [Column(Metric("", name), TEST.word) for name in SHOWN]
     found = [column for row in rows for column in row.measures]
     return [*(column for column in order if column in found), *(column for column in found if column not in order)]
 
@@ -206,7 +202,7 @@ def _reason(row: Row, column: Column) -> str:
         if row.picks[0].name in UNSEEING:
             return "looks at no cell, so there are no features that could tell anything"
         return "its run measured no leakage: it has no features of its own, or the attribute is not known"
-    return f"its run did not score {SHOWN.get(column.metric.name, column.metric.name)}, or not for every seed"
+    return f"its run did not score {words_of(column.metric.name)}, or not for every seed"
 
 
 def _tested(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[AblationRow]:
@@ -241,7 +237,8 @@ def _notes(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[s
                      "only rows on those of the reference row are tested.")  # fmt: skip
     if first is not None and (lost := [r.asked.title for r in held if r.row is not first and r.against is None]):
         notes.append(f"Not tested, for want of shared rows, split and resamples: {', '.join(lost)}.")
-    seeds = {len(row.row.runs) for row in held if row.row is not None and row.row.kind == "layer" and row.asked.words}
+    trained = [row.row.runs for row in held if row.row is not None and row.row.runs[0].job == TRAINED]
+    seeds = {len(runs) for runs in trained}
     if len(seeds) > 1:
         notes.append("Rows rest on different numbers of seeds: see the column.")
     tests = [row.against for row in rows if row.against is not None]

@@ -33,9 +33,15 @@ class TokenStores:
         plan, task = plan_learning(config), task_of(config)
         check_output(config.output, plan.run["recipe"], SETTLED)
         tokens = shared_tokens(config, plan)
-        place = below(self.uri, f"tokens-{tokens[:SHORT]}")
+        extra = {
+            name: {"source": each.source.recipe(), "columns": each.columns, "weights": plan.weights}  # type: ignore[attr-defined]
+            for name, each in task.extra_sources().items()
+        }
+        # Members with other rows to measure forgetting on do not share a folder: these lie in it, too.
+        store = fingerprint({"tokens": tokens, "extra": extra}) if extra else tokens
+        place = below(self.uri, f"tokens-{store[:SHORT]}")
         fixed = {name: value for name, value in config.task.recipe().items() if name in task.fixed}
-        key = fingerprint({"tokens": tokens, "task": fixed, "bootstrap": config.bootstrap})
+        key = fingerprint({"store": store, "task": fixed, "bootstrap": config.bootstrap})
         if key not in self._prepared:
             self._prepared[key] = prepare(config.model_copy(update={"output": place}), plan, place)
         found = self._prepared[key]

@@ -4,7 +4,7 @@ Layers are chosen and rows are ranked on validation cells; test cells are shown,
 first, on shared resamples, corrected for their number (Holm). A number of other cells never stands in the same column.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import product
@@ -14,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
-from xfm.judging.judge_leakage import LEAKAGE
+from xfm.core.metric import PRIMARY, words_of
 from xfm.judging.representations import UNSEEING
 from xfm.judging.row_noun import ROWS
 from xfm.metrics.paired import bootstrap_difference, holm
 from xfm.studies.compare.classifiers import by_classifier, comparable, frozen
 from xfm.studies.compare.data_sets import DataSet, data_sets, other_data
-from xfm.studies.compare.finished_run import CLASSIFIERS, COMMON, PRIMARY, REPORTED, UNREAD, Metric, Run, Score
+from xfm.studies.compare.finished_run import CLASSIFIERS, COMMON, REPORTED, UNREAD, Metric, Run, Score
 from xfm.studies.compare.row import Against, Column, Row, rows_of
 
 SHOWN = ("test", "all", REPORTED)  # which cells a column shows; validation cells only rank
-LOWER = {"mse", "mae", "loss", "error", "ece", "perplexity", "seconds", "unreachable"}
 F64 = NDArray[np.float64]
 
 
@@ -36,7 +35,8 @@ class Board:
         name: for people: the label, and the data set where there are several.
         job: whose numbers these are where runs have no scores of representations; else empty.
         classified: the metric, on a board where every classifier stands; else empty.
-        ranked_by: validation, shown (no validation scores: the shown number itself), or empty where nothing is ranked.
+        ranked_by: validation, shown (no validation scores: the shown number itself), or empty where nothing is ranked:
+            of the first metric it is not known which way is better, or no metric of reports was asked for.
         rows: in order.
     """
 
@@ -142,7 +142,7 @@ def _board(
     for family in families.values():
         rows += rows_of(sorted(family, key=lambda run: (run.seed, run.fingerprint)), label, columns, representations)
     rows = _without_repeats([row for row in rows if row.measures])
-    if not columns or (job and not _is_named(metrics)):
+    if not columns or (job and not _is_named(metrics)) or not columns[0].is_ranking:
         return Board(name, data, job, label, columns, tuple(rows), "", classified)
     primary = columns[0]
     rows.sort(key=lambda row: _rank(row, primary))
@@ -202,24 +202,12 @@ def _found(row: Row) -> object:
     return row.representation, splits, tuple(row.measures.items())
 
 
-def is_lower_better(metric: Metric) -> bool:
-    """Errors, losses and times, by the words of the name, and what a fresh classifier reads that should be gone."""
-    return metric.task == LEAKAGE or bool(LOWER & set(metric.name.lower().replace("_", " ").replace(",", " ").split()))
-
-
 def _rank(row: Row, primary: Column) -> tuple[bool, float, bool, float, str]:
     shown = row.measures.get(primary)
     return (
-        row.rank_by is None, _cost(primary.metric, row.rank_by or 0.0), shown is None,
-        _cost(primary.metric, shown.value if shown else 0.0), f"{row.runs[0].name} {row.representation}",
+        row.rank_by is None, primary.cost(row.rank_by or 0.0), shown is None,
+        primary.cost(shown.value if shown else 0.0), f"{row.runs[0].name} {row.representation}",
     )  # fmt: skip
-
-
-def _cost(metric: Metric, value: float) -> float:
-    """The lower the better; of what leaks the distance from a coin's."""
-    if metric.task == LEAKAGE:
-        return abs(value - 0.5)
-    return value if is_lower_better(metric) else -value
 
 
 def _tested(rows: Sequence[Row], primary: Column, label: str) -> tuple[Row, ...]:
@@ -263,16 +251,20 @@ def _check_names(
     runs: Sequence[Run], metrics: Sequence[str], labels: Sequence[str], representations: Sequence[str]
 ) -> None:
     known = [metric for run in runs for metric in run.metrics]
-    names = {name for metric in known for name in (metric.name, f"{metric.task}.{metric.name}")}
+    names = {f"{metric.task}.{metric.name}": str(metric) for metric in known}
+    names |= {metric.name: words_of(metric.name, metric.task) for metric in known}
     _check("NO_METRIC", "--metrics", metrics, names, ("primary", "all"))
-    _check("NO_LABEL", "--labels", labels, {score.label for run in runs for score in run.scores if score.label}, ())
-    every = {score.representation for run in runs for score in run.scores}
-    _check("NO_REPRESENTATION", "--representations", representations, every, ("best", "last", "baselines", "all"))
+    every = [score for run in runs for score in run.scores]
+    _check("NO_LABEL", "--labels", labels, {score.label: "" for score in every if score.label}, ())
+    seen = {score.representation: "" for score in every}
+    _check("NO_REPRESENTATION", "--representations", representations, seen, ("best", "last", "baselines", "all"))
 
 
-def _check(code: str, flag: str, words: Sequence[str], known: set[str], also: Sequence[str]) -> None:
+def _check(code: str, flag: str, words: Sequence[str], known: Mapping[str, str], also: Sequence[str]) -> None:
+    """Refuses a word that is none of {name: how else it is called}, nor any other; offers the nearest name."""
+    meant = {called.lower(): name for name, called in known.items()} | {name.lower(): name for name in (*known, *also)}
     for word in words:
         if word not in known and word not in also:
-            near = get_close_matches(word, [*known, *also], n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            near = get_close_matches(word.lower(), meant, n=1)
+            hint = f" Did you mean {meant[near[0]]}?" if near else ""
             raise Refused(code, f"{flag} {word}: no run has it.{hint} Known: {', '.join([*also, *sorted(known)])}")

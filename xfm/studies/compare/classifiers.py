@@ -8,7 +8,8 @@ are the same ones.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from xfm.studies.compare.finished_run import CLASSIFIERS, PRIMARY, UNREAD, Metric, Run
+from xfm.core.metric import PRIMARY
+from xfm.studies.compare.finished_run import CLASSIFIERS, UNREAD, Metric, Run
 
 
 def by_classifier(runs: Sequence[Run], label: str) -> list[Run]:

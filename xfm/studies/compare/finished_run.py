@@ -17,33 +17,13 @@ from numpy.typing import NDArray
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import Refused
+from xfm.core.metric import PRIMARY, TASK_WORDS, words_of
 
-# The number that stands for a task where no other is asked for.
-PRIMARY = {
-    "probe": "f1",
-    "svm": "f1",
-    "knn": "f1",
-    "finetune": "f1",
-    "zero_shot": "accuracy",
-    "clustering": "normalized_mutual_info",
-    "integration": "asw_batch",
-    "trajectory": "spearman",
-    "leakage": "auroc",
-}
 # Classifiers that may stand beside one another on the same rows, whatever made their predictions. Those that read a
 # frozen representation stand on the boards of representations too; the others are rows of their own.
 CLASSIFIERS = ("probe", "svm", "finetune", "zero_shot")
 UNREAD = ("finetune", "zero_shot")
 COMMON = "f1"  # what they are compared by where their own numbers are different ones: it is everyone's
-WORDS = {
-    "svm": "SVM",
-    "finetune": "fine-tuned",
-    "zero_shot": "zero-shot",
-    "knn": "kNN",
-    "f1": "F1",
-    "normalized_mutual_info": "NMI",
-    "adjusted_rand_index": "ARI",
-}
 WEIGHTS = "mix"  # rows of this task are no scores: the weights of a learned mix of layers
 REPORTED = "report"  # representation, kind and split of a number that a report states
 COLUMNS = ("representation", "kind", "pool", "layer", "task", "label", "metric", "split", "value", "low", "high",
@@ -61,7 +41,7 @@ class Metric(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{WORDS.get(self.task, self.task)} {WORDS.get(self.name, self.name)}".lstrip()
+        return f"{TASK_WORDS.get(self.task, self.task)} {words_of(self.name, self.task)}".lstrip()
 
 
 CHOOSES = Metric("probe", PRIMARY["probe"])
@@ -225,7 +205,7 @@ def chooses_of(config: Mapping[str, Any], known: Collection[Metric]) -> Metric:
     tasks = {metric.task for metric in known}
     first = next((task for task in CLASSIFIERS if task in tasks), CLASSIFIERS[0])
     task = str(config.get("choose_by") or first)
-    return Metric(task, PRIMARY.get(task, "f1"))
+    return Metric(task, PRIMARY.get(task, COMMON))
 
 
 def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[Score], list[Metric]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from xfm.core.ledger import Refusal
 from xfm.core.report import Report
-from xfm.studies.compare.boards import Board, is_lower_better
+from xfm.studies.compare.boards import Board
 from xfm.studies.compare.finished_run import Run
 from xfm.studies.compare.row import Column, Measure
 from xfm.studies.compare.tables import board_table, count, overviews, refused_table, runs_table, subject
@@ -57,16 +57,17 @@ def compare_report(
 def _headline(board: Board) -> str:
     """Words only where a test supports them."""
     if not board.ranked_by:
-        return f"Numbers that reports of {board.job} state, {count(len(board.rows), 'row')} side by side, not ranked."
+        what = f"Numbers that reports of {board.job} state" if board.job else f"{board.columns[0]} on {board.name}"
+        return f"{what}, {count(len(board.rows), 'row')} side by side, not ranked."
     first, column = board.rows[0], board.columns[0]
     leader = f"{subject(first)} leads {count(len(board.rows), 'row')} on {board.name}"
     text = f"{leader} with {_said(first.measures.get(column), column, board.noun)}"
     tests = [row.against for row in board.rows if row.against is not None]
     if not tests:
         return f"{text}; no other row could be tested against it."
-    sign = -1 if is_lower_better(column.metric) else 1
-    worse, better = (sum(test.p < ALPHA and side * test.value < 0 for test in tests) for side in (sign, -sign))
-    even = len(tests) - worse - better
+    best = first.measures[column].value
+    apart = [column.cost(best + test.value) > column.cost(best) for test in tests if test.p < ALPHA]
+    worse, better, even = sum(apart), len(apart) - sum(apart), len(tests) - len(apart)
     said = [f"it beats {worse} of {len(tests)} tested rows beyond noise"] if worse else []
     said += [f"is not told apart from {even}"] if even else []
     said += [f"does worse than {better} on these {board.noun}"] if better else []
@@ -85,7 +86,10 @@ def _said(measure: Measure | None, column: Column, noun: str) -> str:
 def _cautions(board: Board) -> Iterator[str]:
     name = board.name
     if not board.ranked_by:
-        yield f"{name}: numbers of reports have no draws and no natural order; --metrics NAME ranks by one of them."
+        if board.job and len(board.columns) > 1:
+            yield f"{name}: numbers of reports have no draws and no natural order; --metrics NAME ranks by one of them."
+        else:
+            yield f"{name}: which way {board.columns[0].metric.name} is better is not known, so rows are not ranked."
         return
     if board.ranked_by == "shown" and not board.job:
         yield (

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xfm.core.metric import TASK_WORDS, find_metric, find_reported
+from xfm.core.metric import Metric as MetricRecord
 from xfm.judging.representations import UNSEEING
 from xfm.metrics.regression import percentile_interval
 from xfm.studies.compare.choose_representation import Pick, picks
-from xfm.studies.compare.finished_run import REPORTED, UNREAD, WORDS, Metric, Run, Score
+from xfm.studies.compare.finished_run import REPORTED, UNREAD, Metric, Run, Score
 
 
 class Column(NamedTuple):
@@ -21,7 +23,24 @@ class Column(NamedTuple):
     def __str__(self) -> str:
         if self.split == REPORTED:
             return self.metric.name
-        return f"{self.metric}, {'all' if self.split == 'all' else self.split}"
+        return f"{self.metric}, {self.split}"
+
+    @property
+    def about(self) -> MetricRecord | None:
+        """What is known of the metric; None for one of a later version, or of a report's own."""
+        if self.split == REPORTED:
+            return find_reported(self.metric.name)
+        return find_metric(self.metric.name, self.metric.task)
+
+    @property
+    def is_ranking(self) -> bool:
+        """Whether it is known which way is better."""
+        return self.about is not None and self.about.better is not None
+
+    def cost(self, value: float) -> float:
+        """The lower the better, where `is_ranking`."""
+        assert self.about is not None
+        return self.about.cost(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +119,7 @@ class Row:
         task = self.runs[0].classifier
         if task and self.picks[0].name in UNREAD:  # what fine-tuning began with is not fine-tuned
             task = self.picks[0].name
-        return "" if self.representation in UNSEEING else WORDS.get(task, task)
+        return "" if self.representation in UNSEEING else TASK_WORDS.get(task, task)
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from xfm.core.report import Figure, text_table
 from xfm.engine.job import is_local, versions
 from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.plots.leaderboard import Dot, draw_leaderboard
-from xfm.studies.compare.boards import Board, compare, is_lower_better
+from xfm.studies.compare.boards import Board, compare
 from xfm.studies.compare.config import Leaderboards
 from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Run
@@ -40,7 +40,7 @@ class Comparison:
     run: dict[str, Any]
 
 
-def write_leaderboards(config: Leaderboards) -> int:
+def run_comparison(config: Leaderboards) -> int:
     """Reads, ranks, reports; returns the exit code."""
     plan = plan_comparison(config)
     if config.dry_run:
@@ -131,7 +131,7 @@ def draw(boards: Sequence[Board], folder: Path) -> list[Figure]:
         figures.append(
             draw_leaderboard(
                 folder, name, dots, metric=str(column), caption=caption, title=f"{board.name}: {column}",
-                higher_is_better=not is_lower_better(column.metric),
+                higher_is_better=column.about is not None and column.about.better == "higher",
                 alt=f"Dots with whiskers, one a row, of {len(dots)} rows; the first, {top.name}, at {top.value:.3f}.",
             )
         )  # fmt: skip

@@ -69,7 +69,7 @@ def _ranking(board: Board) -> str:
         return f"ranked by {board.columns[0].metric} on validation {board.noun}, shown on {held} with 95 % intervals"
     if board.ranked_by == "shown":
         return f"ranked by {board.columns[0]}" + (", with 95 % intervals" if held else "")
-    return "numbers of their reports, not ranked"
+    return "numbers of their reports, not ranked" if board.job else f"{board.columns[0]}, not ranked"
 
 
 def _note(board: Board, spread: bool, tested: bool) -> str:

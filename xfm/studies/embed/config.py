@@ -1,6 +1,6 @@
 """Settings of an extraction."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -28,5 +28,13 @@ class EmbedJob(JobConfig):
     batch_tokens: PositiveInt = 8192
     """Tokens of a batch, padding included; rows are sorted by length inside their shard."""
 
+    predictions: bool = False
+    """Add what the head of a fine-tuned --backbone.checkpoint says of each row: predicted and probabilities."""
+
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored numbers."""
+
+    @classmethod
+    def added_later(cls) -> dict[str, Any]:
+        """Runs without predictions are what they were before there were any."""
+        return {"predictions": False}

@@ -15,7 +15,7 @@ from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.metrics.classification import confusion_matrix, per_class
 from xfm.studies.evaluate.headline import file_name, last_words, name_of
-from xfm.studies.evaluate.verdict import PRIMARY, Scores, Verdict
+from xfm.studies.evaluate.verdict import CHOSEN_BY, Scores, Verdict
 
 SHOWN = ("precision", "recall", "f1")
 HEADS = {"precision": "precision", "recall": "recall", "f1": "F1"}
@@ -43,7 +43,7 @@ def confusion(scores: Scores, judged: EvalSet, label: Labels, name: str, task: s
     Args:
         task: the classifier; None for the one that chooses.
     """
-    row = scores.get(name, task or scores.by, label.name, PRIMARY, "test")
+    row = scores.get(name, task or scores.by, label.name, CHOSEN_BY, "test")
     assert row is not None
     assert row.predicted is not None
     truth = label.codes[judged.test_cells(label)]
@@ -88,7 +88,7 @@ def _lines(scores: Scores, judged: EvalSet) -> Iterator[dict[str, Any]]:
     labels = {label.name: label for label in judged.labels}
     known = {each.name: each for each in scores.representations}
     for (name, task, of, metric, split), row in scores.rows.items():
-        if metric != PRIMARY or split != "test" or row.predicted is None:
+        if metric != CHOSEN_BY or split != "test" or row.predicted is None:
             continue
         label, each = labels[of], known[name]
         found = per_class(confusion(scores, judged, label, name, task))

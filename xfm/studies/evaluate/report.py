@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from xfm.core.metric import LEAKAGE
 from xfm.core.parts import PARTS, TEST, TRAIN, Part
 from xfm.core.report import Estimate, Report, Table
 from xfm.judging.eval_set import EvalSet
-from xfm.judging.judge_leakage import LEAKAGE
 from xfm.judging.judge_within import WITHIN
 from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.judging.representations import Representation

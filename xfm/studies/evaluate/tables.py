@@ -3,41 +3,40 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from xfm.core.metric import LEAKAGE, TASK_WORDS, words_of
 from xfm.core.report import Table
 from xfm.judging.eval_set import EvalSet, Labels
-from xfm.judging.judge_leakage import LEAKAGE
 from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.judging.representations import RANDOM, Representation
 from xfm.metrics.classification import SYNONYMS
+from xfm.metrics.clustering import ARI, NMI
+from xfm.metrics.clustering import SCORES as CLUSTERING
 from xfm.studies.evaluate.class_tables import class_table
 from xfm.studies.evaluate.headline import RIVALS, file_name, last_words, name_of, verdict_word
-from xfm.studies.evaluate.verdict import LAST, Scores, Verdict
+from xfm.studies.evaluate.verdict import CHOSEN_BY, LAST, Scores, Verdict
 
 ORDER = {"baseline": 0, "layer": 1, "combination": 2}
-SHORT = {"probe": "probe", "svm": "SVM", "knn": "kNN"}
 CLASSIFIED = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "precision", "recall", "within_accuracy")
 SUMMARY = (
-    *((f"{words} F1", task, "f1", "test") for task, words in SHORT.items()),
-    ("NMI", "clustering", "normalized_mutual_info", "all"),
-    ("ARI", "clustering", "adjusted_rand_index", "all"),
+    *((f"{TASK_WORDS.get(task, task)} {words_of(CHOSEN_BY)}", task, CHOSEN_BY, "test") for task in CLASSIFIER_WORDS),
+    *((words_of(name), "clustering", name, "all") for name in (NMI, ARI)),
 )
 WITHIN_WORDS = " Within accuracy chooses among the classes that training has of each one's own {}."
-CLUSTERING = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score", "asw_label", "graph_connectivity")
 TASKS = {
     LEAKAGE: (
         "How well a fresh classifier reads {} from each representation, test {}",
         "Logistic regression on frozen vectors, cross-validated over whole classes of the first label, of pairs that "
-        "were held out together: half is chance for auroc, below it is noise. Intervals draw these classes.",
+        "were held out together: half is chance for AUROC, below it is noise. Intervals draw these classes.",
     ),
     "integration": (
         "How well batches of {} are mixed, all {}",
-        "As scib-metrics computes them, 1 is best (chance is a little below for ilisi); of pcr, the "
+        "As scib-metrics computes them, 1 is best (chance is a little below for iLISI); of PCR, the "
         "variance that batch explains, 0 is best.",
     ),
     "trajectory": (
         "Diffusion pseudotime against {}, all {}",
-        "What pseudotime cannot reach is left out of correlations and counted as unreachable. spearman weighs "
-        "slow components as scanpy does, spearman exact as the paper (Haghverdi et al., 2016).",
+        "What pseudotime cannot reach is left out of correlations and counted as unreachable. Spearman weighs "
+        "slow components as scanpy does, the exact one as the paper (Haghverdi et al., 2016).",
     ),
 }
 
@@ -176,7 +175,7 @@ def _metrics_table(
     return Table(
         name=name,
         caption=caption,
-        columns=["representation", *(metric.replace("_", " ") for metric in metrics), *(["note"] if has_notes else [])],
+        columns=["representation", *(words_of(metric, task) for metric in metrics), *(["note"] if has_notes else [])],
         rows=rows if has_notes else [row[:-1] for row in rows],
         note=note,
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.metric import PRIMARY
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
 from xfm.judging.eval_set import EvalSet, Labels
@@ -21,7 +22,7 @@ from xfm.judging.row_noun import ROWS
 from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
 from xfm.studies.evaluate.baselines import EXPRESSION
 
-PRIMARY = "f1"
+CHOSEN_BY = PRIMARY["probe"]
 PERMUTATIONS = 9999
 ALPHA = 0.05
 LAST = "last layer"
@@ -80,7 +81,7 @@ class Scores:
 
     def primary(self, name: str, label: str, split: str) -> Row | None:
         """Macro F1 of the classifier that chooses."""
-        return self.get(name, self.by, label, PRIMARY, split)
+        return self.get(name, self.by, label, CHOSEN_BY, split)
 
     def of_kind(self, kind: str, label: str) -> list[Representation]:
         """Representations with a primary score for a label."""
@@ -213,7 +214,7 @@ def _duels(scores: Scores, judged: EvalSet, label: Labels, layers: Sequence[Repr
         rng = rng_for(judged.seed, f"{label.name}\x1f{layer.name}\x1f{rival}")
         p_values.append(
             permutation_test(
-                truth, own.predicted, other.predicted, len(label.classes), codes, PRIMARY, rng, PERMUTATIONS
+                truth, own.predicted, other.predicted, len(label.classes), codes, CHOSEN_BY, rng, PERMUTATIONS
             )
         )
     adjusted = holm(np.array(p_values))

@@ -1,7 +1,7 @@
 """A search on Ray Tune: trials side by side on the cluster, as many as fit.
 
-Ray Tune decides what runs when, which trials are given up and which values come next (`tune_search.py`); trials keep
-their own checkpoints (`tune_trial.py`), and the book (`tune_book.py`) says what has been done. The same command on the
+Ray Tune decides what runs when, which trials are given up and which values come next (`search.py`); trials keep
+their own checkpoints (`trial.py`), and the book (`trial_log.py`) says what has been done. The same command on the
 same OUTPUT goes on from the book. Ray Tune leaves its own records, some of them pickled, in OUTPUT/tune: nothing reads
 them, so who can write there cannot run code here.
 """

@@ -9,7 +9,7 @@
 The words and their meaning are Ray Tune's (https://docs.ray.io/en/latest/tune/api/search_space.html): `randint` leaves
 out its upper bound, a `q` in front rounds to multiples of the third number. A grid's values are all tried, every
 combination of them with other grids. Values that fit no job together, e.g. a width that its attention heads do not
-divide, are drawn again. Whether the fields exist and may be searched, `search_space_check.py` says.
+divide, are drawn again. Whether the fields exist and may be searched, `space_check.py` says.
 """
 
 import difflib

@@ -1,7 +1,7 @@
 """Whether a space fits the job that is searched: its fields exist, may be searched, and take what may be drawn.
 
 Checked before anything starts. Values that do not go together are no fault of a space as long as most draws fit: such
-a draw is made again (`tune_search.py`).
+a draw is made again (`search.py`).
 """
 
 from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ from xfm.plots.layer_curve import Baseline, Series, draw_layer_curve
 from xfm.plots.reliability import Reliable, draw_reliability
 from xfm.studies.evaluate.headline import RIVALS as COMMON
 from xfm.studies.zero_shot.rows import ONE_TEMPLATE, ZERO_SHOT
-from xfm.studies.zero_shot.scores import PRIMARY, Question, Results
+from xfm.studies.zero_shot.scores import CHOSEN_BY, Question, Results
 from xfm.studies.zero_shot.tables import confusion_of, reliability_of
 
 
@@ -36,21 +36,21 @@ def _curve(question: Question, results: Results, folder: Path) -> Figure:
     series = [_series(results, "logit lens", results.layers("parts"))]
     baselines: list[Baseline | Series] = []
     for name, words in ((MAJORITY, COMMON[MAJORITY]), (CHANCE, COMMON[CHANCE]), (ONE_TEMPLATE, "one template")):
-        own = results.estimate(name, PRIMARY)
+        own = results.estimate(name, CHOSEN_BY)
         if own is not None:
             baselines.append(Baseline(words, own.value, own.low, own.high))
     if random := results.layers(RANDOM):
         baselines.append(_series(results, "random weights", random))
     return draw_layer_curve(
-        folder, "zero_shot_layers", series, baselines, metric="acc@1", higher_is_better=True,
+        folder, "zero_shot_layers", series, baselines, metric="accuracy", higher_is_better=True,
         title=f"{question.label}: each layer read as if it were the last",
-        caption=f"acc@1 of the logit lens at every layer on {len(question.test()):,} {noun}, with 95 % intervals over "
-        "groups; the last layer is the zero-shot classifier itself, grey: baselines.",
+        caption=f"Accuracy of the logit lens at every layer on {len(question.test()):,} {noun}, with 95 % intervals "
+        "over groups; the last layer is the zero-shot classifier itself, grey: baselines.",
     )  # fmt: skip
 
 
 def _series(results: Results, name: str, layers: list[Representation]) -> Series:
-    found = [results.estimate(each.name, PRIMARY) for each in layers]
+    found = [results.estimate(each.name, CHOSEN_BY) for each in layers]
     values, low, high = (
         [np.nan if one is None else getattr(one, end) for one in found] for end in ("value", "low", "high")
     )
@@ -73,8 +73,8 @@ def _bars(question: Question, results: Results, folder: Path) -> Figure:
     return draw_bars(
         folder, "zero_shot_classes", [question.prompts.names[number] for number in held], support[held].tolist(), bars,
         metric="recall", noun=question.judged.noun,
-        caption=f"Recall of each {question.label}, with 95 % intervals over groups; their mean is the mean per-class "
-        "recall.",
+        caption=f"Recall of each {question.label}, with 95 % intervals over groups; their mean is the balanced "
+        "accuracy.",
         title=f"Which {question.label} is told",
     )  # fmt: skip
 

@@ -6,25 +6,20 @@ import numpy as np
 
 from xfm.core.report import Estimate
 from xfm.judging.representations import RANDOM
-from xfm.metrics.zero_shot import TOP
 from xfm.models.clip.prompts import ONE_TEMPLATE as TEMPLATE
 from xfm.studies.evaluate.headline import RIVALS as COMMON
 from xfm.studies.evaluate.verdict import ALPHA
 from xfm.studies.zero_shot.rows import ONE_TEMPLATE, ZERO_SHOT
-from xfm.studies.zero_shot.scores import PRIMARY, Question, Results
+from xfm.studies.zero_shot.scores import CHOSEN_BY, Question, Results
 
 RIVALS = dict(COMMON) | {ONE_TEMPLATE: f"the one template “{TEMPLATE}”", RANDOM: "the same network with random weights"}
-METRICS = {
-    "accuracy": "acc@1", "acc5": f"acc@{TOP}", "balanced_accuracy": "mean per-class recall", "f1": "macro F1",
-    "precision": "macro precision", "ece": "ECE",
-}  # fmt: skip
 FEW_GROUPS = 12
 
 
 def headline(question: Question, results: Results) -> str:
     """One sentence."""
     rows, noun = len(question.test()), question.judged.noun
-    own = results.estimate(ZERO_SHOT, PRIMARY)
+    own = results.estimate(ZERO_SHOT, CHOSEN_BY)
     assert own is not None
     top = results.estimate(ZERO_SHOT, "acc5")
     said = f"the right one of {question.n_classes:,} classes of {question.label} is the first guess for {shown(own)}"
@@ -67,7 +62,7 @@ def cautions(question: Question, results: Results, group: str | None) -> Iterato
             + "; such a class can be guessed, and enters no mean over classes."
         )
     error = results.estimate(ZERO_SHOT, "ece")
-    own = results.estimate(ZERO_SHOT, PRIMARY)
+    own = results.estimate(ZERO_SHOT, CHOSEN_BY)
     if error is not None and own is not None and error.value > 0.1:
         yield f"Confidences are off by {error.value:.2f} on average: read them as an order, not as probabilities."
     yield (

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xfm.core.metric import words_of
 from xfm.core.report import Report
 from xfm.models.clip.prompts import Prompts
 from xfm.studies.zero_shot.classifier import FILE, TextClassifier
-from xfm.studies.zero_shot.headline import METRICS, cautions, headline
+from xfm.studies.zero_shot.headline import cautions, headline
 from xfm.studies.zero_shot.rows import ZERO_SHOT
 from xfm.studies.zero_shot.scores import Question, Results
 from xfm.studies.zero_shot.tables import tables
@@ -49,7 +50,7 @@ def zero_shot_report(
     for metric in NUMBERS:
         found = results.estimate(ZERO_SHOT, metric)
         if found is not None:
-            numbers[METRICS[metric]] = found
+            numbers[words_of(metric)] = found
     numbers["learned scale of cosines"] = scale
     if seconds:
         numbers["seconds"] = round(seconds, 1)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.metric import PRIMARY
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
@@ -33,7 +34,7 @@ from xfm.studies.zero_shot.rows import (
 )
 
 TASK = "zero_shot"
-PRIMARY = "accuracy"
+CHOSEN_BY = PRIMARY["zero_shot"]
 HEADS = (ZERO_SHOT, ONE_TEMPLATE)  # whose confidence means something: they use the scale that was learned for them
 
 
@@ -189,9 +190,9 @@ def _duels(
     rivals |= {RANDOM: twins[0]} if twins else {}
     rows = question.test()
     truth, codes = question.truth[rows], np.unique(question.judged.split.groups[rows], return_inverse=True)[1]
-    own, found, p_values = scores[ZERO_SHOT, PRIMARY], [], []
+    own, found, p_values = scores[ZERO_SHOT, CHOSEN_BY], [], []
     for name in rivals.values():
-        other = scores[name, PRIMARY]
+        other = scores[name, CHOSEN_BY]
         gap = bootstrap_difference(own.draws, other.draws, own.value, other.value)
         found.append(Estimate(value=gap.value, low=gap.low, high=gap.high))
         rng = rng_for(question.judged.seed, f"{question.label}\x1f{ZERO_SHOT}\x1f{name}")
@@ -202,7 +203,7 @@ def _duels(
                 guesses[name].ranked[:, 0],
                 question.n_classes,
                 codes,
-                PRIMARY,
+                CHOSEN_BY,
                 rng,
                 PERMUTATIONS,
             )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from xfm.core.metric import words_of
 from xfm.core.report import Table
 from xfm.judging.representations import RANDOM
 from xfm.metrics.calibration import BINS, Reliability, reliability
@@ -12,7 +13,7 @@ from xfm.metrics.classification import confusion_matrix, per_class
 from xfm.metrics.zero_shot import confused_pairs
 from xfm.models.clip.prompts import Prompts
 from xfm.studies.evaluate.headline import verdict_word
-from xfm.studies.zero_shot.headline import METRICS, RIVALS, significance
+from xfm.studies.zero_shot.headline import RIVALS, significance
 from xfm.studies.zero_shot.rows import ONE_TEMPLATE, ZERO_SHOT
 from xfm.studies.zero_shot.scores import Question, Results
 
@@ -68,10 +69,10 @@ def _summary(question: Question, results: Results) -> Table:
         name="zero_shot_summary",
         caption=f"{question.label}: {question.n_classes:,} classes, {len(question.test()):,} {question.judged.noun} in "
         f"{draws.n_groups:,} groups, 95 % intervals over groups",
-        columns=["", *(METRICS[name] for name in metrics), *(["acc@1, validation"] if results.validation else [])],
+        columns=["", *(words_of(name) for name in metrics), *(["accuracy, validation"] if results.validation else [])],
         rows=rows,
-        note="Mean per-class recall is balanced accuracy; macro F1 averages over classes; ECE is the mean gap between "
-        "confidence and accuracy (0 is best). acc@5 needs more than five classes. The largest class and frequencies "
+        note="Balanced accuracy is the mean recall of classes; macro F1 averages over classes; calibration error is "
+        "the mean gap between confidence and accuracy (0 is best). The largest class and frequencies "
         f"are those of the {'training' if training else 'scored'} {question.judged.noun}: a guesser without them does "
         f"worse, 1/{question.n_classes} = {1 / question.n_classes:.3f} where all classes are alike.",
         best=0,
@@ -91,8 +92,8 @@ def _rivals(results: Results) -> Table:
     ]
     return Table(
         name="zero_shot_rivals",
-        caption="The zero-shot classifier against its rivals, by acc@1",
-        columns=["rival", "acc@1 of the rival", "zero-shot minus rival", "p, corrected", "zero-shot is"],
+        caption="The zero-shot classifier against its rivals, by accuracy",
+        columns=["rival", "accuracy of the rival", "zero-shot minus rival", "p, corrected", "zero-shot is"],
         rows=rows,
         note="Intervals from shared resamples of groups; p from swapping the guesses of whole groups. "
         + significance(),
@@ -111,7 +112,7 @@ def _layers(results: Results) -> Table:
     return Table(
         name="zero_shot_layers",
         caption="Every layer read as if it were the last",
-        columns=["layer", *(METRICS[name] for name in metrics), *(["acc@1, random weights"] if random else [])],
+        columns=["layer", *(words_of(name) for name in metrics), *(["accuracy, random weights"] if random else [])],
         rows=rows,
         note="Layer 0 is the input embedding, the last one the zero-shot classifier itself. Nothing is chosen by this.",
         best=len(rows) - 1,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from xfm.core.metric import FRESH, LEAKAGE, words_of
 from xfm.core.parts import TEST
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.judging.classifier_report import (
@@ -23,19 +24,17 @@ from xfm.judging.classifier_report import (
 )
 from xfm.judging.classifier_scores import TASK, name_of
 from xfm.judging.eval_set import MISSING
-from xfm.judging.judge_leakage import LEAKAGE
 from xfm.judging.judge_within import WITHIN
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
 from xfm.plots.attention import AttentionSample, draw_cross_attention, draw_mean_attention
 from xfm.plots.training_metrics import draw_training_metrics
-from xfm.tasks.adversarial.scores import FRESH
 from xfm.tasks.adversarial.settings import AdversarialClassification
 from xfm.training.settings import Record, Settings, Trained
 
 Value = Estimate | float | None
-OWN_SET = "accuracy within the data set"
-CALIBRATION = {"log_loss": "log loss", "ece": "calibration error (15 bins)"}
+OWN_SET = words_of(WITHIN)
+CALIBRATION = {name: words_of(name) for name in ("log_loss", "ece")}
 CURVES = ("validation_accuracy", "validation_f1", "validation_leakage_auroc")
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.metric import FRESH, LEAKAGE
 from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.judging import classifier_scores as plain
 from xfm.judging.classifier_scores import F32, TASK, name_of
 from xfm.judging.eval_set import Labels
 from xfm.judging.judge import classifier_scores
-from xfm.judging.judge_leakage import LEAKAGE, judge_probe
+from xfm.judging.judge_leakage import judge_probe
 from xfm.judging.judge_within import judge_within, largest_within
 from xfm.judging.labelled import Labelled
 from xfm.judging.probe import Prediction
@@ -31,7 +32,6 @@ from xfm.metrics.regression import ratios
 from xfm.metrics.resampling import F64, GroupDraws, bootstrap, group_sums, weighted_sums
 from xfm.tasks.adversarial.settings import AdversarialClassification
 
-FRESH = "fresh_probe"  # task of the table, as LEAKAGE
 FRESH_FOLDS = 3
 
 

@@ -96,6 +96,6 @@ class AdversarialClassification(TaskSettings):
         without = str(task.get("adversary", True)).lower() == "false" or task.get("attribute", "") is None
         return {
             "lr": 3e-4, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.5, "batch_size": 32, "epochs": 10.0,
-            "patience": 3 if without else None, "clip": 1.0,
+            "patience": 3 if without and job.get("watch", "f1") is not None else None, "clip": 1.0,
             "watch": "f1" if without or job.get("patience") is not None else None,
         }  # fmt: skip

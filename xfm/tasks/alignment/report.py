@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xfm.core.metric import words_of
 from xfm.core.report import Estimate, Report, Table
 from xfm.metrics.paired import bootstrap_difference
 from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, group_sums, weighted_sums
@@ -24,16 +25,10 @@ FUSED = (
     "The margin loss never looks at the shared space that retrieval is measured in. Its own vectors have both sides in "
     "them, so they cannot be used for retrieval: to make one, the answer would have to be known."
 )
-SAID = {
-    "loss": "loss",
-    "fused_margin_accuracy": "margin accuracy of fused pairs",
-    "retrieval": "R@1",
-    "retrieval_macro": "R@1, mean over types",
-    "margin_accuracy": "margin accuracy",
-    "alignment": "alignment, mean d²",
-    "uniformity": "uniformity, log mean exp(-2 d²)",
-    "modality_gap": "modality gap",
-}
+SHOWN = (
+    "loss", "fused_margin_accuracy", "retrieval", "retrieval_macro", "margin_accuracy", "alignment", "uniformity",
+    "modality_gap",
+)  # fmt: skip
 
 
 def alignment_report(
@@ -155,7 +150,7 @@ def _scores(found: Mapping[str, Any], start: str) -> Table:
         name="space",
         caption=f"The shared space, {found['part']} cells",
         columns=["score", "aligned", start],
-        rows=[[said, after.get(name), before.get(name)] for name, said in SAID.items() if name in after],
+        rows=[[words_of(name), after.get(name), before.get(name)] for name in SHOWN if name in after],
         note="d is the distance of unit vectors. Alignment is that of a cell from its own words; uniformity falls as "
         "cells spread over the sphere; margin accuracy is the share of cells nearer to their own words than to those "
         "of another type; the gap is between the mean cell and the mean of the cells' words.",

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.metric import words_of
 from xfm.core.parts import TEST, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
@@ -25,7 +26,7 @@ from xfm.models.clip.prompts import Prompts
 
 # Shapes: N rows, K classes, A shares of the update.
 ADAPTED, ZERO_SHOT = "finetuned_lora", "zero_shot"
-SCORES = {"accuracy": "accuracy (acc@1)", "balanced_accuracy": "mean per-class recall"}
+SCORES = {name: words_of(name) for name in ("accuracy", "balanced_accuracy")}
 
 
 @dataclass(frozen=True, slots=True)

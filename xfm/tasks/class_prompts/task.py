@@ -94,7 +94,11 @@ class ClassPromptsTask(Task):
         )  # fmt: skip
 
     def epoch_rows(self, parts: TokenParts, rows: Labelled) -> int:
-        """The images that are trained on: a few of each class."""
+        """The images that are trained on: a few of each class.
+
+        Raises:
+            Refused: NO_ROWS, as `check_parts`.
+        """
         return len(chosen_shots(self._images(parts, rows), self.context.settings, self.context.training.seed)[0])
 
     def recipe(
@@ -118,7 +122,6 @@ class ClassPromptsTask(Task):
                 raise Refused("SAME_DATA", "--forgetting: each of its images is among those that are trained on; "
                               "forgetting is measured on others")  # fmt: skip
             other = other_images(found, context.settings.forgetting_prompts())
-        check_parts(with_all_classes(rows, images.prompts), has_test=context.has_test)
         return ClassPromptsRecipe(
             context.backbone, context.settings, images, other, settings.batch_size, training.batch_tokens,
             training.seed, training.split_seed, identity,
@@ -155,7 +158,9 @@ class ClassPromptsTask(Task):
 
     def _images(self, parts: TokenParts, rows: Labelled) -> Images:
         task: ClassPromptTuning = self.context.settings
-        return Images(parts, task.label, arranged(task.prompts(rows.label.classes), rows.label.classes))
+        prompts = arranged(task.prompts(rows.label.classes), rows.label.classes)
+        check_parts(with_all_classes(rows, prompts), has_test=self.context.has_test)
+        return Images(parts, task.label, prompts)
 
 
 def other_images(parts: TokenParts, task: ClassPrompts) -> Images:

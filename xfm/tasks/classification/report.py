@@ -27,13 +27,6 @@ from xfm.tasks.classification.settings import Classification
 from xfm.training.report import best_was_last, out_of_time
 from xfm.training.settings import Record, Settings, Trained
 
-TRAINED = {
-    "full": "all weights trained",
-    "head": "only the head trained",
-    "last_n": "the last {last_n} blocks trained",
-    "lora": "low-rank updates trained",
-}
-
 
 def finetune_report(
     trained: Trained,
@@ -84,9 +77,9 @@ def headline(scores: pa.Table, labelled: Labelled, task: Classification, epochs:
     found, largest = (score(scores, name, "f1", "test") for name in (name_of(task.mode), MAJORITY))
     shown = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if isinstance(found, Estimate) else f"{found:.3f}"
     guess = largest.value if isinstance(largest, Estimate) else largest
-    trained = TRAINED[task.mode].format(last_n=task.last_n)
+    trained = f"{len(labelled.held(TRAIN)):,} {noun}, {task.trained_words}"
     return (
-        f"After {epochs:.3g} epoch{'' if epochs == 1 else 's'} on {len(labelled.held(TRAIN)):,} {noun}, {trained}, "
+        f"After {epochs:.3g} epoch{'' if epochs == 1 else 's'} on {trained}, "
         f"{label.name} is told with a macro F1 of {shown} on {len(labelled.held(TEST)):,} test {noun}, which were read "
         f"once; the largest class alone gives {guess:.3f}."
     )

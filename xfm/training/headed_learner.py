@@ -1,0 +1,151 @@
+"""What training sees of a backbone with a head: batches of similar lengths, their loss, the outputs of held-out rows.
+
+The loss of a step is summed over the rows of its whole batch that have a truth, and divided by their number, for any
+number of workers. Test rows are read in `outcome` alone, after the last step, with the weights that are kept.
+"""
+
+# Shapes: N rows of a part, B rows of a pass, K outputs.
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfm.compute.embed import batches
+from xfm.core.parts import TEST, VALIDATION, Part
+from xfm.core.tokenizer import Tokenizer, Tokens
+from xfm.models.headed import HeadedBackbone
+from xfm.training.gathered import all_gather_rows
+from xfm.training.group import Group
+from xfm.training.order import Order
+from xfm.training.settings import Record
+from xfm.training.tokens import Rows, TokenParts
+
+AT_ONCE = 8192  # rows of a part that are in memory together when they are scored
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Rows that pass the network together.
+
+    Attributes:
+        tokens: of B rows.
+        truth: (B,) what is to be told of each, as `HeadedLearner.truth_of` gives it.
+    """
+
+    tokens: Tokens
+    truth: Tensor
+
+
+class HeadedLearner(ABC):
+    """One worker's share of what is learned with a head; see `training.learner.Learner`.
+
+    Args:
+        network: trained in place.
+        tokenizer: pads.
+        rows: the tokens, in parts.
+        order: which rows make up which batch.
+        parts: how many rows each part has.
+        n_outputs: K of the head.
+        batch_tokens: of one pass, padding included.
+        group: who else trains.
+        device: of the network.
+    """
+
+    names = ("loss",)
+
+    def __init__(
+        self,
+        network: HeadedBackbone,
+        tokenizer: Tokenizer,
+        rows: Rows,
+        order: Order,
+        parts: TokenParts,
+        n_outputs: int,
+        *,
+        batch_tokens: int,
+        group: Group,
+        device: str,
+    ) -> None:
+        self.network, self.tokenizer, self.rows, self.order, self.parts = network, tokenizer, rows, order, parts
+        self.n_outputs, self.batch_tokens, self.group, self.device = n_outputs, batch_tokens, group, device
+
+    @abstractmethod
+    def truth_of(self, table: pa.Table) -> Tensor:
+        """(B,) numbers that float32 holds exactly, or to its precision."""
+
+    @abstractmethod
+    def has_truth(self, truth: Tensor) -> Tensor:
+        """(B,) whether a row has one; others are not trained on."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Summed over (B, K) outputs and (B,) truths of rows that have one."""
+
+    @abstractmethod
+    def validate(self, step: int) -> Record:
+        """Loss and scores on all validation rows that have a truth; nothing where there are none."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass over the training rows."""
+        return self.order.batches_per_epoch
+
+    def examples(self, step: int) -> list[Example]:
+        """This worker's part of a step's batch, cut into passes."""
+        _, parts, rows = self.order.share(step, self.group.rank, self.group.world)
+        return [example for _, example in self._passes(self.rows.take(parts, rows))]
+
+    def counts(self, examples: list[Example], step: int) -> list[float]:  # noqa: ARG002
+        """Rows that have a truth."""
+        return [float(sum(int(self.has_truth(example.truth).sum()) for example in examples))]
+
+    def backward(self, examples: list[Example], counts: Tensor, step: int) -> Tensor:  # noqa: ARG002
+        """(1,) summed loss of this worker's examples."""
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        for example in examples:
+            held, truth = self.has_truth(example.truth).to(self.device), example.truth.to(self.device)
+            outputs = self.network(example.tokens.to(self.device))
+            loss = self.loss(outputs[held], truth[held])
+            (loss / counts[0].clamp(min=1)).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
+        """`validation` and `test`: (N, K) float32 outputs of all rows of a part, in the order of the store."""
+        return {part.word: self.outputs(part)[0].numpy() for part in (VALIDATION, TEST)}
+
+    def outputs(self, part: Part) -> tuple[Tensor, Tensor]:
+        """(N, K) float32 and (N,) float32 truths of all rows of a part, on the CPU; workers share the work."""
+        numbers, rows = self.parts.everything(part)
+        mine = slice(self.group.rank, None, self.group.world)
+        own_numbers, own_rows = numbers[mine], rows[mine]
+        # One column more, for the truths.
+        own = torch.zeros(len(own_rows), self.n_outputs + 1, device=self.device)
+        was_training = self.network.training
+        self.network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(own_rows), AT_ONCE):
+                some = slice(start, start + AT_ONCE)
+                # `take` sorts by part and row, which is the order they have here.
+                for places, example in self._passes(self.rows.take(own_numbers[some], own_rows[some])):
+                    where = torch.from_numpy(start + places).to(self.device)
+                    own[where, :-1] = self.network(example.tokens.to(self.device)).float()
+                    own[where, -1] = example.truth.to(self.device).float()
+        self.network.train(was_training)
+        merged = all_gather_rows(self.group, own, len(rows)).cpu()
+        return merged[:, :-1], merged[:, -1]
+
+    def _passes(self, table: pa.Table) -> list[tuple[I64, Example]]:
+        """Places in the table, and the rows there, padded."""
+        truth = self.truth_of(table)
+        return [
+            (places, Example(self.tokenizer.collate(table.take(places)), truth[torch.from_numpy(places)]))
+            for places in batches(self.tokenizer.lengths(table), self.batch_tokens)
+        ]
