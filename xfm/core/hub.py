@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from xfm.core.errors import EnvironmentProblem, Refused
 
@@ -68,3 +71,6 @@ def fetch_folder(address: str, patterns: tuple[str, ...]) -> Fetched:
 def absolute(address: str) -> str:
     """A folder as an absolute path, since workers run in folders of their own; hf://OWNER/NAME[@REVISION] as it is."""
     return address if address.startswith("hf://") else str(Path(address).expanduser().absolute())
+
+
+Place = Annotated[str, AfterValidator(absolute)]  # a field that names a folder or a Hub repository

@@ -3,14 +3,14 @@
 import logging
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
-from pydantic import NonNegativeInt, field_validator
+from pydantic import NonNegativeInt
 
 from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
-from xfm.core.hub import Fetched, absolute, fetch_folder
+from xfm.core.hub import Fetched, Place, fetch_folder
 from xfm.models.hub_folder import PATTERNS, Files, digests, read_json
 
 logger = logging.getLogger(__name__)
@@ -19,18 +19,15 @@ logger = logging.getLogger(__name__)
 class HubCheckpoint(Config):
     """A folder of a backbone, on this machine or on the Hub."""
 
-    checkpoint: str
+    other_input: ClassVar[tuple[str, str]]
+    """What is read in place of genes, and a kind of source that has it."""
+
+    checkpoint: Place
     """Folder with model.safetensors, config.json and the tokenizer's files (for pictures also what prepares them); or
     hf://OWNER/NAME[@REVISION]."""
 
     random_weights: NonNegativeInt | None = None
     """Seed of fresh weights in place of the checkpoint's: same architecture and tokens, nothing learned."""
-
-    @field_validator("checkpoint")
-    @classmethod
-    def _absolute(cls, path: str) -> str:
-        """Workers run in folders of their own."""
-        return absolute(path)
 
     @classmethod
     def not_in_fingerprint(cls) -> set[str]:
@@ -92,8 +89,14 @@ class HubCheckpoint(Config):
         """Raises Refused: NO_DECODER, since no expression can be decoded from what is no cell."""
         raise Refused("NO_DECODER", f"--backbone.kind {self._kind} has no expression decoder; use embed and evaluate")
 
-    def _refuse_genes(self, genes: pa.Table, what: str, source: str) -> Refused:
-        return Refused(
+    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
+        """Refuses every gene table.
+
+        Raises:
+            Refused: OTHER_INPUT.
+        """
+        what, source = self.other_input
+        raise Refused(
             "OTHER_INPUT",
             f"the source gives cells with {genes.num_rows} genes; --backbone.kind {self._kind} reads {what}, e.g. "
             f"those of --source.kind {source}",

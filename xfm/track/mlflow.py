@@ -57,12 +57,8 @@ def start_run(
 
     Args:
         spool: a local file; the same file continues the same MLflow run.
-        name: run name shown to people.
+        name, experiment, tags, sync, close_timeout_s: as for `open_run`.
         uri: tracking URI, see `tracking_uri`.
-        experiment: MLflow experiment.
-        tags: words to find the run by.
-        sync: the command that sends what is left, named in the warning.
-        close_timeout_s: how long closing may wait for the server.
     """
     file = Spool(spool)
     sender = SpoolSender(file, redact_text(uri), lambda: MLflowDelivery(uri))

@@ -1,9 +1,10 @@
 """A training run on disk: weights, optimiser and progress, as safetensors and JSON. Nothing in it can run code."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,7 @@ from xfm.training.settings import Progress
 if TYPE_CHECKING:
     from xfm.training.trainer import Trainer
 
+Network = TypeVar("Network", bound=nn.Module)
 WEIGHTS, BEST = "model.safetensors", "best.safetensors"
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 
@@ -29,6 +31,13 @@ def trained_tensors(network: nn.Module) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if name in trained or name not in known
     }
+
+
+def with_weights(network: Network, weights: Mapping[str, Tensor]) -> Network:
+    """The network with the weights of `Trained` in the place of its own; those that were not trained stay."""
+    unknown = network.load_state_dict(dict(weights), strict=False).unexpected_keys
+    assert not unknown, unknown
+    return network
 
 
 def save_training(trainer: "Trainer", folder: Path) -> None:

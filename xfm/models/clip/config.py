@@ -4,8 +4,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
 from xfm.core.schema import IMAGE
 from xfm.models.clip.files import find_clip_files
 from xfm.models.hub_checkpoint import HubCheckpoint
@@ -21,6 +19,7 @@ class CLIP(HubCheckpoint):
     """Pictures and prompts in one space: OpenAI's ViT-B/32, B/16 and L/14, LAION's, or your own."""
 
     kind: Literal["clip"] = "clip"
+    other_input = "pictures", "hub_images"
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -77,14 +76,6 @@ class CLIP(HubCheckpoint):
     def dim(self) -> int:
         """Width of a state of the image tower."""
         return int(self._architecture().vision_config.hidden_size)
-
-    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
-        """Refuses every gene table.
-
-        Raises:
-            Refused: OTHER_INPUT.
-        """
-        raise self._refuse_genes(genes, "pictures", "hub_images")
 
     def _architecture(self) -> Any:
         from xfm.models.clip.loading import read_architecture

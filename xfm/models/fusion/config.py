@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import NonNegativeInt, field_validator
+from pydantic import NonNegativeInt
 
 from xfm.core.config import fingerprint
 from xfm.core.errors import Refused
-from xfm.core.hub import Fetched, absolute, fetch_folder
+from xfm.core.hub import Fetched, Place, fetch_folder
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import Storage
 from xfm.models.fusion.bank import TextBank
@@ -44,7 +44,7 @@ class Fusion(FusionSizes):
 
     kind: Literal["fusion"] = "fusion"
 
-    checkpoint: str | None = None
+    checkpoint: Place | None = None
     """Folder that `pretrain --task.kind alignment` wrote, or hf://OWNER/NAME[@REVISION]: its sizes and its text encoder
     then count, and others are refused; dropout may be another. Without: from scratch."""
 
@@ -57,12 +57,6 @@ class Fusion(FusionSizes):
 
     weights_seed: NonNegativeInt | None = None
     """Of weights drawn from scratch, also in place of the checkpoint's; by default the seed of the job."""
-
-    @field_validator("checkpoint")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        """Workers run in folders of their own."""
-        return None if path is None else absolute(path)
 
     @classmethod
     def not_in_fingerprint(cls) -> set[str]:

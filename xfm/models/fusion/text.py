@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from pydantic_core import from_json
 
 from xfm.core.config import Config, fingerprint
-from xfm.core.hub import absolute
+from xfm.core.hub import Place
 from xfm.models.fusion.bank import LabelVectors
 from xfm.models.hf_text.config import HFText
 
@@ -80,7 +80,7 @@ class BertText(TextEncoder):
 
     kind: Literal["bert"] = "bert"
 
-    checkpoint: str = "hf://dmis-lab/biobert-v1.1"
+    checkpoint: Place = "hf://dmis-lab/biobert-v1.1"
     """Folder or hf://OWNER/NAME[@REVISION]."""
 
     pooling: Literal["cls", "mean"] = "cls"
@@ -88,12 +88,6 @@ class BertText(TextEncoder):
 
     max_length: PositiveInt = Field(32, ge=4)
     """Tokens of a label, special ones included; longer ones are cut."""
-
-    @field_validator("checkpoint")
-    @classmethod
-    def _absolute(cls, path: str) -> str:
-        """Workers run in folders of their own."""
-        return absolute(path)
 
     @classmethod
     def not_in_fingerprint(cls) -> set[str]:

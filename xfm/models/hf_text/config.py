@@ -4,7 +4,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
 from pydantic import PositiveInt
 
 from xfm.core.schema import TEXT
@@ -20,6 +19,7 @@ class HFText(HubCheckpoint):
     """An encoder of text: BERT, BioBERT, MiniLM, DistilBERT, RoBERTa, XLM-RoBERTa, CamemBERT."""
 
     kind: Literal["hf_text"] = "hf_text"
+    other_input = "texts", "hub_text"
 
     max_length: PositiveInt | None = None
     """Tokens of a text, special tokens included; longer texts are cut. By default the model's limit, at most 512."""
@@ -66,14 +66,6 @@ class HFText(HubCheckpoint):
 
     def dim(self) -> int:
         return int(self._architecture().hidden_size)
-
-    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
-        """Refuses every gene table: the vocabulary is made of pieces of words.
-
-        Raises:
-            Refused: OTHER_INPUT.
-        """
-        raise self._refuse_genes(genes, "texts", "hub_text")
 
     def _architecture(self) -> Any:
         from xfm.models.hf_text.loading import read_architecture

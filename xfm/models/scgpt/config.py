@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
-from xfm.core.hub import Fetched, fetch_folder
+from xfm.core.hub import Fetched, Place, fetch_folder
 from xfm.models.scgpt.files import SPECIALS, Files, find_files, read_vocab
 from xfm.models.scgpt.fresh import draw
 from xfm.models.scgpt.settings import Architecture, Declared, declare, read_args
@@ -30,10 +30,10 @@ class ScGPT(Config):
 
     kind: Literal["scgpt"] = "scgpt"
 
-    checkpoint: str
+    checkpoint: Place
     """Folder with weights, args.json (or config.json) and vocab.json; or hf://OWNER/NAME[@REVISION]."""
 
-    vocab: str | None = None
+    vocab: Place | None = None
     """vocab.json, where the checkpoint has none (the Hub's tdc/scGPT)."""
 
     ties: Literal["mid", "keyed", "low", "high"] = "mid"
@@ -62,14 +62,6 @@ class ScGPT(Config):
 
     random_weights: NonNegativeInt | None = None
     """Seed of fresh weights in place of the checkpoint's: same architecture, vocabulary and tokens, nothing learned."""
-
-    @field_validator("checkpoint", "vocab")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        """Workers run in folders of their own."""
-        if path is None or path.startswith("hf://"):
-            return path
-        return str(Path(path).expanduser().absolute())
 
     @classmethod
     def not_in_fingerprint(cls) -> set[str]:

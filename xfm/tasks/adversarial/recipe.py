@@ -13,6 +13,7 @@ from xfm.tasks.adversarial.network import AdversarialClassifier, Network, freeze
 from xfm.tasks.adversarial.settings import AdversarialClassification
 from xfm.training.group import Group
 from xfm.training.order import Order
+from xfm.training.state import with_weights
 from xfm.training.tokens import TokenParts, TokenStore
 
 
@@ -31,7 +32,7 @@ class FusionRecipe(BackboneConfig, Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdversarialRecipe:
-    """See `training.learner.Recipe`.
+    """The adversarial classifier, as it travels to every worker.
 
     Attributes:
         backbone: a fusion, from scratch or aligned.
@@ -86,7 +87,4 @@ class AdversarialRecipe:
 
     def trained(self, weights: dict[str, Any]) -> AdversarialClassifier:
         """With the weights of `Trained`, in evaluation mode."""
-        network = self.network()
-        unknown = network.load_state_dict(weights, strict=False).unexpected_keys
-        assert not unknown, unknown
-        return network.eval()
+        return with_weights(self.network(), weights).eval()

@@ -23,6 +23,7 @@ from xfm.tasks.alignment.learner import AlignmentRecipe
 from xfm.tasks.alignment.report import alignment_report
 from xfm.tasks.alignment.settings import Alignment
 from xfm.training.settings import Settings
+from xfm.training.state import with_weights
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
 
@@ -98,9 +99,7 @@ class AlignmentTask(Task):
         task, trained = recipe.task, run.trained
 
         def write(folder: Path) -> str:
-            network = recipe.network("cpu")
-            unknown = network.load_state_dict(dict(trained.weights), strict=False).unexpected_keys
-            assert not unknown, unknown
+            network = with_weights(recipe.network("cpu"), trained.weights)
             about = {"loss": task.loss, "temperature": network.temperature, "xfm_pretrain": dict(self.context.record)}
             write_fusion(folder, network.fusion, recipe.start, recipe.bank, recipe.gene_dim, about, replace=True)
             size = sum(parameter.numel() for parameter in network.fusion.parameters())

@@ -22,6 +22,7 @@ from xfm.tasks.class_prompts.learner import ClassPromptsLearner
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.tasks.class_prompts.shots import few_shots
 from xfm.training.group import Group
+from xfm.training.state import with_weights
 from xfm.training.tokens import TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
@@ -44,7 +45,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class ClassPromptsRecipe:
-    """See `training.learner.Recipe`.
+    """CLIP with updates, as it travels to every worker.
 
     Attributes:
         backbone: of the network before.
@@ -86,9 +87,7 @@ class ClassPromptsRecipe:
 
     def merged(self, weights: dict[str, Any], share: float) -> CLIPBackbone:
         """With that share of the trained updates added to the weights; plain modules, in evaluation mode."""
-        backbone = self.network()
-        unknown = backbone.load_state_dict(weights, strict=False).unexpected_keys
-        assert not unknown, unknown
+        backbone = with_weights(self.network(), weights)
         set_alpha(backbone.network, share)
         merge(backbone.network)
         return backbone.eval()

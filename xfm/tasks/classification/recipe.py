@@ -12,12 +12,13 @@ from xfm.tasks.classification.learner import ClassificationLearner
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
 from xfm.training.order import BucketOrder
+from xfm.training.state import with_weights
 from xfm.training.tokens import TokenParts, TokenStore
 
 
 @dataclass(frozen=True, slots=True)
 class ClassificationRecipe:
-    """See `training.learner.Recipe`.
+    """Network and head, as they travel to every worker.
 
     Attributes:
         backbone: of the network at step 0.
@@ -68,7 +69,4 @@ class ClassificationRecipe:
 
     def trained(self, weights: dict[str, Any]) -> HeadedBackbone:
         """With the weights of `Trained`, in evaluation mode."""
-        network = self.network()
-        unknown = network.load_state_dict(weights, strict=False).unexpected_keys
-        assert not unknown, unknown
-        return network.eval()
+        return with_weights(self.network(), weights).eval()

@@ -18,6 +18,7 @@ from xfm.tasks.contrastive.learner import ContrastiveRecipe
 from xfm.tasks.contrastive.report import contrastive_report, drawer
 from xfm.tasks.contrastive.settings import Contrastive
 from xfm.training.settings import Settings
+from xfm.training.state import with_weights
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
 
@@ -75,9 +76,7 @@ class ContrastiveTask(Task):
         start, trained = recipe.start, run.trained
 
         def write(folder: Path) -> str:
-            backbone = start.build("cpu")
-            unknown = backbone.load_state_dict(dict(trained.weights), strict=False).unexpected_keys
-            assert not unknown, unknown
+            backbone = with_weights(start.build("cpu"), trained.weights)
             if isinstance(start, FreshCLIP):
                 write_checkpoint(folder, backbone, start, replace=True)
             else:
