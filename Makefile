@@ -1,13 +1,14 @@
 # make setup   only the environment (.venv)
 # make demo    the environment, then the main job on real cells
-# make test    the environment with the test tools, then the test suite
+# make test    the environment with the test tools, then all that needs no Ray and one small job of each kind
+# make test-all     and what starts further processes, kills or repeats
 # make resolve whether the tested versions install on each Python, from wheels alone; reads metadata, installs nothing
 # make test-numeric   at night: the tests that compute, with the kernels of other CPUs and on one and two threads
 PYTHON ?= python3
 BIN := .venv/bin
 PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo test test-numeric check resolve clean
+.PHONY: setup demo test test-all test-numeric check resolve clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -24,8 +25,12 @@ setup: .venv/.ready
 demo: .venv/.ready
 	$(BIN)/python jobs/demo.py --output runs/demo
 
+# Two processes: one waits for the jobs on the one cluster while the other computes.
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-all: test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not nightly and not demo" --durations 12
 
 test-numeric: .venv/.ready-dev
 	.ci/numeric

@@ -32,6 +32,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         sys.modules["torch"].set_num_threads(item.config.getoption("--threads"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the one cluster stays in one process, and so does a file, whose fixtures are made once."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def load_job(name: str) -> ModuleType:
     """jobs/NAME.py as a module."""
     spec = importlib.util.spec_from_file_location(f"jobs_{name}", REPOSITORY / "jobs" / f"{name}.py")
@@ -41,19 +48,6 @@ def load_job(name: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread: tensors of these sizes are slower on two, far slower on a busy machine."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

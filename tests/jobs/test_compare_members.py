@@ -68,6 +68,7 @@ def place(folder, name, seed=0):
     return folder / "out" / "members" / name / f"seed-{seed}"
 
 
+@pytest.mark.slow
 def test_a_member_is_bitwise_what_its_job_leaves(cluster, given, undisturbed, tmp_path):
     folder, _ = undisturbed
     settings = FINETUNE | {"source.kind": "grammar", "source.n": 200, "split": "split", "seed": 1, "workers": 1,
@@ -162,6 +163,7 @@ def test_embedding_for_an_evaluation_is_told_as_a_run_below_its_own(undisturbed)
     assert not (place(folder, "raw") / "embeddings" / "tracking.sent.json").exists()
 
 
+@pytest.mark.slow
 def test_a_member_that_no_node_can_hold_is_refused_before_anything_runs(cluster, given, tmp_path):
     members = {"wide": {"job": "finetune", "threads": 64}}
     words = preset(given, tmp_path, members=members, against=None)
@@ -176,6 +178,7 @@ def test_seeds_share_their_tokens(undisturbed):
     assert len(list((folder / "out" / "members").glob("tokens-*"))) == 2
 
 
+@pytest.mark.slow
 def test_finished_members_are_not_run_again_and_seeds_and_members_may_join(cluster, given, undisturbed):
     folder, _ = undisturbed
     before = {file: file.stat().st_mtime_ns for file in (folder / "out" / "members").rglob("report.json")}

@@ -98,6 +98,7 @@ def test_what_the_job_leaves_behind(undisturbed, tiny_scgpt):
     assert (undisturbed / "quarantine.jsonl").read_text() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shard_rows", "batch_tokens", "is_reversed"), [(64, 1, False), (10, 100_000, True)])
 def test_shards_batches_and_order_do_not_change_an_embedding(
     undisturbed, tmp_path, tiny_scgpt, shard_rows, batch_tokens, is_reversed
@@ -131,6 +132,7 @@ def committed(output):
     return path.read_text().count("\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_job_that_lost_an_actor_its_driver_and_its_patience_ends_like_an_undisturbed_one(
     cluster, undisturbed, flags, tmp_path
 ):

@@ -63,6 +63,7 @@ def test_a_broken_picture_is_quarantined_with_its_reason(made):
     assert (refused["code"], refused["key"].rsplit("/", 1)[-1]) == ("BAD_IMAGE", "05.jpg")
 
 
+@pytest.mark.slow
 def test_what_needs_expression_or_words_is_refused(cluster, made):
     folder, words = made
     printed = cluster.run("layerwise", *words, "--output", str(folder / "layerwise"), cwd=folder, expect=4)

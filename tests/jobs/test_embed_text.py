@@ -71,6 +71,7 @@ def test_the_report_counts_what_was_refused_and_what_was_cut(made):
     assert run["recipe"]["weights"]["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_and_another_kind_of_input_is_refused(made, cluster, tiny_scgpt, tmp_path):
     folder, words, _ = made
     again = cluster.run("embed", *words, cwd=folder, expect=3)

@@ -27,6 +27,7 @@ def judged(cluster, tmp_path_factory):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_vectors_are_stored_as_embed_stores_its_own(judged):
     stored, source = open_embeddings(str(judged / "embeddings")), Atlas(**ATLAS)
     assert [column.name for column in stored.columns] == ["embedding"]
@@ -39,6 +40,7 @@ def test_vectors_are_stored_as_embed_stores_its_own(judged):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_data_set_is_told_and_the_donor_within_it_is_not(judged):
     scores = pq.read_table(judged / "scores.parquet").to_pandas()
     found = scores[scores["split"] == "test"].set_index(["representation", "task", "metric"])
@@ -52,6 +54,7 @@ def test_the_data_set_is_told_and_the_donor_within_it_is_not(judged):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_what_cannot_be_had_is_said_in_a_sentence(judged):
     report = json.loads((judged / "report.json").read_text())
     said = [warning for warning in report["warnings"] if "as the source gives them" in warning]

@@ -105,12 +105,28 @@ def test_the_checkpoint_is_one_that_transformers_reads_and_predicts_the_same(und
     assert [model.config.id2label[code] for code in shares.argmax(1)] == test["predicted"].to_pylist()
 
 
+@pytest.mark.slow
+def test_embedding_with_the_checkpoint_gives_its_predictions_for_rows(cluster, undisturbed, tmp_path):
+    output, _ = undisturbed
+    words = ["--source.kind", "hub_text", "--source.path", str(output.parent / "data"), "--backbone.kind", "hf_text",
+             "--backbone.checkpoint", str(output / "checkpoint"), "--layers", "2", "--predictions",
+             "--output", str(tmp_path / "out")]  # fmt: skip
+    cluster.run("embed", *words, cwd=tmp_path, expect=3)
+    parts = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "out" / "parts").iterdir())])
+    found = dict(zip(parts["row_id"].to_pylist(), parts["probabilities"].to_pylist(), strict=True))
+    predicted = pq.read_table(output / "predictions.parquet")
+    own = [found[name] for name in predicted["row_id"].to_pylist()]
+    np.testing.assert_allclose(own, np.stack(predicted["probabilities"].to_numpy()), atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_done(cluster, given, tmp_path):
     printed = cluster.run("finetune", *flags(given, tmp_path / "out"), "--dry-run", cwd=tmp_path)
     assert "rows          120" in printed
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_label_that_is_no_column_is_refused(cluster, given, tmp_path):
     printed = cluster.run("finetune", *flags(given, tmp_path / "out", **{"task.label": "tone"}), cwd=tmp_path, expect=4)
     assert "tone" in printed

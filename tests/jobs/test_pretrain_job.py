@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from xfm.models.scgpt.config import ScGPT
 
-pytestmark = [pytest.mark.ray, pytest.mark.nightly]
+pytestmark = pytest.mark.ray
 
 
 def flags(tiny_scgpt, output, **more):
@@ -65,6 +65,8 @@ def test_the_report_sets_the_model_beside_its_baselines(undisturbed):
     assert (undisturbed / figure["png"]).stat().st_size > 5000
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_driver_ends_with_the_weights_of_an_undisturbed_run(cluster, undisturbed, tiny_scgpt, tmp_path):
     words = flags(tiny_scgpt, tmp_path / "out")
     job = cluster.start("pretrain", *words, cwd=tmp_path)

@@ -110,6 +110,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(run, tiny_scgpt, tm
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_good_rows_and_files_are_done_and_bad_ones_quarantined(cluster, cells, tiny_scgpt, tmp_path):
     folder = tmp_path / "cells"
     folder.mkdir()

@@ -27,6 +27,7 @@ def submit(cluster, words, **env):
         time.sleep(1)
 
 
+@pytest.mark.slow
 def test_a_submitted_embed_does_its_work_and_passes_on_its_exit_code(cluster, tiny_scgpt, tmp_path):
     words = ["--source.kind", "h5ad", "--source.path", str(tiny_scgpt / "cells.h5ad"), "--backbone.kind", "scgpt",
              "--backbone.checkpoint", str(tiny_scgpt / "checkpoint"), "--output", str(tmp_path / "out"),
@@ -39,6 +40,7 @@ def test_a_submitted_embed_does_its_work_and_passes_on_its_exit_code(cluster, ti
     assert (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_without_the_token_nothing_can_be_submitted(cluster, tmp_path):
     (tmp_path / "wrong").write_text("0" * 64)
     os.chmod(tmp_path / "wrong", 0o600)

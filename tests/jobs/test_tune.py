@@ -92,6 +92,7 @@ def test_the_report_sets_the_best_beside_the_job_as_given_and_says_that_it_is_a_
     assert all((folder / "out" / figure["png"]).stat().st_size > 3000 for figure in report["figures"])
 
 
+@pytest.mark.slow
 def test_the_best_is_a_preset_that_finetune_runs(searched, cluster):
     folder, _, _ = searched
     best = yaml.safe_load((folder / "out" / "best.yaml").read_text())

@@ -105,6 +105,7 @@ def test_what_it_leaves_behind_pins_prompts_and_names_what_was_not_used(made):
     assert any(score.representation == "zero_shot" and score.metric.name == "accuracy" for score in read.scores)
 
 
+@pytest.mark.slow
 def test_the_same_command_computes_nothing_again_and_another_recipe_is_refused_at_once(made, cluster):
     folder, _, words, _ = made
     before = (folder / "out" / "scores.parquet").read_bytes()
