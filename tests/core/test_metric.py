@@ -6,11 +6,11 @@ from sklearn.metrics import log_loss, r2_score
 
 from xfm.core.metric import FRESH, LEAKAGE, METRICS, PRIMARY, find_metric, find_reported, words_of
 from xfm.metrics import clustering, integration
-from xfm.metrics.calibration import expected_calibration_error, reliability
+from xfm.metrics.calibration import gap_sums, weighted_error
 from xfm.metrics.classification import confusion_matrix, per_class, scores
 from xfm.metrics.leakage import fresh_predictions, leakage, leakage_scores
 from xfm.metrics.neighbours import neighbours
-from xfm.metrics.regression import cell_sums, mae, mse
+from xfm.metrics.regression import cell_sums
 from xfm.metrics.regression_scores import regression_scores
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.trajectory import trajectory_scores
@@ -40,8 +40,8 @@ def classified(predicted):
 def calibrated(predicted, confidence):
     shares = np.full((N, K), (1 - confidence) / (K - 1))
     shares[np.arange(N), predicted] = confidence
-    table = reliability(np.full(N, confidence), predicted == TRUTH)
-    return {"log_loss": log_loss(TRUTH, shares), "ece": expected_calibration_error(table)}
+    gaps = gap_sums(np.full(N, confidence), predicted == TRUTH, np.zeros(N, int), 1)
+    return {"log_loss": log_loss(TRUTH, shares), "ece": weighted_error(np.ones((1, 1)), gaps, np.array([float(N)]))[0]}
 
 
 def clustered(labels):
@@ -89,7 +89,8 @@ def regressed(predicted):
     target = np.sin(np.arange(N))
     sums = cell_sums(predicted, target)[None]
     skill = {"skill": r2_score(target, predicted), "r2": regression_scores(target, predicted)["r2"]}
-    return {"mse": mse(sums), "mae": mae(sums), "pearson": sums[0, 3]} | skill
+    n, squared, absolute, correlation, _ = sums[0]
+    return {"mse": squared / n, "mae": absolute / n, "pearson": correlation} | skill
 
 
 def aligned(genes):
