@@ -6,7 +6,7 @@ from sklearn.metrics import log_loss, r2_score
 
 from xfm.core.metric import FRESH, LEAKAGE, METRICS, PRIMARY, find_metric, find_reported, words_of
 from xfm.metrics import clustering, integration
-from xfm.metrics.calibration import gap_sums, weighted_error
+from xfm.metrics.calibration import reliability
 from xfm.metrics.classification import confusion_matrix, per_class, scores
 from xfm.metrics.leakage import fresh_predictions, leakage, leakage_scores
 from xfm.metrics.neighbours import neighbours
@@ -40,8 +40,9 @@ def classified(predicted):
 def calibrated(predicted, confidence):
     shares = np.full((N, K), (1 - confidence) / (K - 1))
     shares[np.arange(N), predicted] = confidence
-    gaps = gap_sums(np.full(N, confidence), predicted == TRUTH, np.zeros(N, int), 1)
-    return {"log_loss": log_loss(TRUTH, shares), "ece": weighted_error(np.ones((1, 1)), gaps, np.array([float(N)]))[0]}
+    table = reliability(np.full(N, confidence), predicted == TRUTH)
+    gaps = np.abs(np.nan_to_num(table.accuracy - table.confidence))
+    return {"log_loss": log_loss(TRUTH, shares), "ece": (table.rows * gaps).sum() / table.rows.sum()}
 
 
 def clustered(labels):
@@ -89,8 +90,8 @@ def regressed(predicted):
     target = np.sin(np.arange(N))
     sums = cell_sums(predicted, target)[None]
     skill = {"skill": r2_score(target, predicted), "r2": regression_scores(target, predicted)["r2"]}
-    n, squared, absolute, correlation, _ = sums[0]
-    return {"mse": squared / n, "mae": absolute / n, "pearson": correlation} | skill
+    n, squared, absolute = sums[:, :3].sum(axis=0)
+    return {"mse": squared / n, "mae": absolute / n, "pearson": sums[0, 3]} | skill
 
 
 def aligned(genes):

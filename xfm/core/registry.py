@@ -28,6 +28,7 @@ TASKS = {
     "classification": "xfm.tasks.classification.settings:Classification",
     "contrastive": "xfm.tasks.contrastive.settings:Contrastive",
     "masked_expression": "xfm.tasks.masked_expression.settings:MaskedExpression",
+    "regression": "xfm.tasks.regression.settings:Regression",
 }
 
 

@@ -35,7 +35,6 @@ from xfm.training.task import ExtraSource, Task, TaskContext, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
 
 HELD_OUT = ("split", "validation", "test", "carve", "group", "split_seed")  # what says which part a row belongs to
-SETTLED = ("cells", "split", "noun")  # of the run's recipe: known when the tokens are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def prepare(config: LearnConfig, plan: ShardPlan, uri: str, *, job: str = "", ha
         plan: of `plan_learning`.
         uri: where the tokens go; jobs that share the recipe of the tokens may share them.
         job: whose tokens they are; by default those of the config's job.
-        has_test: False stores no test rows.
+        has_test: False stores no test rows, and none of the task's further sources.
 
     Raises:
         Refused: the columns, the split or the classes cannot be used, or URI/tokens holds other rows.
@@ -147,8 +146,8 @@ def prepare(config: LearnConfig, plan: ShardPlan, uri: str, *, job: str = "", ha
     if rows is not None:
         recipe = plan.run["recipe"] | rows.settled()
         run = {**plan.run, "recipe": recipe, "cells_by_label": rows.label_digests()}
-    others = task.extra_sources() if has_test else {}
-    extra = {name: _extra(config, task, plan, name, uri, each) for name, each in others.items()}
+    further = task.extra_sources() if has_test else {}
+    extra = {name: _extra(config, task, plan, name, uri, each) for name, each in further.items()}
     return Prepared(ShardPlan(plan.shards, plan.genes, run), parts, rows, extra, result)
 
 
@@ -199,7 +198,7 @@ def run_learning(config: LearnConfig, seeds: int = 1) -> int:
     if config.dry_run:
         row_bytes = task_of(config).row_bytes
         return print_plan(describe_plan(plan, 1, row_bytes, 1, config.workers or 1, config.gpus))
-    check_output(config.output, plan.run["recipe"], SETTLED)
+    check_output(config.output, plan.run["recipe"])
     prepared = prepare(config, plan, config.output)
     with open_job(config, prepared.plan.run, joint=True) as job:
         return learn(config, prepared, job) if seeds == 1 else learn_from_seeds(config, prepared, job, seeds)
@@ -268,7 +267,6 @@ def shared_tokens(config: LearnConfig, plan: ShardPlan) -> str:
 def planned_as(plan: ShardPlan, prepared: Prepared) -> Prepared:
     """Shared rows with the plan of one of the jobs that share them."""
     found = prepared.plan.run
-    settled = {name: found["recipe"][name] for name in SETTLED if name in found["recipe"]}
-    run = {**plan.run, "recipe": plan.run["recipe"] | settled}
+    run = {**plan.run, "recipe": found["recipe"] | plan.run["recipe"]}
     run |= {"cells_by_label": found["cells_by_label"]} if "cells_by_label" in found else {}
     return replace(prepared, plan=ShardPlan(plan.shards, plan.genes, run))

@@ -1,7 +1,7 @@
 """Whether an OUTPUT belongs to the run that wants to continue it: run.json of then against the recipe of now."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from xfm.core.config import differing_fields
@@ -27,13 +27,12 @@ def earlier_run(data: bytes, place: str) -> dict[str, Any]:
     return found
 
 
-def check_output(uri: str, recipe: dict[str, Any], settled: Collection[str]) -> None:
+def check_output(uri: str, recipe: dict[str, Any]) -> None:
     """Refuses another run's OUTPUT before anything is computed, where the recipe is whole only after the first stages.
 
     Args:
         uri: of the OUTPUT; one that is not there, or holds no run yet, is fine.
-        recipe: as far as it is known.
-        settled: names of the recipe that the stages add.
+        recipe: as far as it is known; what the first stages add to it is compared when they have.
 
     Raises:
         Refused: OTHER_RUN or FOREIGN_OUTPUT.
@@ -43,7 +42,7 @@ def check_output(uri: str, recipe: dict[str, Any], settled: Collection[str]) -> 
     if found is None:
         return
     earlier = earlier_run(found, storage.place)["recipe"]
-    known = {name: value for name, value in earlier.items() if name not in settled}
+    known = {name: value for name, value in earlier.items() if name in recipe}
     check_same_recipe(known, json.loads(json.dumps(recipe)), [], storage.place, joint=True)
 
 

@@ -52,7 +52,8 @@ def learn_from_seeds(config: LearnConfig, prepared: Prepared, job: OpenJob, seed
         else:
             logger.info("seed %d is done already", seed)
         scores[seed] = _scores(uri)
-    report = seeds_report(scores, *scored, [*config.notes, *prepared.rows.warnings], job.run, prepared.tokens.refused)
+    warnings = [*config.notes, *(prepared.rows.warnings if prepared.rows is not None else ())]
+    report = seeds_report(scores, *scored, warnings, job.run, prepared.tokens.refused)
     rows = sum(map(sum, prepared.parts.sizes)) + prepared.parts.left_out
     return job.finish(report, rows=rows, refusals=prepared.tokens.quarantined)
 

@@ -226,6 +226,10 @@ class Fusion(FusionSizes):
             "labels": list(header.labels), "label_vectors": header.label_vectors, "about": header.about, **said,
         }  # fmt: skip
 
+    def about(self) -> dict[str, Any]:
+        """What the checkpoint says of how it was made; nothing where there is none."""
+        return {} if self.checkpoint is None else self._header().about
+
     def n_layers(self) -> int:
         """Blocks of a resampler, and the meeting of both sides.
 

@@ -9,7 +9,7 @@ however they train. What else members on the same rows have in common is for the
 
 from xfm.core.config import fingerprint
 from xfm.core.storage import below
-from xfm.engine.learn import SETTLED, Prepared, plan_learning, planned_as, prepare, shared_tokens, task_of
+from xfm.engine.learn import Prepared, plan_learning, planned_as, prepare, shared_tokens, task_of
 from xfm.engine.learn_config import LearnConfig
 from xfm.engine.resume_check import check_output
 
@@ -31,7 +31,7 @@ class TokenStores:
             Refused: as `plan_learning` and `prepare`, or OUTPUT is another run's.
         """
         plan, task = plan_learning(config), task_of(config)
-        check_output(config.output, plan.run["recipe"], SETTLED)
+        check_output(config.output, plan.run["recipe"])
         tokens = shared_tokens(config, plan)
         extra = {
             name: {"source": each.source.recipe(), "columns": each.columns, "weights": plan.weights}  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ class TokenStores:
         # Members with other rows to measure forgetting on do not share a folder: these lie in it, too.
         store = fingerprint({"tokens": tokens, "extra": extra}) if extra else tokens
         place = below(self.uri, f"tokens-{store[:SHORT]}")
-        fixed = {name: value for name, value in config.task.recipe().items() if name in task.fixed}
+        fixed = {name: value for name, value in config.task.recipe().items() if name in {"kind", *task.fixed}}
         key = fingerprint({"store": store, "task": fixed, "bootstrap": config.bootstrap})
         if key not in self._prepared:
             self._prepared[key] = prepare(config.model_copy(update={"output": place}), plan, place)

@@ -45,7 +45,6 @@ from xfm.studies.zero_shot.scores import Results, question_of, score_all
 
 SCORES, PROMPTS = "scores.parquet", "prompts.json"
 MOST_CLASSES = 30_000  # ImageNet-21k has 21,841
-SETTLED = ("cells", "split", "classifier")  # of the recipe: known when the stages are done
 TRAINED, ENSEMBLE = "trained", "ensemble"
 
 
@@ -109,7 +108,7 @@ def plan_zero_shot(config: ZeroShotJob) -> ZeroShot:
         shards.run["recipe"]["loaded"] = loaded.digest()
     last = config.backbone.n_layers()
     layers = tuple(sorted({*chosen_layers(config.layers, last), last}))
-    check_output(config.output, shards.run["recipe"], SETTLED)
+    check_output(config.output, shards.run["recipe"])
     source = ChosenRows.of(config.source, shards.shards, config.label, choice)
     return ZeroShot(config, shards, source, layers, prompts, loaded, noun_of(config.source.schema.names))
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from xfm.core.errors import Refused
 from xfm.models.fusion.bank import TextBank
-from xfm.models.fusion.checkpoint import write_fusion
+from xfm.models.fusion.checkpoint import read_fusion, write_fusion
 from xfm.models.fusion.config import Fusion
 from xfm.tasks.adversarial.learner import Columns
 from xfm.tasks.adversarial.network import AdversarialClassifier
@@ -52,6 +53,31 @@ def write_adversarial(
     about |= {"attribute": columns.attribute, "attributes": list(columns.attributes), "hidden": classifier.hidden}
     about |= {"training": dict(training)}
     (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_adversarial(folder: Path) -> tuple[AdversarialClassifier, TextBank, Columns]:
+    """The classifier of a folder, in evaluation mode, its words and its classes.
+
+    Raises:
+        Refused: as `read_fusion`; NO_CLASSIFIER, head and classes are not there; OTHER_WEIGHTS, or not all of them.
+    """
+    if missing := [name for name in (CLASSIFIER, ABOUT) if not (folder / name).is_file()]:
+        raise Refused("NO_CLASSIFIER", f"{folder}: {' and '.join(missing)} not found. A donor classifier is what "
+                      "--task.kind adversarial writes to OUTPUT/checkpoint; an aligned fusion has no head")  # fmt: skip
+    fusion, about = read_fusion(folder), json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    task = AdversarialClassification(**about["task"])
+    classes, attributes = tuple(about["classes"]), tuple(about["attributes"])
+    classifier = AdversarialClassifier(
+        fusion.network, fusion.bank, task, len(classes), len(attributes), about["hidden"], seed=0
+    )
+    found = classifier.load_state_dict(load_file(folder / CLASSIFIER), strict=False)
+    lacking = [name for name in found.missing_keys if name.startswith(BESIDE)]
+    if lacking or found.unexpected_keys:
+        raise Refused("OTHER_WEIGHTS", f"{folder / CLASSIFIER}: {ABOUT} describes other tensors than it holds: lacking "
+                      f"{', '.join(lacking) or 'none'}, unexpected {', '.join(found.unexpected_keys) or 'none'}. Copy "
+                      "both files of one run")  # fmt: skip
+    columns = Columns(fusion.header.text_column, about["label"], classes, about["attribute"], attributes)
+    return classifier.eval(), fusion.bank, columns
 
 
 def about_checkpoint(task: AdversarialClassification, classes: tuple[str, ...]) -> str:

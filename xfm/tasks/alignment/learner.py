@@ -24,7 +24,7 @@ from xfm.models.fusion.config import Fusion
 from xfm.tasks.alignment.batches import Cells, TypeDraws, frequencies, other_types
 from xfm.tasks.alignment.network import AlignedFusion
 from xfm.tasks.alignment.outcome import AlignedRows, outcome, seen_by
-from xfm.tasks.alignment.settings import Alignment, limit_temperature, margin_losses, supcon_gradients
+from xfm.tasks.alignment.settings import TEMPERATURE, Alignment, limit_temperature, margin_losses, supcon_gradients
 from xfm.tokenizers.embedding import vectors_of
 from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
@@ -187,7 +187,8 @@ class AlignmentRecipe:
             Refused: as `Fusion.start`, or NOT_A_FUSION.
         """
         fusion = self.start.start(self.gene_dim, self.bank, self.seed)
-        return AlignedFusion(fusion, self.bank, self.task.temperature, self.task.loss).to(device)
+        temperature = self.task.temperature or self.start.about().get("temperature", TEMPERATURE)
+        return AlignedFusion(fusion, self.bank, temperature, self.task.loss).to(device)
 
     def build(self, group: Group, device: str) -> AlignmentLearner:
         """Opens the rows and builds the network.

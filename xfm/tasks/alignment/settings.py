@@ -21,7 +21,7 @@ from xfm.models.fusion.text import AnyText, HashedText
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 1.0
+TEMPERATURE, LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.07, 0.01, 1.0  # from scratch, and what it is held between
 EPSILON = 1e-6  # of a pair's difference, as torch.nn.functional.pairwise_distance: a gradient at distance 0
 
 
@@ -46,8 +46,9 @@ class Alignment(FusionSizes, TaskSettings):
     """supcon_infonce: each cell against all types of the batch, by vectors of either side alone. margin: pairs that
     belong together and pairs that do not, by vectors after both sides have met."""
 
-    temperature: float = Field(0.07, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
-    """Of similarities at the first step; it is learned. supcon_infonce alone."""
+    temperature: float | None = Field(None, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
+    """Of similarities at the first step; it is learned. By default that of --task.init, 0.07 from scratch.
+    supcon_infonce alone."""
 
     margin: PositiveFloat = 1.0
     """Distance beyond which a wrong pair counts for nothing. margin alone."""

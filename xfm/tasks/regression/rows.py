@@ -1,0 +1,98 @@
+"""The rows of a regression: their numbers, parts and groups, and how numbers are standardised."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfm.core.parts import LEFT_OUT, TEST, TRAIN, Part
+from xfm.judging.eval_set import EvalSet, Targets
+from xfm.judging.labelled import FEW, check_copies, leaks, stored_copies, stored_split, together
+from xfm.judging.targets import check_targets, targets_of
+from xfm.training.tokens import TokenStore
+
+FLAG = "--task.label"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How numbers are standardised: the network learns (number - mean) / deviation.
+
+    Attributes:
+        mean, deviation: of the training rows, in the unit of the column; the deviation with divisor n.
+    """
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionRows:
+    """What the driver knows of all rows, in the order of the store; see `training.task.TaskRows`.
+
+    Attributes:
+        judged: rows, the target, the split, what keys the resamples.
+        scale: of the training rows.
+        warnings: what a reader must know of the data.
+    """
+
+    judged: EvalSet
+    scale: Scale
+    warnings: tuple[str, ...]
+
+    def settled(self) -> dict[str, Any]:
+        """Digests of cells and split, and what rows are called."""
+        judged = self.judged
+        return {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}
+
+    def label_digests(self) -> dict[str, str]:
+        """{column: SHA-256 over the rows that have a part and a number, and it}."""
+        return self.judged.label_digests()
+
+    @property
+    def target(self) -> Targets:
+        """The numbers that are learned."""
+        return self.judged.targets[0]
+
+    def held(self, part: Part) -> NDArray[np.int64]:
+        """Positions of the rows of a part that have a number."""
+        return self.judged.with_target(self.target, part)
+
+
+def regression_rows(
+    store: TokenStore, label: str, group: str | None, *, seed: int, resamples: int, noun: str, has_test: bool = True
+) -> RegressionRows:
+    """Reads ids, numbers and parts; no tokens. Arguments as for `judging.labelled.labelled_rows`.
+
+    Raises:
+        Refused: NOT_NUMERIC, NO_TARGET, CONSTANT_TARGET, TRAIN_IS_TEST, or NO_ROWS for a part without any.
+    """
+    target = targets_of(together(store, label), label, FLAG)
+    row_ids, split = stored_split(store, group)
+    judged = EvalSet(
+        np.arange(len(row_ids)), tuple(row_ids), (), split, seed=seed, resamples=resamples, noun=noun, targets=(target,)
+    )
+    check_targets(judged, target, FLAG, has_test=has_test)
+    train, test = (judged.with_target(target, part) for part in (TRAIN, TEST))
+    copies = stored_copies(store)
+    if has_test:
+        check_copies(train, test, copies, noun)
+    values = target.values[train]
+    warnings = [*leaks(split, copies, group, noun), *_counted(judged, len(test))]
+    return RegressionRows(judged, Scale(float(values.mean()), float(values.std())), tuple(warnings))
+
+
+def _counted(judged: EvalSet, n_test: int) -> list[str]:
+    (target,), noun = judged.targets, judged.noun
+    found: list[str] = []
+    if 0 < n_test < FEW:
+        found.append(f"Only {n_test:,} test {noun}: the intervals are wide.")
+    if target.missing:
+        found.append(f"{target.missing:,} {noun} have no {target.name} and were left out.")
+    if target.odd:
+        found.append(f"{target.odd:,} {noun} have a {target.name} that is no finite number (e.g. {target.example!r}) "
+                     "and were left out.")  # fmt: skip
+    if left_out := int((judged.split.parts == LEFT_OUT).sum()):
+        found.append(f"{left_out:,} {noun} belong to no part and were left out.")
+    return found

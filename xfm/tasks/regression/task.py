@@ -1,0 +1,82 @@
+"""Regression as a task: numbers of a column, predicted by a head on any backbone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from xfm.core.parts import TRAIN
+from xfm.judging.classifier_scores import PREDICTIONS, SCORES
+from xfm.judging.labelled import SplitWithContent
+from xfm.judging.row_noun import noun_of
+from xfm.tasks.regression.checkpoint import about_checkpoint, write_regression
+from xfm.tasks.regression.figures import drawer
+from xfm.tasks.regression.recipe import RegressionRecipe
+from xfm.tasks.regression.report import regression_report
+from xfm.tasks.regression.rows import RegressionRows, regression_rows
+from xfm.tasks.regression.scores import prediction_table, score_table
+from xfm.training.settings import Settings
+from xfm.training.task import Checkpoint, Result, Task, TrainingRun
+from xfm.training.tokens import SplitRows, TokenParts, TokenStore
+
+
+class RegressionTask(Task):
+    """Predicting the numbers of a column."""
+
+    fixed: ClassVar[frozenset[str]] = frozenset({"kind", "label"})
+    split_rows: ClassVar[type[SplitRows]] = SplitWithContent
+
+    @property
+    def noun(self) -> str:
+        """Cells, sentences, images: by the columns of the source."""
+        return noun_of(self.context.source.schema.names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The numbers."""
+        return (self.context.settings.label,)
+
+    def rows(self, store: TokenStore) -> RegressionRows:
+        """Numbers, parts and groups of all rows."""
+        context, training = self.context, self.context.training
+        return regression_rows(
+            store, context.settings.label, training.group, seed=training.split_seed, resamples=training.bootstrap,
+            noun=self.noun, has_test=context.has_test,
+        )  # fmt: skip
+
+    def recipe(
+        self,
+        parts: TokenParts,
+        rows: RegressionRows,
+        extra: Mapping[str, TokenParts],
+        settings: Settings,
+        identity: dict[str, Any],
+    ) -> RegressionRecipe:
+        """Head and network, trained on the rows that have a number."""
+        del extra
+        context, training = self.context, self.context.training
+        return RegressionRecipe(
+            context.backbone, context.settings, rows.scale, parts, settings.batch_size, training.batch_tokens,
+            training.seed, training.split_seed, identity,
+        )  # fmt: skip
+
+    def result(self, recipe: RegressionRecipe, run: TrainingRun) -> Result:
+        """Network and head; scores next to the mean's, and the prediction of each validation and test row."""
+        context, task, trained, rows = self.context, recipe.task, run.trained, run.rows
+        steps = sum(run.parts.count(TRAIN)) // run.settings.batch_size
+        scores = score_table(trained.outcome, rows, task.mode, f"epoch {trained.best_step / steps:g}")
+        network, kind = recipe.trained(trained.weights), str(context.backbone.kind)
+
+        def write(folder: Path) -> str:
+            write_regression(
+                folder, network, context.backbone, task, recipe.scale, seed=recipe.seed, training=context.record
+            )
+            return about_checkpoint(task, recipe.scale, kind)
+
+        return Result(
+            checkpoint=Checkpoint(kind, write),
+            report=regression_report(trained, run.settings, steps, task, rows, scores, run.run, refused=run.refused),
+            draw=drawer(trained.history, rows, trained.outcome),
+            tables={
+                SCORES: scores.drop_columns(["predicted"]), PREDICTIONS: prediction_table(trained.outcome, rows)
+            },
+        )  # fmt: skip
