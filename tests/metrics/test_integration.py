@@ -40,10 +40,10 @@ def cells(batch_effect=0.0, batches=2, seed=0):
     return (x + batch_effect * rng.normal(size=(batches, WIDTH))[batch]).astype(np.float32), batch
 
 
-def scored(x, batch, labels=LABELS, groups=None, resamples=5, found=None):
+def scored(x, batch, labels=LABELS, groups=None, resamples=5, found=None, **more):
     groups = np.arange(len(x)) if groups is None else groups
     found = neighbours(x) if found is None else found
-    return integration_scores(x, found, batch, labels, GroupDraws(groups, 0, resamples))
+    return integration_scores(x, found, batch, labels, GroupDraws(groups, 0, resamples), **more)
 
 
 def known(found):
@@ -87,6 +87,17 @@ def test_scores_are_those_of_scib_metrics(scib, batch_effect, monkeypatch):
     assert ours["kbet"].value == pytest.approx(theirs, abs=2 / CELLS)
     assert {0.0: 0.9, 0.6: 0.2, 1.5: 0.0}[batch_effect] <= ours["kbet"].value
     assert {0.0: 1.0, 0.6: 0.8, 1.5: 0.2}[batch_effect] >= ours["kbet"].value
+
+
+def test_pcr_comparison_is_that_of_scib_metrics(scib):
+    before, batch = cells(3.0)
+    after, _ = cells(0.5)
+    theirs = scib.pcr_comparison(before, after, batch, categorical=True, n_components=WIDTH)
+    assert 0.1 < theirs < 0.99
+    ours = scored(after, batch, before=before)
+    assert tuple(ours) == (*SCORES, "pcr_comparison")
+    assert ours["pcr_comparison"].value == pytest.approx(theirs, abs=1e-4)
+    assert scored(before, batch, before=after)["pcr_comparison"].value == 0
 
 
 def test_kbet_tests_large_pieces_of_a_label_and_rejects_a_label_in_small_ones(monkeypatch):
@@ -221,7 +232,7 @@ def test_a_constant_representation_has_no_mixing(noise):
 
 def test_one_batch_cannot_be_mixed():
     x, _ = cells()
-    scores = scored(x, np.full(CELLS, 4))
+    scores = scored(x, np.full(CELLS, 4), before=x)
     assert scores.pop("clisi").value is not None
     assert {(score.value, score.note) for score in scores.values()} == {(None, "one batch only")}
 

@@ -234,7 +234,7 @@ from xfm.metrics.neighbours import neighbours
 from xfm.metrics.resampling import GroupDraws
 x = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
 batch, labels = np.arange(120) % 2, np.arange(120) // 60
-scores = integration_scores(x, neighbours(x), batch, labels, GroupDraws(np.arange(120), 0, 2))
+scores = integration_scores(x, neighbours(x), batch, labels, GroupDraws(np.arange(120), 0, 2), before=x)
 assert all(score.value is not None for score in scores.values()), scores
 print(sorted({"jax", "jaxlib", "chex", "scib_metrics"} & set(sys.modules)))
 """

@@ -8,8 +8,8 @@ Nothing is fitted anew in a resample: silhouettes, neighbours, tests and compone
 resample weighs cells by how often their group is drawn. Numbers of batches and labels that a score is scaled by stay
 those of all cells.
 
-Reference implementations: scib_metrics silhouette_batch, ilisi_knn, clisi_knn, kbet_per_label,
-utils.principal_component_regression; czbenchmarks.metrics.utils.compute_entropy_per_cell, with exact neighbours.
+Reference implementations: scib_metrics silhouette_batch, ilisi_knn, clisi_knn, kbet_per_label, pcr_comparison;
+czbenchmarks.metrics.utils.compute_entropy_per_cell, with exact neighbours.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xfm.metrics.kbet import kbet_acceptance
 from xfm.metrics.lisi import FEWEST_NEIGHBOURS, lisi
 from xfm.metrics.neighbours import Neighbours, is_constant, neighbours
-from xfm.metrics.pcr import pcr_measure
+from xfm.metrics.pcr import pcr_comparison_measure, pcr_measure
 from xfm.metrics.resampling import F64, GroupDraws, Ints
 from xfm.metrics.score_with_note import CONSTANT, Measure, NotedScore, mean_of_class_means, median, take
 from xfm.metrics.silhouette import silhouette_samples
@@ -36,6 +36,7 @@ ASW_BATCH, PCR, ILISI, CLISI, KBET, ENTROPY = SCORES = (
     "kbet",
     "entropy_per_cell",
 )
+PCR_COMPARISON = "pcr_comparison"
 LISI_NEIGHBOURS = 90
 ENTROPY_NEIGHBOURS = 200
 ONE_BATCH = "one batch only"
@@ -47,6 +48,8 @@ def integration_scores(
     batch: Ints,
     labels: Ints,
     draws: GroupDraws,
+    *,
+    before: Matrix | None = None,
 ) -> dict[str, NotedScore]:
     """How well a representation mixes batches and keeps labels apart.
 
@@ -58,6 +61,7 @@ def integration_scores(
         batch: (N,) integers; negative where a cell has none.
         labels: (N,) integers; negative where a cell has none.
         draws: the resamples, over the same N cells.
+        before: (N, D') the data before integration; adds `pcr_comparison`.
 
     Returns:
         {name of SCORES: score}; what is undefined has a note.
@@ -68,15 +72,16 @@ def integration_scores(
     if not len(representation) == len(found.indices) == len(batch) == len(labels) == len(draws.codes):
         sizes = [len(representation), len(found.indices), len(batch), len(labels), len(draws.codes)]
         raise ValueError(f"representation, neighbours, batches, labels and groups of {sizes} cells do not match")
+    names = [*SCORES, *([PCR_COMPARISON] if before is not None else [])]
     held = np.flatnonzero((batch >= 0) & (labels >= 0))
     representation = representation[held]
     if len(held) < 2 or is_constant(representation):
         reason = CONSTANT if len(held) > 1 else "fewer than two cells have a batch and a label"
-        return take(dict.fromkeys(SCORES, Measure(None, reason)), draws)
+        return take(dict.fromkeys(names, Measure(None, reason)), draws)
     if len(held) < len(batch):
         found = neighbours(representation, found.indices.shape[1])
     batch, labels, groups = _from_zero(batch[held]), _from_zero(labels[held]), draws.codes[held]
-    measures = dict.fromkeys(SCORES, Measure(None, ONE_BATCH))
+    measures = dict.fromkeys(names, Measure(None, ONE_BATCH))
     measures[CLISI] = _lisi_measure(found, labels, groups, is_separation=True)
     if batch.max() > 0:
         measures[ASW_BATCH] = asw_batch_measure(representation, batch, labels, groups, draws.n_groups)
@@ -84,6 +89,8 @@ def integration_scores(
         measures[ILISI] = _lisi_measure(found, batch, groups)
         measures[KBET] = _kbet_measure(found, batch, labels, groups, draws.n_groups)
         measures[ENTROPY] = _entropy_measure(found, batch, groups, draws.n_groups)
+        if before is not None:
+            measures[PCR_COMPARISON] = pcr_comparison_measure(before[held], representation, batch, groups)
     return take(measures, draws)
 
 

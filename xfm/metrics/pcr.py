@@ -5,7 +5,7 @@ batches); components weigh as much as they vary (Buettner et al., Nature Methods
 Biology 2025) took 50 components of the representation itself. Since R squared times variance is the variance between
 batches, no regression has to be solved.
 
-Reference implementation: scib_metrics.utils.principal_component_regression(categorical=True).
+Reference implementation: scib_metrics.utils.principal_component_regression(categorical=True), pcr_comparison.
 """
 
 from itertools import pairwise
@@ -58,6 +58,22 @@ def pcr_measure(representation: NDArray[np.floating[Any]], batch: Ints, groups: 
     """
     values, share = principal_coordinates(representation)
     return Measure(_explained(values, batch, groups), f"{values.shape[1]} components, {share:.0%} of the variance")
+
+
+def pcr_comparison_measure(
+    before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]], batch: Ints, groups: Ints
+) -> Measure:
+    """How much less a batch explains after integration: (before - after) / before, and 0 where it explains more.
+
+    scib-metrics' pcr_comparison with 50 components of both; its Benchmarker takes all.
+    """
+    explained = [_explained(principal_coordinates(matrix).values, batch, groups) for matrix in (before, after)]
+
+    def statistic(weights: NDArray[Any]) -> F64:
+        first, second = (each(weights) for each in explained)
+        return np.maximum(ratios(first - second, first), 0.0)
+
+    return Measure(statistic, f"{COMPONENTS} components of both at most")
 
 
 def _explained(values: F64, batch: Ints, groups: Ints) -> Statistic:
