@@ -6,7 +6,7 @@ import time
 import pytest
 
 from xfm.engine import progress as module
-from xfm.engine.progress import Progress, format_seconds
+from xfm.engine.progress import ProgressLog, format_seconds
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def clock(monkeypatch):
 
 
 def test_a_line_says_rows_rate_and_time_left(clock):
-    progress = Progress("embed", total=1000, shards=4)
+    progress = ProgressLog("embed", total=1000, shards=4)
     assert progress.line() == "embed: 0/1,000 cells, 0/4 shards, 0.0 cells/s"
     clock[0] += 10
     progress.add(250)
@@ -29,7 +29,7 @@ def test_a_line_says_rows_rate_and_time_left(clock):
 
 
 def test_without_a_total_shards_tell_how_far_it_is(clock):
-    progress = Progress("fit", total=None, shards=5, unit="rows")
+    progress = ProgressLog("fit", total=None, shards=5, unit="rows")
     clock[0] += 60
     progress.add(7000)
     assert progress.line() == "fit: 7,000 rows, 1/5 shards, 116.7 rows/s, 4:00 left"
@@ -37,11 +37,11 @@ def test_without_a_total_shards_tell_how_far_it_is(clock):
 
 @pytest.mark.parametrize(("total", "shards"), [(0, 0), (None, 0), (0, 1)])
 def test_nothing_to_do_is_no_division_by_zero(total, shards, clock):
-    assert "left" not in Progress("embed", total, shards).line()
+    assert "left" not in ProgressLog("embed", total, shards).line()
 
 
 def test_a_log_gets_a_line_now_and_then_and_a_last_one(caplog):
-    with caplog.at_level(logging.INFO), Progress("embed", 10, 1, every_s=0.02) as progress:
+    with caplog.at_level(logging.INFO), ProgressLog("embed", 10, 1, every_s=0.02) as progress:
         time.sleep(0.1)
         progress.add(10)
     lines = [record.getMessage() for record in caplog.records]
@@ -50,7 +50,7 @@ def test_a_log_gets_a_line_now_and_then_and_a_last_one(caplog):
 
 
 def test_a_failed_stage_says_no_last_line_and_leaves_no_thread(caplog):
-    with caplog.at_level(logging.INFO), pytest.raises(ValueError, match="stop"), Progress("e", 1, 1) as progress:
+    with caplog.at_level(logging.INFO), pytest.raises(ValueError, match="stop"), ProgressLog("e", 1, 1) as progress:
         raise ValueError("stop")
     assert not caplog.records
     assert not progress._thread.is_alive()

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from xfm.plots.front import Pair, Score, draw_front
+from xfm.plots.front import FrontScore, Pair, draw_front
 
 PAIRS = [
     Pair(0, 0.9, 0.7, "finished", True),
@@ -16,12 +16,12 @@ PAIRS = [
 
 
 def drawn(folder, axes, across):
-    figure = draw_front(folder, "front", PAIRS, across=across, up=Score("f1"), caption="Two scores.")
+    figure = draw_front(folder, "front", PAIRS, across=across, up=FrontScore("f1"), caption="Two scores.")
     return figure, axes[0]
 
 
 def test_the_table_has_both_scores_as_measured_and_who_is_on_the_front(tmp_path, axes):
-    figure, _ = drawn(tmp_path, axes, Score("leakage", near=0.5))
+    figure, _ = drawn(tmp_path, axes, FrontScore("leakage", near=0.5))
     with (tmp_path / figure.csv).open() as file:
         assert list(csv.reader(file)) == [
             ["trial", "status", "leakage", "f1", "on_front"],
@@ -35,7 +35,7 @@ def test_the_table_has_both_scores_as_measured_and_who_is_on_the_front(tmp_path,
 
 
 def test_what_shall_be_near_a_value_is_drawn_by_its_distance_and_both_axes_say_what_is_better(tmp_path, axes):
-    _, panel = drawn(tmp_path, axes, Score("leakage", near=0.5))
+    _, panel = drawn(tmp_path, axes, FrontScore("leakage", near=0.5))
     assert panel.get_xlabel() == "|leakage - 0.5|\n(lower is better)"
     assert panel.get_ylabel() == "f1\n(higher is better)"
     staircase, *dots = panel.lines
@@ -45,7 +45,9 @@ def test_what_shall_be_near_a_value_is_drawn_by_its_distance_and_both_axes_say_w
     assert [text.get_text() for text in panel.texts] == ["1", "0"]
 
 
-@pytest.mark.parametrize(("across", "where"), [(Score("cost", is_lower_better=True), "post"), (Score("gain"), "pre")])
+@pytest.mark.parametrize(
+    ("across", "where"), [(FrontScore("cost", is_lower_better=True), "post"), (FrontScore("gain"), "pre")]
+)
 def test_between_two_trials_no_more_is_promised_than_the_worse_of_both_gives(tmp_path, axes, across, where):
     """Of a cost, whoever spends less than the dearer one has only what the cheaper gives; of a gain the other way."""
     _, panel = drawn(tmp_path, axes, across)
@@ -54,4 +56,4 @@ def test_between_two_trials_no_more_is_promised_than_the_worse_of_both_gives(tmp
 
 def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(ValueError, match="none of 1 trials has both a and b"):
-        draw_front(tmp_path, "front", [PAIRS[4]], across=Score("a"), up=Score("b"), caption="Nothing.")
+        draw_front(tmp_path, "front", [PAIRS[4]], across=FrontScore("a"), up=FrontScore("b"), caption="Nothing.")

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from xfm.plots.search import Dot, Searched, draw_fields, draw_objective
+from xfm.plots.search import Dot, SearchedField, draw_fields, draw_objective
 
 DOTS = [Dot(0, 0.5, "finished"), Dot(1, 0.9, "pruned"), Dot(2, None, "failed"), Dot(3, 0.7, "finished")]
 
@@ -36,10 +36,10 @@ def test_a_loss_goes_down(tmp_path, axes):
 
 def test_numbers_stand_on_an_axis_and_words_in_classes(tmp_path, axes):
     fields = [
-        Searched("lr", [1e-5, 1e-4, 1e-3, 1e-2], is_log=True),
-        Searched("task.mode", ["full", "lora", "full", "lora"]),
-        Searched("clip", [None, 0.5, None, 1.0]),
-        Searched("a $x$", [1, 2, 3, 4]),
+        SearchedField("lr", [1e-5, 1e-4, 1e-3, 1e-2], is_log=True),
+        SearchedField("task.mode", ["full", "lora", "full", "lora"]),
+        SearchedField("clip", [None, 0.5, None, 1.0]),
+        SearchedField("a $x$", [1, 2, 3, 4]),
     ]
     figure = draw_fields(tmp_path, "fields", DOTS, fields, metric="F1", caption="F1 against fields.")
     assert rows(tmp_path, figure)[:3] == [
@@ -61,7 +61,7 @@ def test_numbers_stand_on_an_axis_and_words_in_classes(tmp_path, axes):
 
 
 def test_where_the_job_as_given_has_no_such_field_it_is_not_drawn(tmp_path, axes):
-    draw_fields(tmp_path, "f", DOTS, [Searched("rank", [None, 2, 4, 8])], metric="F1", caption="F1.")
+    draw_fields(tmp_path, "f", DOTS, [SearchedField("rank", [None, 2, 4, 8])], metric="F1", caption="F1.")
     assert [float(line.get_xdata()[0]) for line in axes[0].lines] == [2, 8]
 
 
@@ -69,4 +69,4 @@ def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(ValueError, match="none of 1 trials has a value"):
         draw_objective(tmp_path, "o", [DOTS[2]], metric="F1", is_lower_better=False, caption="F1.")
     with pytest.raises(ValueError, match=r"1 fields hold \[2\] values for 4 trials"):
-        draw_fields(tmp_path, "f", DOTS, [Searched("lr", [1, 2])], metric="F1", caption="F1.")
+        draw_fields(tmp_path, "f", DOTS, [SearchedField("lr", [1, 2])], metric="F1", caption="F1.")

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xfm.core.schema import COUNTS, GENE_IDS, REFUSED
-from xfm.sources.cells import Rows, cell_batch
+from xfm.sources.cells import CheckedRows, cell_batch
 
 
 def batch_of(rows, counts=True):
@@ -16,7 +16,7 @@ def batch_of(rows, counts=True):
     indptr = np.cumsum([0, *[len(row) for row in rows]])
     genes, values = np.array([g for g, _ in flat], np.int64), np.array([v for _, v in flat], np.float64)
     ids = [str(i) for i in range(len(rows))]
-    return cell_batch(Rows(indptr, genes, values), row_ids=ids, shard="s", obs={}, genes=b"", counts=counts)
+    return cell_batch(CheckedRows(indptr, genes, values), row_ids=ids, shard="s", obs={}, genes=b"", counts=counts)
 
 
 def test_genes_are_sorted_and_stored_zeros_removed():

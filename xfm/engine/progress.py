@@ -11,7 +11,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 
-class Progress:
+class ProgressLog:
     """Counts finished rows; shows rows/s and the time left.
 
     Args:
@@ -31,7 +31,7 @@ class Progress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._log_now_and_then, name="progress", daemon=True)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressLog":
         if sys.stderr.isatty():
             self._bar = tqdm(total=self.total, desc=self.what, unit=f" {self.unit}", dynamic_ncols=True)
         else:

@@ -12,7 +12,7 @@ from xfm.core.source import Shard, Source
 from xfm.engine.cluster import connect
 from xfm.engine.envelope import Envelope
 from xfm.engine.output import Output
-from xfm.engine.progress import Progress
+from xfm.engine.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def run_stage(
         rows = [shard.rows for shard in left if shard.rows is not None]
         total = sum(rows) if len(rows) == len(left) else None
         logger.info("%s: %d shards on %d workers (%s)", stage, len(left), where.workers, where.device)
-        with Progress(stage, total, len(left), "rows") as progress:
+        with ProgressLog(stage, total, len(left), "rows") as progress:
             for envelope in run_shards(
                 source, backbone, seed, left, build(where.device), stage=stage, output=output.uri, where=where
             ):

@@ -16,7 +16,7 @@ from xfm.core.errors import Refused
 from xfm.core.ledger import Receipt, Refusal
 from xfm.engine.cluster import connect
 from xfm.engine.output import Output, write_part
-from xfm.engine.progress import Progress
+from xfm.engine.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def run_tables(
         logger.info("%s: %d of %d %s are committed already", stage, len(keys) - len(left), len(keys), unit)
     if left:
         connect()
-        with Progress(stage, len(left), len(left), unit) as progress:
+        with ProgressLog(stage, len(left), len(left), unit) as progress:
             for made in _in_any_order(compute, shared, left, output.uri, workers, gpus):
                 _record(output, made, stage, attempt)
                 progress.add(1)

@@ -35,7 +35,7 @@ MEETING_S = 30.0  # that a worker which refuses waits for the others
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TrainingPlace:
     """Where training runs.
 
     Attributes:
@@ -54,7 +54,7 @@ class Place:
         return "cuda" if self.gpus else "cpu"
 
 
-def place(workers: int | None, gpus: float, threads: int) -> Place:
+def place(workers: int | None, gpus: float, threads: int) -> TrainingPlace:
     """Fits the workers to the cluster that is connected: by default one, or one for each `gpus` GPUs.
 
     Raises:
@@ -76,7 +76,7 @@ def place(workers: int | None, gpus: float, threads: int) -> Place:
             f"--workers {workers} with {threads} CPUs each do not fit: the cluster has {have.get('CPU', 0):g}, its "
             f"largest node {largest}. Lower --workers or --threads."
         )
-    return Place(workers, threads, gpus)
+    return TrainingPlace(workers, threads, gpus)
 
 
 def train(
@@ -178,7 +178,7 @@ def all_come_here(seconds: float = MEETING_S) -> bool:
     return True
 
 
-def _train(recipe: Recipe, settings: Settings, where: Place, mailbox: Any) -> Trained:
+def _train(recipe: Recipe, settings: Settings, where: TrainingPlace, mailbox: Any) -> Trained:
     import torch
     from ray.train import Checkpoint, get_checkpoint, report
 

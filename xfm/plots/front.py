@@ -36,7 +36,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class FrontScore:
     """One of the two.
 
     Attributes:
@@ -66,7 +66,7 @@ class Score:
 
 
 def draw_front(
-    output: Path, name: str, pairs: Sequence[Pair], *, across: Score, up: Score, caption: str, title: str = ""
+    output: Path, name: str, pairs: Sequence[Pair], *, across: FrontScore, up: FrontScore, caption: str, title: str = ""
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv below `output`.
 

@@ -35,7 +35,7 @@ class Dot:
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
+class SearchedField:
     """One field.
 
     Attributes:
@@ -94,7 +94,7 @@ def draw_objective(
 
 
 def draw_fields(
-    output: Path, name: str, dots: Sequence[Dot], fields: Sequence[Searched], *, metric: str, caption: str
+    output: Path, name: str, dots: Sequence[Dot], fields: Sequence[SearchedField], *, metric: str, caption: str
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the value against each searched field.
 
@@ -139,7 +139,7 @@ def _best_so_far(dots: Sequence[Dot], is_lower_better: bool) -> list[float | Non
     return best
 
 
-def _panel(axes: Any, dots: Sequence[Dot], field: Searched) -> None:
+def _panel(axes: Any, dots: Sequence[Dot], field: SearchedField) -> None:
     pairs = list(zip(dots, field.values, strict=True))
     if all(_is_number(value) for dot, value in pairs if dot.number):
         placed = [(dot, float(value)) for dot, value in pairs if _is_number(value)]

@@ -17,7 +17,7 @@ from xfm.core.schema import COUNTS, GENE_IDS, GENE_TABLE_KEY, REFUSED, ROW_ID, S
 MAX_COUNT = 2**24
 
 
-class Rows(NamedTuple):
+class CheckedRows(NamedTuple):
     """R rows in compressed sparse row form, with N stored entries.
 
     Attributes:
@@ -44,7 +44,7 @@ def cell_schema(obs: Mapping[str, pa.DataType]) -> pa.Schema:
 
 
 def cell_batch(
-    rows: Rows, *, row_ids: list[str], shard: str, obs: Mapping[str, pa.Array], genes: bytes, counts: bool
+    rows: CheckedRows, *, row_ids: list[str], shard: str, obs: Mapping[str, pa.Array], genes: bytes, counts: bool
 ) -> pa.RecordBatch:
     """Check R rows and lay them out as one batch.
 
@@ -56,7 +56,7 @@ def cell_batch(
         genes: the encoded gene table, see `gene_table.encode_genes`.
         counts: whether values must be whole numbers up to 2**24, else merely finite and not negative.
     """
-    rows = _sorted(Rows(rows.indptr, rows.indices.astype(np.int32, copy=False), rows.data))
+    rows = _sorted(CheckedRows(rows.indptr, rows.indices.astype(np.int32, copy=False), rows.data))
     refused = _reasons(rows, counts)
     with np.errstate(over="ignore", invalid="ignore"):
         values = rows.data.astype(np.float32)
@@ -86,7 +86,7 @@ def _row_of(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
 
 
-def _steps(rows: Rows) -> NDArray[np.int32]:
+def _steps(rows: CheckedRows) -> NDArray[np.int32]:
     """(N,) distance to the previous gene of the same row; 1 at the start of a row."""
     steps = np.ones(len(rows.indices), dtype=np.int32)
     np.subtract(rows.indices[1:], rows.indices[:-1], out=steps[1:])
@@ -95,15 +95,15 @@ def _steps(rows: Rows) -> NDArray[np.int32]:
     return steps
 
 
-def _sorted(rows: Rows) -> Rows:
+def _sorted(rows: CheckedRows) -> CheckedRows:
     """The same rows with ascending genes."""
     if (_steps(rows) >= 0).all():
         return rows
     order = np.lexsort((rows.indices, _row_of(rows.indptr)))
-    return Rows(rows.indptr, rows.indices[order], rows.data[order])
+    return CheckedRows(rows.indptr, rows.indices[order], rows.data[order])
 
 
-def _reasons(rows: Rows, counts: bool) -> dict[int, str]:
+def _reasons(rows: CheckedRows, counts: bool) -> dict[int, str]:
     """Why a row is refused, for every row that is: row number to "CODE: why"."""
     data, steps = rows.data, _steps(rows)
     limit = MAX_COUNT if counts else float(np.finfo(np.float32).max)

@@ -53,7 +53,7 @@ class Delivery(Protocol):
 
 
 @dataclass
-class Progress:
+class SentSoFar:
     """What one server has of one spool.
 
     Attributes:
@@ -75,7 +75,7 @@ class Sidecar:
     def __init__(self, spool: Spool, server: str) -> None:
         self.spool, self.server = spool, server
         self.path = spool.path.with_suffix(".sent.json")
-        self.progress = Progress()
+        self.progress = SentSoFar()
 
     def load(self) -> None:
         """Reads the progress; starts anew where it belongs to another spool or cannot be read."""
@@ -83,9 +83,9 @@ class Sidecar:
         known = self._read()
         entry = known.get("servers", {}).get(self.server)
         is_ours = bool(first) and known.get("root") == first[0].record.get("run")
-        self.progress = Progress(**entry) if entry and is_ours else Progress()
+        self.progress = SentSoFar(**entry) if entry and is_ours else SentSoFar()
         if self.progress.offset > self.spool.size():
-            self.progress = Progress()
+            self.progress = SentSoFar()
 
     def save(self) -> None:
         """Writes the progress, whole or not at all."""
@@ -180,7 +180,7 @@ class SpoolSender:
             return False
         except RunGone as error:
             logger.warning("tracking: %s; sending %s again from its first line", error, self._spool.path)
-            self._sidecar.progress = Progress()
+            self._sidecar.progress = SentSoFar()
             self._sidecar.save()
             return False
         if self._failures:

@@ -24,7 +24,7 @@ from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import Record
-from xfm.training.tokens import Rows, TokenParts
+from xfm.training.tokens import RowReader, TokenParts
 
 AT_ONCE = 8192  # rows of a part that are in memory together when they are scored
 I64 = NDArray[np.int64]
@@ -64,7 +64,7 @@ class HeadedLearner(ABC):
         self,
         network: HeadedBackbone,
         tokenizer: Tokenizer,
-        rows: Rows,
+        rows: RowReader,
         order: Order,
         parts: TokenParts,
         n_outputs: int,

@@ -26,7 +26,7 @@ CACHE_ROWS = 3 * WINDOW_ROWS // 2  # a window, and the end of the one before it
 THREADS = 8
 
 
-class Rows(Protocol):
+class RowReader(Protocol):
     """Tokenised rows in parts; inside a part training rows come first, then validation rows, then test rows."""
 
     def take(self, parts: I64, rows: I64) -> pa.Table:

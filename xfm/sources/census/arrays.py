@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
-from xfm.sources.cells import Rows
+from xfm.sources.cells import CheckedRows
 from xfm.sources.census.tiles import TILE
 from xfm.sources.gene_table import missing
 
@@ -119,7 +119,7 @@ def _entries(array: Any, joinids: NDArray[np.int64]) -> Iterator[tuple[NDArray[A
             yield np.searchsorted(joinids, joinid).astype(np.int32), column, value
 
 
-def read_counts(layer: Any, joinids: NDArray[np.int64], n_genes: int) -> Rows:
+def read_counts(layer: Any, joinids: NDArray[np.int64], n_genes: int) -> CheckedRows:
     """Rows of X for (R,) ascending joinids.
 
     Raises:
@@ -133,12 +133,12 @@ def read_counts(layer: Any, joinids: NDArray[np.int64], n_genes: int) -> Rows:
         if _in_range(column, n_genes, layer.uri)
     ]
     if not parts:
-        return Rows(np.zeros(len(joinids) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        return CheckedRows(np.zeros(len(joinids) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
     row, column, value = parts[0] if len(parts) == 1 else (np.concatenate(part) for part in zip(*parts, strict=True))
     matrix = coo_matrix((value, (row, column)), shape=(len(joinids), n_genes)).tocsr()
     if matrix.nnz != len(value):
         raise ShardRefused("DUPLICATE_ENTRY", f"{layer.uri}: {len(value) - matrix.nnz} entries are stored twice")
-    return Rows(matrix.indptr.astype(np.int64), matrix.indices, matrix.data)
+    return CheckedRows(matrix.indptr.astype(np.int64), matrix.indices, matrix.data)
 
 
 def _in_range(column: NDArray[Any], n_genes: int, uri: str) -> bool:

@@ -30,20 +30,20 @@ _BASE = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _STEP_ROWS = 16
 
 
-class Place(NamedTuple):
+class TarPlace(NamedTuple):
     """Where a member's content lies in its archive."""
 
     offset: int
     size: int
 
 
-class Row(NamedTuple):
+class TarRow(NamedTuple):
     """The members of one row by their extension, in lower case."""
 
     base: str
-    members: dict[str, Place]
+    members: dict[str, TarPlace]
 
-    def image(self) -> Place | None:
+    def image(self) -> TarPlace | None:
         """The picture: the first member with an extension of pictures."""
         return next((place for extension, place in self.members.items() if f".{extension}" in IMAGE_SUFFIXES), None)
 
@@ -103,7 +103,7 @@ def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) ->
             yield Rows([f"{name}/{n}" for n in chosen], pa.array(images, pa.large_binary()), arrays, problems)
 
 
-def _values(file: BinaryIO, row: Row, wanted: list[str], name: str) -> tuple[dict[str, str | None], str]:
+def _values(file: BinaryIO, row: TarRow, wanted: list[str], name: str) -> tuple[dict[str, str | None], str]:
     """The row's text columns, and "CODE: why" where one cannot be read."""
     values: dict[str, str | None] = {}
     problem = ""
@@ -131,7 +131,7 @@ def _fields(content: bytes, base: str) -> tuple[dict[str, str | None], str]:
     }, ""
 
 
-def _content(file: BinaryIO, place: Place, name: str) -> bytes:
+def _content(file: BinaryIO, place: TarPlace, name: str) -> bytes:
     file.seek(place.offset)
     content = file.read(place.size)
     if len(content) != place.size:
@@ -140,9 +140,9 @@ def _content(file: BinaryIO, place: Place, name: str) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def _rows(path: Path, size: int, modified_ns: int, name: str) -> tuple[Row, ...]:  # noqa: ARG001
+def _rows(path: Path, size: int, modified_ns: int, name: str) -> tuple[TarRow, ...]:  # noqa: ARG001
     """The rows of an archive; members that name no extension belong to none."""
-    rows: list[Row] = []
+    rows: list[TarRow] = []
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -152,8 +152,8 @@ def _rows(path: Path, size: int, modified_ns: int, name: str) -> tuple[Row, ...]
                 if match is not None:
                     base, extension = match[1], match[2].lower()
                     if not rows or rows[-1].base != base or extension in rows[-1].members:
-                        rows.append(Row(base, {}))
-                    rows[-1].members[extension] = Place(member.offset_data, member.size)
+                        rows.append(TarRow(base, {}))
+                    rows[-1].members[extension] = TarPlace(member.offset_data, member.size)
                 archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
             end = archive.offset
     except (tarfile.TarError, OSError) as problem:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
-from xfm.sources.cells import Rows
+from xfm.sources.cells import CheckedRows
 
 BATCH_ROWS = 1024
 DENSE_ENTRIES = 2**24  # a dense slice is cut shorter than BATCH_ROWS where genes are many
@@ -27,7 +27,7 @@ class Matrix(ABC):
         self.label = label
 
     @abstractmethod
-    def batches(self, start: int, stop: int) -> Iterator[Rows]:
+    def batches(self, start: int, stop: int) -> Iterator[CheckedRows]:
         """Rows start to stop, at most BATCH_ROWS at once."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Dense(Matrix):
     def check(self) -> None:
         """A dense matrix has no indices."""
 
-    def batches(self, start: int, stop: int) -> Iterator[Rows]:
+    def batches(self, start: int, stop: int) -> Iterator[CheckedRows]:
         step = max(1, min(BATCH_ROWS, DENSE_ENTRIES // max(1, self.n_columns)))
         for low in range(start, stop, step):
             block = native(self._data[low : min(low + step, stop)])
@@ -81,7 +81,7 @@ class Dense(Matrix):
             in_row = np.count_nonzero(block, axis=1)
             column = stored - np.repeat(np.arange(len(block)) * self.n_columns, in_row)
             indptr = np.concatenate([[0], np.cumsum(in_row)])
-            yield Rows(indptr, column.astype(np.int32), block.reshape(-1)[stored])
+            yield CheckedRows(indptr, column.astype(np.int32), block.reshape(-1)[stored])
 
     def sample(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
         rows, values = [], []
@@ -156,11 +156,11 @@ class CSR(Sparse):
     def _rows_of(self, low: int, high: int) -> NDArray[np.int64]:
         return self._major_of(np.arange(low, high))
 
-    def batches(self, start: int, stop: int) -> Iterator[Rows]:
+    def batches(self, start: int, stop: int) -> Iterator[CheckedRows]:
         for first in range(start, stop, BATCH_ROWS):
             indptr = self._indptr[first : min(first + BATCH_ROWS, stop) + 1]
             low, high = int(indptr[0]), int(indptr[-1])
-            yield Rows(indptr - low, self._read_indices(low, high), native(self._data[low:high]))
+            yield CheckedRows(indptr - low, self._read_indices(low, high), native(self._data[low:high]))
 
 
 class CSC(Sparse):
@@ -172,7 +172,7 @@ class CSC(Sparse):
     def _rows_of(self, low: int, high: int) -> NDArray[np.int64]:
         return self._read_indices(low, high).astype(np.int64)
 
-    def batches(self, start: int, stop: int) -> Iterator[Rows]:
+    def batches(self, start: int, stop: int) -> Iterator[CheckedRows]:
         """One pass over the file, turned to rows, then pieces of that. Memory grows with stop - start."""
         from scipy.sparse import csc_matrix
 
@@ -192,7 +192,7 @@ class CSC(Sparse):
         for first in range(0, n_rows, BATCH_ROWS):
             piece = by_row.indptr[first : first + BATCH_ROWS + 1].astype(np.int64)
             low, high = int(piece[0]), int(piece[-1])
-            yield Rows(piece - low, by_row.indices[low:high], by_row.data[low:high])
+            yield CheckedRows(piece - low, by_row.indices[low:high], by_row.data[low:high])
 
 
 def native(values: NDArray[Any]) -> NDArray[Any]:

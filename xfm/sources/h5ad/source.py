@@ -20,7 +20,7 @@ from pydantic import PositiveInt, ValidationInfo, field_validator
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.source import Shard
-from xfm.sources.cells import Rows, cell_batch, cell_schema
+from xfm.sources.cells import CheckedRows, cell_batch, cell_schema
 from xfm.sources.gene_table import encode_genes
 from xfm.sources.h5ad.access import Outline, cached_outline, is_plain, local_copy, stamp, survey
 from xfm.sources.h5ad.file import H5adFile
@@ -210,7 +210,7 @@ class H5ad(Config):
         return outline
 
 
-def _blocks(file: H5adFile, matrix: Matrix, start: int, stop: int, step: int) -> Iterator[tuple[int, Rows]]:
+def _blocks(file: H5adFile, matrix: Matrix, start: int, stop: int, step: int) -> Iterator[tuple[int, CheckedRows]]:
     """Rows start to stop with the number of their first; never more than `step` rows in memory."""
     for first in range(start, stop, step):
         low, batches = first, matrix.batches(first, min(first + step, stop))

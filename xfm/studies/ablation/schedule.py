@@ -20,7 +20,7 @@ from xfm.core.ledger import REPORT, RUN, Refusal
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.job import scratch_path
-from xfm.engine.progress import Progress
+from xfm.engine.progress import ProgressLog
 from xfm.engine.resume_check import earlier_run
 from xfm.engine.session import SPOOL, OpenJob
 from xfm.engine.tables import RETRIES
@@ -79,7 +79,7 @@ def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
     if left:
         connect()
         crew = _Crew(left, done, job)
-        with Progress("members", len(left), len(left), "members") as progress:
+        with ProgressLog("members", len(left), len(left), "members") as progress:
             for entry, end in crew.run():
                 _note(ran, entry, end, progress)
                 progress.add(1)
@@ -100,7 +100,7 @@ def describe_members(members: Sequence[Member]) -> str:
     return "\n".join(lines)
 
 
-def _note(ran: Ran, entry: Entry, end: MemberResult, progress: Progress) -> None:
+def _note(ran: Ran, entry: Entry, end: MemberResult, progress: ProgressLog) -> None:
     count = f"{progress.done_shards + 1} of {progress.total}"
     if end.is_finished:
         logger.info("member %s (%s): finished after %.1f s", entry, count, end.seconds)

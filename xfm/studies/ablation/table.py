@@ -18,8 +18,8 @@ from xfm.judging.representations import UNSEEING
 from xfm.metrics.paired import holm
 from xfm.studies.compare.boards import difference
 from xfm.studies.compare.choose_representation import Pick
-from xfm.studies.compare.finished_run import Metric, Run, Score
-from xfm.studies.compare.row import Against, Column, Measure, Row, measure_of
+from xfm.studies.compare.finished_run import Metric, Run, StoredScore
+from xfm.studies.compare.row import Against, BoardRow, Column, Measure, measure_of
 
 TRAINED = "finetune"  # job that trains what it judges, and the task of its scores, which nothing is chosen of
 SHOWN = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
@@ -62,7 +62,7 @@ class AblationRow:
     """
 
     asked: Asked
-    row: Row | None
+    row: BoardRow | None
     measures: Mapping[Column, Measure]
     reasons: Mapping[Column, str]
     against: Against | None = None
@@ -119,7 +119,7 @@ def ablation(asked: Sequence[Asked], against: str | None = None) -> Ablation:
     return Ablation(label, columns, tuple(tested), against or "", notes, len(_data(tested, label)) <= 1)
 
 
-def _found(asked: Asked) -> tuple[Asked, Row | None, str]:
+def _found(asked: Asked) -> tuple[Asked, BoardRow | None, str]:
     """A row whose scores are not there lacks them, and the others stay."""
     try:
         return asked, *_plain(asked)
@@ -127,7 +127,7 @@ def _found(asked: Asked) -> tuple[Asked, Row | None, str]:
         return asked._replace(runs=(), lacking=f"{problem.code}: {problem.message}"), None, ""
 
 
-def _plain(asked: Asked) -> tuple[Row | None, str]:
+def _plain(asked: Asked) -> tuple[BoardRow | None, str]:
     """What was picked of each run, its classifier's scores without its name so that rows stand in one column; and the
     label that the classifier told."""
     if not asked.runs:
@@ -144,10 +144,10 @@ def _plain(asked: Asked) -> tuple[Row | None, str]:
         kept += [replace(score, metric=Metric(f"{LEAKAGE} of {score.label}", score.metric.name)) for score in run.scores
                  if score.metric.task == LEAKAGE and score.representation == pick.name]  # fmt: skip
         runs.append(replace(run, scores=kept, classifier=task))
-    return Row(tuple(runs), tuple(picks), {}), label
+    return BoardRow(tuple(runs), tuple(picks), {}), label
 
 
-def _picked(asked: Asked, run: Run, own: Sequence[Score], task: str) -> Pick:
+def _picked(asked: Asked, run: Run, own: Sequence[StoredScore], task: str) -> Pick:
     """One representation of a run: named, chosen by the run, or the only one there is."""
     every = {score.representation: score for score in own}
     wanted = asked.representation or run.choice.get(own[0].label if own else "")
@@ -163,7 +163,7 @@ def _picked(asked: Asked, run: Run, own: Sequence[Score], task: str) -> Pick:
     return Pick(score.representation, score.kind, score.layer)
 
 
-def _row(asked: Asked, row: Row | None, label: str) -> AblationRow:
+def _row(asked: Asked, row: BoardRow | None, label: str) -> AblationRow:
     if row is None:
         return AblationRow(asked, None, {}, {})
     measures: dict[Column, Measure] = {}
@@ -174,7 +174,7 @@ def _row(asked: Asked, row: Row | None, label: str) -> AblationRow:
     return AblationRow(asked, replace(row, measures=measures), measures, {})
 
 
-def _columns(row: Row, label: str) -> dict[Column, str]:
+def _columns(row: BoardRow, label: str) -> dict[Column, str]:
     """Columns that the row's scores can fill, and the label that each is about."""
     found = {Column(Metric("", name), TEST.word): label for name in SHOWN}
     for run in row.runs:
@@ -197,7 +197,7 @@ def _reasons(row: AblationRow, columns: Sequence[Column]) -> dict[Column, str]:
     return {column: _reason(row.row, column) for column in lacking}
 
 
-def _reason(row: Row, column: Column) -> str:
+def _reason(row: BoardRow, column: Column) -> str:
     if column.metric.task.startswith(LEAKAGE):
         if row.picks[0].name in UNSEEING:
             return "looks at no cell, so there are no features that could tell anything"
@@ -205,7 +205,7 @@ def _reason(row: Row, column: Column) -> str:
     return f"its run did not score {words_of(column.metric.name)}, or not for every seed"
 
 
-def _tested(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[AblationRow]:
+def _tested(rows: Sequence[AblationRow], first: BoardRow | None, label: str) -> list[AblationRow]:
     """Every row against the one that was named."""
     if first is None:
         return list(rows)
@@ -217,7 +217,7 @@ def _tested(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[
     ]
 
 
-def _minus(row: Row, first: Row, label: str) -> Against | None:
+def _minus(row: BoardRow, first: BoardRow, label: str) -> Against | None:
     if {run.data_of(label) for run in row.runs} != {run.data_of(label) for run in first.runs}:
         return None
     return difference(row, first, TESTED, label)
@@ -228,7 +228,7 @@ def _data(rows: Sequence[AblationRow], label: str) -> set[str]:
     return {run.data_of(label) for row in rows if row.row is not None for run in row.row.runs}
 
 
-def _notes(rows: Sequence[AblationRow], first: Row | None, label: str) -> list[str]:
+def _notes(rows: Sequence[AblationRow], first: BoardRow | None, label: str) -> list[str]:
     held = [row for row in rows if row.row is not None]
     data = _data(rows, label)
     notes = []

@@ -20,8 +20,8 @@ from xfm.judging.row_noun import ROWS
 from xfm.metrics.paired import bootstrap_difference, holm
 from xfm.studies.compare.classifiers import by_classifier, comparable, frozen
 from xfm.studies.compare.data_sets import DataSet, data_sets, other_data
-from xfm.studies.compare.finished_run import CLASSIFIERS, COMMON, REPORTED, UNREAD, Metric, Run, Score
-from xfm.studies.compare.row import Against, Column, Row, rows_of
+from xfm.studies.compare.finished_run import CLASSIFIERS, COMMON, REPORTED, UNREAD, Metric, Run, StoredScore
+from xfm.studies.compare.row import Against, BoardRow, Column, rows_of
 
 SHOWN = ("test", "all", REPORTED)  # which cells a column shows; validation cells only rank
 F64 = NDArray[np.float64]
@@ -45,7 +45,7 @@ class Board:
     job: str
     label: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
     ranked_by: Literal["validation", "shown", ""]
     classified: str = ""
 
@@ -117,7 +117,7 @@ def _questions(runs: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, st
     return [(job, label) for job, label in found if not labels or label in labels or job]
 
 
-def _question(run: Run, score: Score) -> tuple[str, str]:
+def _question(run: Run, score: StoredScore) -> tuple[str, str]:
     return (run.job, "") if score.kind == REPORTED else ("", score.label)
 
 
@@ -175,9 +175,9 @@ def _columns(runs: Sequence[Run], label: str, metrics: Sequence[str], job: str) 
     return tuple(Column(metric, next(split for split in SHOWN if split in splits[metric])) for metric in found)
 
 
-def _without_repeats(rows: Sequence[Row]) -> list[Row]:
+def _without_repeats(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """Baselines know nothing of the model: runs on the same cells find the very same ones. Each is kept once."""
-    kept: dict[object, Row] = {}
+    kept: dict[object, BoardRow] = {}
     for number, row in enumerate(rows):
         key: object = _found(row) if row.kind == "baseline" else number
         if key not in kept:
@@ -190,7 +190,7 @@ def _without_repeats(rows: Sequence[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def _found(row: Row) -> object:
+def _found(row: BoardRow) -> object:
     """What tells a baseline from another: its name, and what it scored on which splits.
 
     One that looks at nothing scores the same for every seed of one split: there the number of seeds is left out.
@@ -202,7 +202,7 @@ def _found(row: Row) -> object:
     return row.representation, splits, tuple(row.measures.items())
 
 
-def _rank(row: Row, primary: Column) -> tuple[bool, float, bool, float, str]:
+def _rank(row: BoardRow, primary: Column) -> tuple[bool, float, bool, float, str]:
     shown = row.measures.get(primary)
     return (
         row.rank_by is None, primary.cost(row.rank_by or 0.0), shown is None,
@@ -210,7 +210,7 @@ def _rank(row: Row, primary: Column) -> tuple[bool, float, bool, float, str]:
     )  # fmt: skip
 
 
-def _tested(rows: Sequence[Row], primary: Column, label: str) -> tuple[Row, ...]:
+def _tested(rows: Sequence[BoardRow], primary: Column, label: str) -> tuple[BoardRow, ...]:
     """Every row against the first."""
     found = [difference(row, rows[0], primary, label) for row in rows[1:]]
     adjusted = holm(np.array([one.p if one else np.nan for one in found]))
@@ -221,7 +221,7 @@ def _tested(rows: Sequence[Row], primary: Column, label: str) -> tuple[Row, ...]
     return (*rows[:1], *tested)
 
 
-def difference(row: Row, first: Row, column: Column, label: str) -> Against | None:
+def difference(row: BoardRow, first: BoardRow, column: Column, label: str) -> Against | None:
     """A row minus another one: over all runs that share a split and its resamples; None where no two do.
 
     Seeds draw splits of their own, so draws are subtracted within a seed and put together over seeds: the interval

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xfm.core.schema import layer_column
-from xfm.studies.compare.finished_run import REPORTED, Run, Score
+from xfm.studies.compare.finished_run import REPORTED, Run, StoredScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def picks(run: Run, label: str, wanted: Sequence[str]) -> list[Pick]:
     return found
 
 
-def _pick(score: Score, role: str = "") -> Pick:
+def _pick(score: StoredScore, role: str = "") -> Pick:
     return Pick(score.representation, score.kind, score.layer, role)
 
 
@@ -66,16 +66,16 @@ def _best(run: Run, label: str) -> Iterator[tuple[str, str]]:
             yield name, f"best for {other}"
 
 
-def _last(run: Run, label: str, scores: Iterable[Score]) -> list[Score]:
+def _last(run: Run, label: str, scores: Iterable[StoredScore]) -> list[StoredScore]:
     layers = [score for score in scores if score.kind == "layer" and score.layer is not None]
     deepest = [score for score in layers if score.layer == max(other.layer or 0 for other in layers)]
     best = _best_on_validation(run, label, deepest)
     return [best] if best is not None else deepest
 
 
-def _baselines(run: Run, label: str, scores: Iterable[Score]) -> list[Pick]:
+def _baselines(run: Run, label: str, scores: Iterable[StoredScore]) -> list[Pick]:
     found: list[Pick] = []
-    layered: dict[str, list[Score]] = {}
+    layered: dict[str, list[StoredScore]] = {}
     for score in scores:
         if score.kind == "baseline" and score.pool is not None and score.layer is not None:
             name = score.representation.removesuffix(layer_column(score.pool, score.layer)).rstrip("_")
@@ -88,9 +88,9 @@ def _baselines(run: Run, label: str, scores: Iterable[Score]) -> list[Pick]:
     return found
 
 
-def _best_on_validation(run: Run, label: str, scores: Iterable[Score]) -> Score | None:
+def _best_on_validation(run: Run, label: str, scores: Iterable[StoredScore]) -> StoredScore | None:
     """The first of the best; None where none was scored there."""
-    best: tuple[float, Score] | None = None
+    best: tuple[float, StoredScore] | None = None
     for score in {score.representation: score for score in scores}.values():
         found = run.find(score.representation, label, run.chooses, "validation")
         if found is not None and found.value is not None and (best is None or found.value > best[0]):

@@ -48,7 +48,7 @@ CHOOSES = Metric("probe", PRIMARY["probe"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Score:
+class StoredScore:
     """One number of one representation.
 
     Attributes:
@@ -113,7 +113,7 @@ class Run:
     data_name: str
     model: str
     weights: str
-    scores: Sequence[Score]
+    scores: Sequence[StoredScore]
     choice: Mapping[str, str]
     seconds: Mapping[str, float]
     metrics: Sequence[Metric] = ()
@@ -128,12 +128,12 @@ class Run:
         """Digest of what was judged for a label: another label beside it makes no other data of it."""
         return self.data_by_label.get(label, self.data)
 
-    def find(self, representation: str, label: str, metric: Metric, split: str) -> Score | None:
+    def find(self, representation: str, label: str, metric: Metric, split: str) -> StoredScore | None:
         """One of its scores."""
         return self._by_name.get((representation, label, metric, split))
 
     @cached_property
-    def _by_name(self) -> dict[tuple[str, str, Metric, str], Score]:
+    def _by_name(self) -> dict[tuple[str, str, Metric, str], StoredScore]:
         return {(score.representation, score.label, score.metric, score.split): score for score in self.scores}
 
 
@@ -208,7 +208,7 @@ def chooses_of(config: Mapping[str, Any], known: Collection[Metric]) -> Metric:
     return Metric(task, PRIMARY.get(task, COMMON))
 
 
-def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[Score], list[Metric]]:
+def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[StoredScore], list[Metric]]:
     """Scores out of scores.parquet: those asked for, and the primary ones on validation cells.
 
     Args:
@@ -242,23 +242,25 @@ def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[S
     return [_score(row, np.asarray(draws, np.float64)) for row, draws in zip(plain, every, strict=True)], known
 
 
-def _score(row: Mapping[str, Any], draws: NDArray[np.float64]) -> Score:
-    return Score(
+def _score(row: Mapping[str, Any], draws: NDArray[np.float64]) -> StoredScore:
+    return StoredScore(
         row["representation"], row["kind"], row["pool"], row["layer"], Metric(row["task"], row["metric"]), row["label"],
         row["split"], _finite(row["value"]), _finite(row["low"]), _finite(row["high"]), row["cells"], row["groups"],
         draws if np.isfinite(draws).any() else None,
     )  # fmt: skip
 
 
-def reported_scores(job: str, numbers: Mapping[str, Any], names: Collection[str]) -> tuple[list[Score], list[Metric]]:
+def reported_scores(
+    job: str, numbers: Mapping[str, Any], names: Collection[str]
+) -> tuple[list[StoredScore], list[Metric]]:
     """Numbers of report.json as scores without draws; words are left out."""
     scores = []
     for name, value in numbers.items():
         ends = value if isinstance(value, Mapping) else {"value": value}
         if isinstance(ends.get("value"), int | float) and not isinstance(ends["value"], bool):
             low, high = _finite(ends.get("low")), _finite(ends.get("high"))
-            score = Score(REPORTED, REPORTED, None, None, Metric(job, name), "", REPORTED, _finite(ends["value"]), low,
-                          high)  # fmt: skip
+            value = _finite(ends["value"])
+            score = StoredScore(REPORTED, REPORTED, None, None, Metric(job, name), "", REPORTED, value, low, high)
             scores.append(score)
     return [score for score in scores if wants(score.metric, names)], [score.metric for score in scores]
 

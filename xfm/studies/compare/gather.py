@@ -22,7 +22,7 @@ from xfm.judging.row_noun import ROWS
 from xfm.studies.compare.finished_run import (
     Run,
     RunRefused,
-    Score,
+    StoredScore,
     choice_of,
     chooses_of,
     data_digest,
@@ -168,7 +168,7 @@ def _report(text: bytes, place: str) -> dict[str, Any]:
     return report
 
 
-def _seconds(manifest: bytes | None, numbers: Mapping[str, Any], scores: Sequence[Score]) -> dict[str, float]:
+def _seconds(manifest: bytes | None, numbers: Mapping[str, Any], scores: Sequence[StoredScore]) -> dict[str, float]:
     """Of each representation, where the manifest has parts of their names; else under "" of the whole job."""
     parts = {receipt.key: receipt.seconds for receipt in parse(manifest, Receipt, MANIFEST)}
     if own := {score.representation for score in scores} & parts.keys():

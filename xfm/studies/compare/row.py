@@ -11,7 +11,7 @@ from xfm.core.metric import Metric as MetricRecord
 from xfm.judging.representations import UNSEEING
 from xfm.metrics.regression import percentile_interval
 from xfm.studies.compare.choose_representation import Pick, picks
-from xfm.studies.compare.finished_run import REPORTED, UNREAD, Metric, Run, Score
+from xfm.studies.compare.finished_run import REPORTED, UNREAD, Metric, Run, StoredScore
 
 
 class Column(NamedTuple):
@@ -83,7 +83,7 @@ class Against(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class BoardRow:
     """One representation of one model.
 
     Attributes:
@@ -144,7 +144,9 @@ class Row:
         return list(zip(self.runs, self.picks, strict=True))
 
 
-def rows_of(family: Sequence[Run], label: str, columns: Sequence[Column], representations: Sequence[str]) -> list[Row]:
+def rows_of(
+    family: Sequence[Run], label: str, columns: Sequence[Column], representations: Sequence[str]
+) -> list[BoardRow]:
     """One row for each role, all seeds in it; roles that mean the same representations become one.
 
     Args:
@@ -157,7 +159,7 @@ def rows_of(family: Sequence[Run], label: str, columns: Sequence[Column], repres
     for run in family:
         for pick in picks(run, label, representations):
             roles.setdefault(pick.role or pick.name, []).append((run, pick))
-    rows: dict[tuple[tuple[str, str], ...], Row] = {}
+    rows: dict[tuple[tuple[str, str], ...], BoardRow] = {}
     for parts in roles.values():
         key = tuple((run.fingerprint, pick.name) for run, pick in parts)
         if key in rows:
@@ -170,11 +172,11 @@ def rows_of(family: Sequence[Run], label: str, columns: Sequence[Column], repres
             continue
         measures = {column: measure for column in columns if (measure := measure_of(parts, label, column)) is not None}
         by = _validation(parts, label, columns[0].metric) if columns else None
-        rows[key] = Row(tuple(run for run, _ in parts), tuple(pick for _, pick in parts), measures, by)
+        rows[key] = BoardRow(tuple(run for run, _ in parts), tuple(pick for _, pick in parts), measures, by)
     return list(rows.values())
 
 
-def _scores(parts: Sequence[tuple[Run, Pick]], label: str, metric: Metric, split: str) -> list[Score]:
+def _scores(parts: Sequence[tuple[Run, Pick]], label: str, metric: Metric, split: str) -> list[StoredScore]:
     found = [run.find(pick.name, label, metric, split) for run, pick in parts]
     return [score for score in found if score is not None and score.value is not None]
 
@@ -192,7 +194,7 @@ def measure_of(parts: Sequence[tuple[Run, Pick]], label: str, column: Column) ->
     return Measure(float(np.mean(values)), low, high, sd, values, min(cells, default=None), min(groups, default=None))
 
 
-def _interval(scores: Sequence[Score]) -> tuple[float | None, float | None]:
+def _interval(scores: Sequence[StoredScore]) -> tuple[float | None, float | None]:
     ends = [(score.low, score.high) for score in scores if score.low is not None and score.high is not None]
     if len(ends) < len(scores):
         return None, None

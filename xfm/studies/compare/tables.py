@@ -7,7 +7,7 @@ from xfm.core.report import DASH, Cell, Estimate, Table
 from xfm.judging.representations import UNSEEING
 from xfm.studies.compare.boards import Board
 from xfm.studies.compare.finished_run import REPORTED, UNREAD, Run
-from xfm.studies.compare.row import Against, Measure, Row
+from xfm.studies.compare.row import Against, BoardRow, Measure
 
 SHORT, FINGERPRINT = 8, 12  # characters of a digest, of a fingerprint
 
@@ -98,7 +98,7 @@ def overviews(boards: Sequence[Board]) -> Iterator[Table]:
 
 
 def _overview(boards: Sequence[Board]) -> Table:
-    lines: dict[tuple[str, str, int], dict[str, Row]] = {}
+    lines: dict[tuple[str, str, int], dict[str, BoardRow]] = {}
     for board in boards:
         seen: dict[tuple[str, str], int] = {}
         for row in board.rows:
@@ -166,13 +166,13 @@ def refused_table(refused: Sequence[Refusal]) -> Table:
     )
 
 
-def subject(row: Row) -> str:
+def subject(row: BoardRow) -> str:
     """Model and representation, for people."""
     read = row.classifier and f"({row.classifier})"
     return " ".join(filter(None, (model_of_row(row), row.representation if row.kind != REPORTED else "", read)))
 
 
-def model_of_row(row: Row) -> str | None:
+def model_of_row(row: BoardRow) -> str | None:
     """Backbone and digest of its weights, else the run's name; None for a baseline that no network is part of."""
     is_read = row.runs[0].classifier in UNREAD and row.representation not in UNSEEING  # by a network, as a rival
     if row.kind == "baseline" and not row.layers and not is_read:
@@ -206,7 +206,7 @@ def _several(words: Sequence[str], more: int = 0) -> str:
     return f"{words[0]} +{rest}" if words and rest else "".join(words[:1])
 
 
-def _layers(row: Row) -> str:
+def _layers(row: BoardRow) -> str:
     return ", ".join(map(str, row.layers)) or DASH
 
 

@@ -28,7 +28,7 @@ Pools = dict[str, list[int]]
 I64 = NDArray[np.int64]
 
 
-class Rows(NamedTuple):
+class EvaluatedRows(NamedTuple):
     """What is judged.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
     unused: frozenset[str] = frozenset()
 
 
-def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, question: Question) -> Rows:
+def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, question: Question) -> EvaluatedRows:
     """The rows to judge.
 
     Raises:
@@ -86,7 +86,7 @@ def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, question: Que
         time=times_of(obs[question.time], question.time) if question.time else None, time_name=question.time or "",
         roots=_roots(obs, question), seed=question.seed, resamples=question.resamples, k=question.k, noun=noun,
     )  # fmt: skip
-    return Rows(judged, warnings, unused)
+    return EvaluatedRows(judged, warnings, unused)
 
 
 def _beside(obs: pa.Table, name: str | None, flag: str, warnings: list[str]) -> Labels | None:

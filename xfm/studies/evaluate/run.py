@@ -36,7 +36,7 @@ from xfm.studies.evaluate.plan import Evaluation, describe, plan_evaluation
 from xfm.studies.evaluate.report import evaluate_report
 from xfm.studies.evaluate.source import embedded
 from xfm.studies.evaluate.verdict import Scores, judge_label
-from xfm.studies.evaluate.work import Place, Work, draw_named, judge_named, place_of
+from xfm.studies.evaluate.work import Work, WorkPlace, draw_named, judge_named, place_of
 
 SCORES = "scores.parquet"
 CLASSES = "classes.csv"
@@ -57,7 +57,7 @@ def run_evaluation(config: EvaluateJob) -> int:
 def evaluate(plan: Evaluation, job: OpenJob) -> int:
     """Runs what OUTPUT lacks and writes the report; returns the exit code."""
     warnings = list(plan.warnings)
-    places = {"embeddings": Place(plan.stored, plan.judged.rows)}
+    places = {"embeddings": WorkPlace(plan.stored, plan.judged.rows)}
     representations = list(plan.representations)
     judged = plan.judged
     if plan.has_expression and set(EXPRESSION) & set(plan.baselines):
@@ -141,7 +141,7 @@ def _stage(plan: Evaluation, job: OpenJob, name: str) -> Iterator[Output]:
         output.write_json(REPORT, {"job": run["job"], "parts": len(output.committed)})
 
 
-def _expression(plan: Evaluation, job: OpenJob) -> tuple[Place | None, str]:
+def _expression(plan: Evaluation, job: OpenJob) -> tuple[WorkPlace | None, str]:
     """Log-normalised variable genes and their principal components, fitted on training cells."""
     assert plan.source is not None
     wanted = Wanted(plan.source, plan.judged, tuple(name for name in EXPRESSION if name in plan.baselines))
@@ -154,7 +154,7 @@ def _expression(plan: Evaluation, job: OpenJob) -> tuple[Place | None, str]:
     return place_of(open_embeddings(output.uri, verify=False), plan.judged.row_ids), ""
 
 
-def _depth(place: Place) -> NDArray[np.float64] | None:
+def _depth(place: WorkPlace) -> NDArray[np.float64] | None:
     """(N,) total counts; None where the source holds log values."""
     column = place.store.obs([DEPTH])[DEPTH]
     if column.null_count:
@@ -176,7 +176,7 @@ def _random_twins(plan: Evaluation) -> tuple[dict[str, list[int]], list[str]]:
     return twins, [pool for pool, layers in plan.pools.items() if twins.get(pool) != layers]
 
 
-def _random(plan: Evaluation, job: OpenJob, twins: Mapping[str, Sequence[int]]) -> Place:
+def _random(plan: Evaluation, job: OpenJob, twins: Mapping[str, Sequence[int]]) -> WorkPlace:
     """The judged cells through the same network with random weights, as embed did with the trained one.
 
     Raises:

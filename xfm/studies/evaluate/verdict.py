@@ -30,7 +30,7 @@ COMBINATION = "combination"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class VerdictRow:
     """One score of the finished table."""
 
     value: float | None
@@ -63,23 +63,23 @@ class Scores:
         self, tables: Iterable[pa.Table], representations: Sequence[Representation], by: str = "probe"
     ) -> None:
         self.by = by
-        self.rows: dict[tuple[str, str, str, str, str], Row] = {}
+        self.rows: dict[tuple[str, str, str, str, str], VerdictRow] = {}
         for table in tables:
             for row in table.to_pylist():
                 key = (row["representation"], row["task"], row["label"], row["metric"], row["split"])
                 predicted = None if row["predicted"] is None else np.asarray(row["predicted"], np.int32)
-                self.rows[key] = Row(
+                self.rows[key] = VerdictRow(
                     row["value"], row["low"], row["high"], row["cells"], row["groups"], row["note"],
                     np.asarray(row["draws"], np.float64), predicted,
                 )  # fmt: skip
         judged = {key[0] for key in self.rows}
         self.representations = [each for each in representations if each.name in judged]
 
-    def get(self, name: str, task: str, label: str, metric: str, split: str) -> Row | None:
+    def get(self, name: str, task: str, label: str, metric: str, split: str) -> VerdictRow | None:
         """A score, or None where it was not computed."""
         return self.rows.get((name, task, label, metric, split))
 
-    def primary(self, name: str, label: str, split: str) -> Row | None:
+    def primary(self, name: str, label: str, split: str) -> VerdictRow | None:
         """Macro F1 of the classifier that chooses."""
         return self.get(name, self.by, label, CHOSEN_BY, split)
 

@@ -18,7 +18,7 @@ from xfm.studies.evaluate.scalar_mix import Mix, mix_layers
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkPlace:
     """Where columns lie.
 
     Attributes:
@@ -43,7 +43,7 @@ class Work:
         tasks: what to score.
     """
 
-    places: Mapping[str, Place]
+    places: Mapping[str, WorkPlace]
     judged: EvalSet
     representations: Mapping[str, Representation]
     tasks: tuple[str, ...]
@@ -59,7 +59,7 @@ class Work:
         return read
 
 
-def place_of(store: StoredEmbeddings, row_ids: tuple[str, ...]) -> Place:
+def place_of(store: StoredEmbeddings, row_ids: tuple[str, ...]) -> WorkPlace:
     """Finds the judged cells in a store that may hold others, in another order.
 
     Raises:
@@ -75,7 +75,7 @@ def place_of(store: StoredEmbeddings, row_ids: tuple[str, ...]) -> Place:
     positions = np.array([at[row] for row in row_ids], np.int64)
     rows = np.sort(positions)
     order = np.searchsorted(rows, positions)
-    return Place(store, rows, None if np.array_equal(order, np.arange(len(order))) else order)
+    return WorkPlace(store, rows, None if np.array_equal(order, np.arange(len(order))) else order)
 
 
 def judge_named(work: Work, name: str) -> pa.Table:

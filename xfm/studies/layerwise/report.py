@@ -23,7 +23,7 @@ LABELS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class LayerScore:
     """One predictor (a baseline, or a readout of one layer) over all scored cells; errors are in bins.
 
     Attributes:
@@ -51,11 +51,11 @@ class Scores:
     cells: int
     n_layers: int
     modes: Sequence[str]
-    by_name: dict[str, Score] = field(default_factory=dict)
+    by_name: dict[str, LayerScore] = field(default_factory=dict)
     resampled: str = "cells"
     """What the intervals are over."""
 
-    def layer(self, mode: str, readout: str, layer: int) -> Score:
+    def layer(self, mode: str, readout: str, layer: int) -> LayerScore:
         """A readout of one layer."""
         return self.by_name[f"{mode}_{readout}_l{layer:02d}"]
 
@@ -102,7 +102,7 @@ def score(
     for i, name in enumerate(names):
         count, cell_squared, cell_absolute, *_ = per_cell[:, i].T
         cell_mse, cell_mae = cell_squared / count, cell_absolute / count
-        scores.by_name[name] = Score(
+        scores.by_name[name] = LayerScore(
             mse=mse[i],
             mae=mae[i],
             pearson=_defined(pearsons[i]),
@@ -225,7 +225,7 @@ def _tables(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) -> I
     )
 
 
-def _cells(item: Score) -> list[Any]:
+def _cells(item: LayerScore) -> list[Any]:
     return [item.mse, item.mae, item.pearson, item.spearman, *(_defined(item.skill[name]) for name in BASELINES)]
 
 

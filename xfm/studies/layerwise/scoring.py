@@ -79,7 +79,7 @@ class LayerReader:
         self.mask_value = float(architecture.mask_value)
         self.design = design
 
-    def cells(self, tokens: pa.Table) -> Iterator["Cells"]:
+    def cells(self, tokens: pa.Table) -> Iterator["CellSums"]:
         """Batches of cells in keyed masks."""
         for rows in batches(self.tokenizer.lengths(tokens), self.design.batch_tokens):
             table = tokens.take(rows).combine_chunks()
@@ -89,10 +89,10 @@ class LayerReader:
             is_gene[offsets[:-1]] = False
             uniforms = position_uniforms(offsets, ids, values, self.design.seed, "layerwise mask")
             hidden = choose_fraction(offsets, uniforms, is_gene, self.design.mask_fraction)
-            yield Cells(rows, offsets, ids.astype(np.int64), values.astype(np.float64), is_gene, hidden,
+            yield CellSums(rows, offsets, ids.astype(np.int64), values.astype(np.float64), is_gene, hidden,
                         np.log(table[DEPTH].to_numpy().astype(np.float64)), self.tokenizer.collate(table))  # fmt: skip
 
-    def states(self, cells: "Cells", mode: Mode) -> Iterator[tuple[int, torch.Tensor, F64]]:
+    def states(self, cells: "CellSums", mode: Mode) -> Iterator[tuple[int, torch.Tensor, F64]]:
         """Per layer: its number, the states (S, D) and the decoder's predictions (S,) at the S scored positions."""
         batch = cells.tokens
         scored = torch.from_numpy(cells.padded(cells.scored(mode)))
@@ -112,7 +112,7 @@ class LayerReader:
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellSums:
     """One batch. C cells; ragged arrays run over all their tokens, `<cls>` included."""
 
     rows: NDArray[np.int64]  # (C,) row numbers in the shard
@@ -160,14 +160,14 @@ class FitLayers:
         values = pa.array([sums[name].ravel() for name in names], pa.list_(pa.float64()))
         return pa.table({"name": pa.array(names, pa.string()), "values": values})
 
-    def _gene_sums(self, cells: Cells) -> F64:
+    def _gene_sums(self, cells: CellSums) -> F64:
         ids, target = cells.ids[cells.is_gene], cells.bins[cells.is_gene]
         depth = np.repeat(cells.log_depth, np.diff(cells.offsets))[cells.is_gene]
         columns = [np.ones_like(target), target, depth, depth * depth, target * depth]
         assert len(columns) == len(GENE_SUMS)
         return np.stack([np.bincount(ids, column, self.vocabulary_size) for column in columns], axis=1)
 
-    def _layer_sums(self, sums: dict[str, F64], cells: Cells, mode: Mode, half: NDArray[np.bool_]) -> None:
+    def _layer_sums(self, sums: dict[str, F64], cells: CellSums, mode: Mode, half: NDArray[np.bool_]) -> None:
         target = cells.bins[cells.scored(mode)]
         for layer, state, predicted in self.reader.states(cells, mode):
             p, t = predicted, target
@@ -209,7 +209,7 @@ class ScoreLayers:
             table = table.append_column(name, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(SUMS)))
         return table
 
-    def _score(self, out: dict[str, F64], cells: Cells, mode: Mode) -> None:
+    def _score(self, out: dict[str, F64], cells: CellSums, mode: Mode) -> None:
         scored = cells.scored(mode)
         cuts = np.concatenate([[0], np.cumsum(np.add.reduceat(scored, cells.offsets[:-1]))])
         parts = [slice(cuts[i], cuts[i + 1]) for i in range(len(cells.rows))]
@@ -236,7 +236,7 @@ class ScoreLayers:
             read = (features @ weights).cpu().numpy() + ridge.shift
             put(f"{mode}_ridge_l{layer:02d}", read, (features.square() @ weights.square()).sqrt().cpu().numpy())
 
-    def _cell_means(self, cells: Cells, mode: Mode) -> F64:
+    def _cell_means(self, cells: CellSums, mode: Mode) -> F64:
         """Every scored position gets the mean of what its cell's input shows: in visible mode, of the answers."""
         known = cells.is_gene & ~cells.hidden if mode == "masked" else cells.is_gene
         means = []

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure, Report, Table
-from xfm.plots.front import Pair, Score, draw_front
-from xfm.plots.search import Dot, Searched, draw_fields, draw_objective
+from xfm.plots.front import FrontScore, Pair, draw_front
+from xfm.plots.search import Dot, SearchedField, draw_fields, draw_objective
 from xfm.studies.tune.trials import DEFAULT, Aim, Trial, best_of, front_of
 
 SHOWN = 200  # trials in the table
@@ -210,7 +210,7 @@ def draw(
         "crosses failed before they measured anything. The diamond is the job as it was given.",
     )  # fmt: skip
     searched = [
-        Searched(name, [(dict(defaults) | trial.values).get(name) for trial in trials], is_log)
+        SearchedField(name, [(dict(defaults) | trial.values).get(name) for trial in trials], is_log)
         for name, is_log in fields.items()
     ]
     against = draw_fields(
@@ -227,7 +227,7 @@ def _front(trials: Sequence[Trial], aim: Aim, also: Aim, folder: Path) -> Figure
     for trial in trials:
         up, across = aim.values(trial.history) or (None, None)
         pairs.append(Pair(trial.number, across, up, trial.status, trial.number in front))
-    scores = [Score(each.metric, each.is_lower_better, each.near) for each in (also, aim)]
+    scores = [FrontScore(each.metric, each.is_lower_better, each.near) for each in (also, aim)]
     return draw_front(
         folder, "front", pairs, across=scores[0], up=scores[1], title="Front",
         caption=f"{aim.metric} against {also.metric} of each trial, both of the weights that are kept. Blue, with "

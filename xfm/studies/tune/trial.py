@@ -13,7 +13,7 @@ from typing import Any
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import below
-from xfm.engine.train import Place
+from xfm.engine.train import TrainingPlace
 from xfm.engine.train_in_task import state_folder
 from xfm.studies.tune.outcome import WithoutOutcome
 from xfm.studies.tune.trial_log import FOLDER
@@ -42,7 +42,7 @@ class Drawn:
         return self.trial.name
 
 
-def run_trial(config: dict[str, Any], uri: str, place: Place, aim: Aim) -> None:
+def run_trial(config: dict[str, Any], uri: str, place: TrainingPlace, aim: Aim) -> None:
     """Ray Tune's trainable.
 
     Args:
@@ -105,7 +105,7 @@ class _Teller:
         self.tell(ended=status, reason=reason, is_final=is_final)
 
 
-def _train_alone(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
+def _train_alone(drawn: Drawn, uri: str, place: TrainingPlace, teller: _Teller) -> None:
     import torch
 
     from xfm.training.in_process import train_here
@@ -126,7 +126,7 @@ def _train_alone(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
     teller.add(*trained.history)
 
 
-def _train_together(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
+def _train_together(drawn: Drawn, uri: str, place: TrainingPlace, teller: _Teller) -> None:
     from xfm.engine.train import train
 
     def validated(record: Record) -> None:

@@ -29,7 +29,7 @@ from xfm.metrics.resampling import GroupDraws
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.network import FusionModel
 from xfm.nn.losses import class_loss
-from xfm.tasks.adversarial.network import AdversarialClassifier, Cells, adversary_loss
+from xfm.tasks.adversarial.network import AdversarialClassifier, FusionBatch, adversary_loss
 from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification
 from xfm.tokenizers.embedding import vectors_of
 from xfm.training.gathered import all_gather_rows
@@ -37,7 +37,7 @@ from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import Rows, TokenParts
+from xfm.training.tokens import RowReader, TokenParts
 
 AT_ONCE = 1024  # rows of a part that pass together when they are scored
 SHOWN = 3  # test rows whose attention is kept whole
@@ -60,7 +60,7 @@ class Columns:
     attribute: str | None
     attributes: tuple[str, ...]
 
-    def cells(self, table: pa.Table, bank: TextBank) -> Cells:
+    def cells(self, table: pa.Table, bank: TextBank) -> FusionBatch:
         """Rows as the network takes them.
 
         Raises:
@@ -70,7 +70,7 @@ class Columns:
         attribute = unknown if self.attribute is None else codes_of(table[self.attribute], self.attributes)
         codes = codes_of(table[self.label], self.classes)
         found = (vectors_of(table[EMBEDDING]), bank.codes(table[self.text]), codes, attribute)
-        return Cells(*(torch.from_numpy(np.array(each)) for each in found))
+        return FusionBatch(*(torch.from_numpy(np.array(each)) for each in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class AdversarialLearner:
         task: AdversarialClassification,
         bank: TextBank,
         columns: Columns,
-        rows: Rows,
+        rows: RowReader,
         order: Order,
         parts: TokenParts,
         *,
@@ -128,16 +128,16 @@ class AdversarialLearner:
     def steps_per_epoch(self) -> int:
         return self.order.batches_per_epoch
 
-    def examples(self, step: int) -> Cells:
+    def examples(self, step: int) -> FusionBatch:
         _, parts, rows = self.order.share(step, self.group.rank, self.group.world)
         return self.columns.cells(self.rows.take(parts, rows), self.bank)
 
-    def counts(self, examples: Cells, step: int) -> list[float]:  # noqa: ARG002
+    def counts(self, examples: FusionBatch, step: int) -> list[float]:  # noqa: ARG002
         """Rows that have a class, twice, and rows whose attribute is known."""
         held, known = (float((each != MISSING).sum()) for each in (examples.codes, examples.attribute))
         return [held, held, known][: len(self.names)]
 
-    def backward(self, examples: Cells, counts: Tensor, step: int) -> Tensor:
+    def backward(self, examples: FusionBatch, counts: Tensor, step: int) -> Tensor:
         cells, task = examples.to(self.device), self.task
         rows, held = counts[0].clamp(min=1), cells.codes != MISSING
         logits, guessed = self.network(cells, task.strength(min(1.0, step / self.steps)))
@@ -211,7 +211,7 @@ class AdversarialLearner:
         finally:
             self.network.train(was_training)
 
-    def _mine(self, part: Part, among: slice = EVERY) -> Iterator[Cells]:
+    def _mine(self, part: Part, among: slice = EVERY) -> Iterator[FusionBatch]:
         """This worker's rows among those of a part."""
         numbers, rows = self.parts.everything(part)
         mine = slice(self.group.rank, None, self.group.world)
@@ -253,7 +253,7 @@ class AdversarialLearner:
             "places": places, "samples": samples,
         }  # fmt: skip
 
-    def _map(self, cells: Cells) -> Tensor:
+    def _map(self, cells: FusionBatch) -> Tensor:
         weights = self.network.attend(cells).text_to_gene
         assert weights is not None
         return weights

@@ -18,7 +18,7 @@ Network = FusionModel | Concatenation
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class FusionBatch:
     """B rows as the network takes them.
 
     Attributes:
@@ -33,9 +33,9 @@ class Cells:
     codes: Tensor
     attribute: Tensor
 
-    def to(self, device: str) -> "Cells":
+    def to(self, device: str) -> "FusionBatch":
         """The same rows there."""
-        return Cells(*(each.to(device) for each in (self.gene, self.text, self.codes, self.attribute)))
+        return FusionBatch(*(each.to(device) for each in (self.gene, self.text, self.codes, self.attribute)))
 
 
 class FasterLinear(nn.Linear):
@@ -96,13 +96,13 @@ class AdversarialClassifier(nn.Module):
                 else None
             )
 
-    def forward(self, cells: Cells, strength: float = 0.0) -> tuple[Tensor, Tensor | None]:
+    def forward(self, cells: FusionBatch, strength: float = 0.0) -> tuple[Tensor, Tensor | None]:
         """(B, K) logits, and the adversary's (B, 1) or (B, A), whose gradient comes back times -`strength`."""
         features = self.features(cells)
         turned = None if self.adversary is None else self.adversary(reverse_gradient(features, strength))
         return self.classify(features, cells.attribute), turned
 
-    def features(self, cells: Cells) -> Tensor:
+    def features(self, cells: FusionBatch) -> Tensor:
         """(B, F)."""
         return self.network.features(*self._inputs(cells))
 
@@ -114,19 +114,19 @@ class AdversarialClassifier(nn.Module):
         logits: Tensor = self.head(features)
         return logits
 
-    def attend(self, cells: Cells) -> FusionOutput:
+    def attend(self, cells: FusionBatch) -> FusionOutput:
         """With the weights of attention; for a fusion alone."""
         assert isinstance(self.network, FusionModel)
         found: FusionOutput = self.network(*self._inputs(cells), need_weights=True)
         return found
 
-    def _inputs(self, cells: Cells) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _inputs(self, cells: FusionBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         text: Tensor = self.get_buffer("text")
         is_token: Tensor | None = self._buffers["is_token"]
         return text[cells.text], cells.gene, None if is_token is None else is_token[cells.text]
 
 
-def freeze_unread(classifier: AdversarialClassifier, cells: Cells) -> list[str]:
+def freeze_unread(classifier: AdversarialClassifier, cells: FusionBatch) -> list[str]:
     """Parameters that no output depends on (the heads of the shared space) are not trained: weight decay would shrink
     them.
 

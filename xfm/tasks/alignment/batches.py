@@ -20,7 +20,7 @@ Negatives = Literal["uniform_types", "balanced"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class PairBatch:
     """Some cells and what they are.
 
     Attributes:
@@ -35,10 +35,10 @@ class Cells:
     others: Tensor | None
     total: int
 
-    def to(self, device: str) -> "Cells":
+    def to(self, device: str) -> "PairBatch":
         """The same on another device."""
         others = None if self.others is None else self.others.to(device)
-        return Cells(self.genes.to(device), self.types.to(device), others, self.total)
+        return PairBatch(self.genes.to(device), self.types.to(device), others, self.total)
 
 
 class TypeDraws:

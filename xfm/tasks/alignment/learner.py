@@ -21,7 +21,7 @@ from xfm.core.random import rng_for
 from xfm.core.schema import EMBEDDING
 from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.config import Fusion
-from xfm.tasks.alignment.batches import Cells, TypeDraws, frequencies, other_types
+from xfm.tasks.alignment.batches import PairBatch, TypeDraws, frequencies, other_types
 from xfm.tasks.alignment.network import AlignedFusion
 from xfm.tasks.alignment.outcome import AlignedRows, outcome, seen_by
 from xfm.tasks.alignment.settings import TEMPERATURE, Alignment, limit_temperature, margin_losses, supcon_gradients
@@ -77,7 +77,7 @@ class AlignmentLearner:
         """Batches of as many draws as there are training rows."""
         return self.draws.batches_per_epoch
 
-    def examples(self, step: int) -> Cells:
+    def examples(self, step: int) -> PairBatch:
         parts, rows, types = self.draws.share(step, self.group.rank, self.group.world)
         table = self.rows.take(parts, rows)
         others = None
@@ -86,14 +86,14 @@ class AlignmentLearner:
             drawn = other_types(everyone, self.frequencies, rng_for(self.recipe.seed, f"wrong types {step}"))
             others = torch.from_numpy(drawn[self.group.rank :: self.group.world])
         genes = torch.from_numpy(vectors_of(table[EMBEDDING]).copy())
-        return Cells(genes, torch.from_numpy(types), others, self.draws.batch_size)
+        return PairBatch(genes, torch.from_numpy(types), others, self.draws.batch_size)
 
-    def counts(self, examples: Cells, step: int) -> list[float]:  # noqa: ARG002
+    def counts(self, examples: PairBatch, step: int) -> list[float]:  # noqa: ARG002
         """Cells, or pairs: a right one and a wrong one a cell."""
         cells = float(len(examples.types))
         return [cells if examples.others is None else 2 * cells, cells, cells]
 
-    def backward(self, examples: Cells, counts: Tensor, step: int) -> Tensor:  # noqa: ARG002
+    def backward(self, examples: PairBatch, counts: Tensor, step: int) -> Tensor:  # noqa: ARG002
         cells = examples.to(self.device)
         return self._contrast(cells) if cells.others is None else self._margin(cells, cells.others, float(counts[0]))
 
@@ -122,7 +122,7 @@ class AlignmentLearner:
         """training_types: (T,) training rows of each label."""
         return {"training_types": np.bincount(self.draws.types, minlength=len(self.recipe.bank.labels))}
 
-    def _contrast(self, cells: Cells) -> Tensor:
+    def _contrast(self, cells: PairBatch) -> Tensor:
         network, group = self.aligned, self.group
         limit_temperature(network.log_temperature)
         genes = network.genes(cells.genes)
@@ -143,7 +143,7 @@ class AlignmentLearner:
             torch.autograd.backward([texts], [by_text[mine]])
         return torch.cat([halves.mean()[None], halves]).double() * len(cells.types)
 
-    def _margin(self, cells: Cells, others: Tensor, pairs: float) -> Tensor:
+    def _margin(self, cells: PairBatch, others: Tensor, pairs: float) -> Tensor:
         distances = self.aligned.distances(cells.genes.repeat(2, 1), torch.cat([cells.types, others]))
         is_match = torch.arange(len(distances), device=self.device) < len(others)
         losses = margin_losses(distances, is_match, self.recipe.task.margin)

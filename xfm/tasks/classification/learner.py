@@ -21,7 +21,7 @@ from xfm.training.headed_learner import HeadedLearner
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import Rows, TokenParts
+from xfm.training.tokens import RowReader, TokenParts
 
 
 class ClassificationLearner(HeadedLearner):
@@ -36,7 +36,7 @@ class ClassificationLearner(HeadedLearner):
         self,
         network: HeadedBackbone,
         tokenizer: Tokenizer,
-        rows: Rows,
+        rows: RowReader,
         order: Order,
         parts: TokenParts,
         label: str,

@@ -30,7 +30,7 @@ from xfm.training.gathered import all_gather_rows
 from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import Record
-from xfm.training.tokens import Rows, TokenParts, TokenStore
+from xfm.training.tokens import RowReader, TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
 
@@ -70,7 +70,7 @@ class ContrastiveLearner:
         self,
         backbone: CLIPBackbone,
         collator: Collator,
-        rows: Rows,
+        rows: RowReader,
         parts: TokenParts,
         recipe: "ContrastiveRecipe",
         group: Group,

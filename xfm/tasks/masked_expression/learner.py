@@ -23,7 +23,7 @@ from xfm.training.group import Group
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import Rows, TokenParts, TokenStore
+from xfm.training.tokens import RowReader, TokenParts, TokenStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class MaskedExpressionLearner:
         self,
         network: ScGPTBackbone,
         masker: Masker,
-        cells: Rows,
+        cells: RowReader,
         recipe: MaskedExpressionRecipe,
         group: Group,
         device: str,

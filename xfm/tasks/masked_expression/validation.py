@@ -15,7 +15,7 @@ from xfm.tasks.masked_expression.settings import OBJECTIVES, Example, Switches, 
 from xfm.tokenizers.ragged import ragged
 from xfm.training.group import Group
 from xfm.training.order import Order
-from xfm.training.tokens import Rows
+from xfm.training.tokens import RowReader
 
 F64 = NDArray[np.float64]
 # Columns of scores, one row a cell: hidden genes, then summed squared errors.
@@ -39,7 +39,7 @@ class Validation:
     def __init__(
         self,
         masker: Masker,
-        cells: Rows,
+        cells: RowReader,
         training: Sequence[int],
         validation: Sequence[int],
         *,

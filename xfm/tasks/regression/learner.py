@@ -17,7 +17,7 @@ from xfm.training.headed_learner import HeadedLearner
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import Rows, TokenParts
+from xfm.training.tokens import RowReader, TokenParts
 
 
 class RegressionLearner(HeadedLearner):
@@ -32,7 +32,7 @@ class RegressionLearner(HeadedLearner):
         self,
         network: HeadedBackbone,
         tokenizer: Tokenizer,
-        rows: Rows,
+        rows: RowReader,
         order: Order,
         parts: TokenParts,
         label: str,
