@@ -3,17 +3,17 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from xfm.engine.finetune_adversarial import adversarial_settings
-from xfm.engine.finetune_config import FinetuneConfig
 
 from tests.tasks.adversarial.donors import learner, memory, truth
 from xfm.core.parts import TEST, TRAIN
+from xfm.engine.learn_config import FinetuneConfig
 from xfm.metrics.leakage import auroc, leakage
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.within import seen_classes, within_predictions
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.tasks.adversarial.settings import AdversarialClassification
+from xfm.training.config import settings_of
 from xfm.training.trainer import Trainer
 
 SMALL = FusionSizes(hidden=64, latents=4, heads=4, projection=8, dropout=0.1)
@@ -34,7 +34,7 @@ def trained(table, task, epochs, seed=0):
         {"source": {"kind": "atlas"}, "backbone": {"kind": "fusion"}, "task": task, "split": "split", "output": "out",
          "lr": 1e-3, "epochs": epochs, "seed": seed, "log_every": steps}
     )  # fmt: skip
-    settings = adversarial_settings(job, rows.parts())
+    settings = settings_of(job, sum(rows.parts().count(TRAIN)))
     assert settings.steps == steps
     kept = Trainer(of, settings).run(lambda: None).weights
     of.network.load_state_dict(kept, strict=False)

@@ -1,7 +1,7 @@
 """Alignment from a made atlas to a checkpoint and a report, without Ray."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,34 +9,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from xfm.engine.pretrain_alignment import AlignmentPretraining
-from xfm.engine.pretrain_config import PretrainConfig
 
 from xfm.core.errors import Refused
 from xfm.core.ledger import part_name
-from xfm.engine import pretrain
+from xfm.engine.learn import Prepared, all_columns, conclude, plan_learning, recipe_of, task_of
+from xfm.engine.learn_config import PretrainConfig
 from xfm.engine.stage import StageResult
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.sources.synthetic.grammar import Grammar
 from xfm.tasks.alignment.figures import draw
+from xfm.training.config import TrainingConfig, settings_of
 from xfm.training.in_process import train_here
+from xfm.training.task import TrainingRun
 from xfm.training.tokens import SplitRows, token_parts
 
+SETTINGS = settings_of(TrainingConfig(steps=12, batch_size=32), 211)
 ATLAS = Atlas(n_cells=300, n_types=4, n_donors=4, dim=16, shard_rows=200)
 SMALL = {"kind": "alignment", "hidden": 16, "heads": 2, "latents": 3, "projection": 8}
 
 
 def config_of(output: Path, **more) -> PretrainConfig:
     task = {**SMALL, **more.pop("task", {})}
-    settings = {"steps": 12, "batch_size": 32, "lr": 3e-3, "checkpoint_every": 6, "log_every": 3} | more
+    # 211 rows to train on: six batches of 32 an epoch.
+    settings = {"steps": 12, "batch_size": 32, "lr": 3e-3, "checkpoint_every": 1, "log_every": 3} | more
     return PretrainConfig(source=ATLAS, task=task, split="split", output=str(output), **settings)
 
 
-def prepared_of(config: PretrainConfig, folder: Path) -> pretrain.Prepared:
+def prepared_of(config: PretrainConfig, folder: Path) -> Prepared:
     """What stage one leaves, without a cluster."""
-    plan = pretrain.plan_pretraining(config)
+    plan = plan_learning(config)
     split, keys = SplitRows(0, 0.1, split="split", labels=("cell_type",)), []
     for shard in plan.shards:
         rows = pa.Table.from_batches(list(config.source.read(shard)))
@@ -44,7 +47,7 @@ def prepared_of(config: PretrainConfig, folder: Path) -> pretrain.Prepared:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(split(rows), path)
         keys.append(shard.key)
-    return pretrain.Prepared(plan, token_parts(str(folder), keys), StageResult(rows=300))
+    return Prepared(plan, token_parts(str(folder), keys), None, {}, StageResult(rows=300))
 
 
 @dataclass
@@ -68,11 +71,11 @@ def aligned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("aligned")
     config = config_of(folder, watch="-validation_loss")
     prepared = prepared_of(config, folder / "tokens")
-    recipe, settings = pretrain.make(config, prepared)
+    recipe, settings = recipe_of(config, prepared)
     torch.set_num_threads(1)
     trained = train_here(recipe, settings, folder / "train")
     job = Job(folder)
-    assert pretrain.conclude(config, prepared, recipe, trained, job) == 0
+    assert conclude(config, prepared, recipe, settings, trained, job) == 0
     return job, recipe, trained
 
 
@@ -106,7 +109,7 @@ def test_labels_are_encoded_once_and_kept_in_output(aligned, monkeypatch):
     monkeypatch.setattr(HashedText, "encode", again)
     torch.testing.assert_close(recipe.network("cpu").texts, torch.from_numpy(recipe.bank.vectors))
     config = config_of(job.folder)
-    found = AlignmentPretraining(config.task, ATLAS, config).recipe(recipe.parts, {}).bank
+    found = task_of(config).recipe(recipe.parts, None, {}, SETTINGS, {}).bank
     assert found.digest() == recipe.bank.digest()
     checkpoint = Fusion(checkpoint=str(job.folder / "checkpoint"))
     assert checkpoint.bank_of(recipe.bank.labels, None).digest() == recipe.bank.digest()
@@ -147,21 +150,21 @@ def test_other_settings_take_the_same_rows(aligned, tmp_path):
     """As a search does: sizes and loss of a trial are its own, tokens are shared."""
     config = config_of(tmp_path)
     prepared = prepared_of(config, tmp_path / "tokens")
-    other = config_of(tmp_path, task={"hidden": 8, "loss": "margin"}, steps=2, checkpoint_every=2)
-    recipe, settings = pretrain.make(other, prepared)
+    other = config_of(tmp_path, task={"hidden": 8, "loss": "margin"}, steps=2, checkpoint_every=1)
+    recipe, settings = recipe_of(other, prepared)
     trained = train_here(recipe, settings, tmp_path / "train")
     assert trained.outcome["scores"].keys() > {"fused_margin_accuracy", "retrieval"}
     job = Job(tmp_path)
-    pretrain.conclude(other, prepared, recipe, trained, job)
+    conclude(other, prepared, recipe, settings, trained, job)
     assert any("cannot be used for retrieval" in warning for warning in job.report.warnings)
 
 
 def test_a_source_without_vectors_or_words_is_refused(tmp_path):
     config = config_of(tmp_path)
     with pytest.raises(Refused, match="grammar cannot carry cell_type"):
-        pretrain.plan_pretraining(config.model_copy(update={"source": Grammar()}))
+        plan_learning(config.model_copy(update={"source": Grammar()}))
     with pytest.raises(Refused, match="tissue"):
-        pretrain.plan_pretraining(config_of(tmp_path, task={"text_column": "tissue"}))
+        plan_learning(config_of(tmp_path, task={"text_column": "tissue"}))
 
 
 @pytest.mark.parametrize("others", [[], [("c", "glia", "test"), ("d", "glia", "validation")]])
@@ -179,17 +182,18 @@ def test_the_margin_needs_a_second_type_to_train_on(tmp_path, others):
     pq.write_table(SplitRows(0, 0.1, split="split")(table), path)
     parts = token_parts(str(tmp_path / "tokens"), ["only"])
     with pytest.raises(Refused, match="'neuron'") as refusal:
-        AlignmentPretraining(config.task, ATLAS, config).recipe(parts, {})
+        task_of(config).recipe(parts, None, {}, SETTINGS, {})
     assert refusal.value.code == "ONE_TYPE"
 
 
 def test_weights_of_another_network_are_not_written(aligned, tmp_path):
     _, recipe, trained = aligned
     config = config_of(tmp_path)
-    pretraining = AlignmentPretraining(config.task, ATLAS, config)
-    pretraining.settle(recipe)
+    foreign = replace(trained, weights=trained.weights | {"of_another": torch.zeros(1)})
+    run = TrainingRun(foreign, SETTINGS, recipe.parts, None, {}, plan_learning(config).run, {}, {})
+    result = task_of(config).result(recipe, run)
     with pytest.raises(AssertionError, match="of_another"):
-        pretraining.write(trained.weights | {"of_another": torch.zeros(1)}, tmp_path / "new")
+        result.checkpoint.write(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -199,7 +203,7 @@ def test_further_training_takes_the_checkpoints_sizes_and_refuses_others(aligned
 
     def start(**task):
         config = PretrainConfig(source=ATLAS, task=plain | task, split="split", output=str(tmp_path))
-        return AlignmentPretraining(config.task, ATLAS, config).start.settled()
+        return task_of(config).start.settled()
 
     assert (start().hidden, start().dropout) == (16, 0.1)
     assert start(dropout=0.3).dropout == 0.3
@@ -209,5 +213,5 @@ def test_further_training_takes_the_checkpoints_sizes_and_refuses_others(aligned
 
 def test_words_and_split_are_carried_along_unasked(tmp_path):
     config = config_of(tmp_path).model_copy(update={"source": ATLAS.model_copy(update={"obs": ("sex",)})})
-    assert pretrain.plan_pretraining(config).rows == 300
-    assert pretrain.pretraining_of(config).carried == ("cell_type", "split")
+    assert plan_learning(config).rows == 300
+    assert all_columns(config, task_of(config)) == ("cell_type", "split")
