@@ -116,14 +116,8 @@ def fusion(folder: Path) -> BackboneExample:
 
 
 FEW = {"batch_size": 8, "lr": 0.01, "schedule": "constant", "warmup": 0.0, "steps": 4, "bootstrap": 20}
-LATENTS = {
-    "hidden": 16,
-    "heads": 2,
-    "latents": 3,
-    "projection": 8,
-    "dropout": 0.0,
-    "text": {"kind": "hashed", "dim": 24},
-}
+WORDS = {"kind": "hashed", "dim": 24}
+LATENTS = {"hidden": 16, "heads": 2, "latents": 3, "projection": 8, "dropout": 0.0, "text": WORDS}
 
 
 def classification(folder: Path) -> TaskExample:
@@ -179,10 +173,8 @@ def class_prompts(folder: Path) -> TaskExample:
         tokenizer = clip.prompt_tokenizer()
         ids = [tokenizer.subwords.encode(text).ids for (text,) in prompts.texts]
         words = tokenizer.collate(pa.table({"input_ids": pa.array(ids, pa.large_list(pa.int32()))}))
-        images, texts = (
-            backbone.images(clip.tokenizer(0).for_training().collate(rows)),
-            backbone.texts(words.ids, words.is_token),
-        )
+        images = backbone.images(clip.tokenizer(0).for_training().collate(rows))
+        texts = backbone.texts(words.ids, words.is_token)
         return {"probabilities": (backbone.scale * images @ texts.T).softmax(dim=1).numpy()}
 
     return TaskExample(config, predicts)
