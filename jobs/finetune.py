@@ -25,7 +25,7 @@ class FinetuneJob(FinetuneConfig):
 
 def run(config: FinetuneJob) -> int:
     """Tokenises, trains, writes checkpoint, scores and report; returns the exit code."""
-    from xfm.engine.learn import run_learning
+    from xfm.engine.learning_job import run_learning
 
     return run_learning(config, config.seeds)
 

@@ -21,7 +21,7 @@ class PretrainJob(PretrainConfig):
 
 def run(config: PretrainJob) -> int:
     """Tokenises, trains, writes checkpoint and report; returns the exit code."""
-    from xfm.engine.learn import run_learning
+    from xfm.engine.learning_job import run_learning
 
     return run_learning(config)
 

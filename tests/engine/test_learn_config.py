@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from xfm.core.errors import Refused
-from xfm.engine.learn import all_columns, plan_learning, run_learning, shared_tokens, task_of
+from xfm.engine.learn import all_columns, plan_learning, shared_tokens, task_of
 from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
+from xfm.engine.learning_job import run_learning
 from xfm.engine.settings import UsageError, build, parse
 from xfm.training.config import settings_of
 

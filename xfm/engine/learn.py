@@ -20,9 +20,8 @@ from xfm.core.parts import TRAIN
 from xfm.core.storage import below
 from xfm.engine.columns import check_columns, columns_of, with_columns
 from xfm.engine.learn_config import LearnConfig
-from xfm.engine.planning import ShardPlan, describe_plan, plan_shards
-from xfm.engine.resume_check import check_output
-from xfm.engine.session import OpenJob, open_job, print_plan
+from xfm.engine.planning import ShardPlan, plan_shards
+from xfm.engine.session import OpenJob
 from xfm.engine.stage import StageResult
 from xfm.engine.tokens import TOKENS, store_tokens
 from xfm.engine.train import train
@@ -183,25 +182,6 @@ def recipe_of(config: LearnConfig, prepared: Prepared, *, has_test: bool = True)
     is_planned = all(asked[name] == planned[name] for name in described_by)
     identity = prepared.plan.weights if is_planned else task.start.identity()
     return task.recipe(prepared.parts, prepared.rows, prepared.extra, settings, identity), settings
-
-
-def run_learning(config: LearnConfig, seeds: int = 1) -> int:
-    """The whole job, or what is left of it; returns the exit code.
-
-    Args:
-        config: of the job.
-        seeds: train so many times, from config.seed on.
-    """
-    from xfm.engine.seeds import learn_from_seeds
-
-    plan = plan_learning(config)
-    if config.dry_run:
-        row_bytes = task_of(config).row_bytes
-        return print_plan(describe_plan(plan, 1, row_bytes, 1, config.workers or 1, config.gpus))
-    check_output(config.output, plan.run["recipe"])
-    prepared = prepare(config, plan, config.output)
-    with open_job(config, prepared.plan.run, joint=True) as job:
-        return learn(config, prepared, job) if seeds == 1 else learn_from_seeds(config, prepared, job, seeds)
 
 
 def learn(config: LearnConfig, prepared: Prepared, job: OpenJob, *, in_this_task: bool = False) -> int:
