@@ -101,7 +101,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "PYTHONPATH": str(REPOSITORY),
+        # On a cluster, what brings a task of its own is installed on every node; that it does is told to jobs alone.
+        "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests" / "fixtures" / "mean_task"))),
     }
     log = (folder / "head.log").open("w+")
     ray = [sys.executable, "-m", "ray.scripts.scripts"]

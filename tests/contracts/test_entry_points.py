@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.text_examples import sentences, write_encoder
+from xfm.core.errors import ENVIRONMENT
 
 PACKAGE = REPOSITORY / "tests" / "fixtures" / "mean_task"
 PLACES = {"train": slice(0, 24), "validation": slice(24, 32), "test": slice(32, 40)}
@@ -34,17 +36,20 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the metadata that installing the package leaves, made from its pyproject.toml."""
-    folder = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
-    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    """A folder with the metadata that installing the package leaves."""
+    return write_metadata(tmp_path_factory.mktemp("site"), (PACKAGE / "pyproject.toml").read_text())
+
+
+def write_metadata(folder: Path, pyproject: str) -> Path:
+    """What pip makes of a pyproject.toml, as far as entry points go."""
+    project = tomllib.loads(pyproject)["project"]
+    name, version, groups = project["name"], project["version"], project["entry-points"]
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )  # fmt: skip
-    lines = [line for group, points in project["entry-points"].items()
-             for line in (f"[{group}]", *(f"{name} = {place}" for name, place in points.items()))]  # fmt: skip
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    text = [f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in points.items())
+            for group, points in groups.items()]  # fmt: skip
+    (info / "entry_points.txt").write_text("\n".join(text))
     return folder
 
 
@@ -121,3 +126,19 @@ def test_a_user_trains_it_with_two_workers_and_again(cluster, installed, given, 
     assert not (tmp_path / "out" / "checkpoint").exists()
     cluster.run("finetune", *flags, "--workers", "2", cwd=tmp_path, **env)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["numbers"] == report["numbers"]
+
+
+@pytest.mark.ray
+def test_a_package_that_the_nodes_of_the_cluster_lack_is_named(cluster, given, tmp_path):
+    """It is a copy under another name, which the driver alone can import."""
+    site = tmp_path / "site"  # not the folder that the job starts in, which Ray's workers search too
+    shutil.copytree(PACKAGE / "mean_task", site / "here_alone")
+    file = site / "here_alone" / "settings.py"
+    file.write_text(file.read_text().replace("mean_task.task:", "here_alone.task:"))
+    pyproject = (PACKAGE / "pyproject.toml").read_text()
+    write_metadata(site, pyproject.replace("mean_task.settings:", "here_alone.settings:"))
+    flags = [word for name, value in settings(given, tmp_path / "out").items() for word in (f"--{name}", str(value))]
+    printed = cluster.run("finetune", *flags, cwd=tmp_path, expect=ENVIRONMENT, PYTHONPATH=path(site))
+    assert "cannot import here_alone" in printed
+    assert "installed on every node" in printed
+    assert "Traceback" not in printed

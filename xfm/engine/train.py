@@ -11,6 +11,7 @@ the checkpoint by up to two seconds; a crash in between repeats those steps, wit
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -103,8 +104,9 @@ def train(
 
     Raises:
         Refused: a worker refused the data or the weights.
-        EnvironmentProblem: workers kept dying.
+        EnvironmentProblem: workers kept dying, or cannot import what is trained.
     """
+    from ray.exceptions import ActorDiedError
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -132,6 +134,13 @@ def train(
             result = trainer.fit()
         except TrainingFailedError as problem:
             raise _explain(problem) from problem
+        except ActorDiedError as problem:
+            if (missing := missing_module(str(problem))) is None:
+                raise
+            raise EnvironmentProblem(
+                f"the nodes of the Ray cluster cannot import {missing}, which this driver can: the package that brings "
+                f"the task must be installed on every node, as xfm is"
+            ) from problem
     outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
     if "refused" in outcome:
         raise Refused(*outcome["refused"])
@@ -225,6 +234,12 @@ def _check_snapshot(output: str) -> None:
     except ValueError:
         logger.warning("%s is torn: a crash hit while it was written; training starts over", SNAPSHOT)
         storage.remove(SNAPSHOT)
+
+
+def missing_module(said: str) -> str | None:
+    """The module that Ray says a node does not have."""
+    found = re.search(r"No module named '([\w.]+)'", said)
+    return found[1] if found else None
 
 
 def _explain(problem: Any) -> EnvironmentProblem | Refused:
