@@ -203,8 +203,8 @@ def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int, flag: s
     if pa.types.is_floating(kind) or pa.types.is_temporal(kind) or pa.types.is_nested(kind):
         raise Refused(
             "NUMERIC_LABEL",
-            f"{flag} {name}: the column holds {kind}, a measurement and no class. Give a column of names, bin it "
-            "before embedding, or use it as --time",
+            f"{flag} {name}: the column holds {kind}, a measurement and no class. Give a column of names, use it as "
+            "--time, or predict it: jobs/evaluate.py --targets, jobs/finetune.py --task.kind regression",
         )
     values = column.cast(kind).cast(pa.string()).to_pylist()
     known = [None if value is None or value.strip().lower() in UNKNOWN else value for value in values]

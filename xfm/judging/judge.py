@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from xfm.core.parts import TEST, VALIDATION
 from xfm.core.random import rng_for
-from xfm.judging.eval_set import MISSING, EvalSet, Labels
+from xfm.judging.eval_set import MISSING, EvalSet, Labels, Targets
 from xfm.judging.probe import CLASSIFIERS, READERS, Prediction, guessed, largest_class
-from xfm.judging.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
+from xfm.judging.representations import CHANCE, MAJORITY, MEAN, WITHIN_MAJORITY
 from xfm.judging.score import Score, finite
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.resampling import GroupDraws, Resampled
@@ -26,7 +26,13 @@ F32 = NDArray[np.float32]
 
 
 def judge(
-    vectors: F32 | None, judged: EvalSet, tasks: Sequence[str], labels: Sequence[Labels], *, unseeing: str = MAJORITY
+    vectors: F32 | None,
+    judged: EvalSet,
+    tasks: Sequence[str],
+    labels: Sequence[Labels],
+    targets: Sequence[Targets] = (),
+    *,
+    unseeing: str = MAJORITY,
 ) -> Iterator[Score]:
     """All scores of one representation.
 
@@ -35,10 +41,17 @@ def judge(
         judged: cells, labels, split.
         tasks: which of TASKS; what needs a batch or a time that was not named is left out.
         labels: which labels to read.
+        targets: which numbers to read, by ridge regression.
         unseeing: what to say without vectors: always the largest class (majority), classes drawn as often as training
-            cells have them (chance), or the largest class of the cell's own set (within_majority).
+            cells have them (chance), the largest class of the cell's own set (within_majority), or the mean of the
+            numbers that training cells have (train_mean).
     """
-    for label in labels:
+    if targets and (vectors is not None or unseeing == MEAN):
+        from xfm.judging.ridge import ridge_scores
+
+        for target in targets:
+            yield from ridge_scores(vectors, judged, target)
+    for label in labels if unseeing != MEAN else ():
         for task in CLASSIFIERS:
             # Beside a classifier that may choose the layer stands what knows nothing of the vectors.
             if task in tasks and (vectors is not None or task in READERS):

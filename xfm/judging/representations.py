@@ -20,6 +20,7 @@ Kind = Literal["layer", "combination", "baseline"]
 # Baselines that look at no cell. The third is the largest training class of each one's own set: what knowing the set
 # alone says.
 MAJORITY, CHANCE, WITHIN_MAJORITY = UNSEEING = ("majority", "chance", "within_majority")
+MEAN = "train_mean"  # of numbers, what the largest class is of classes: the mean of training rows
 RANDOM = "random"
 
 

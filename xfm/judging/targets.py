@@ -14,8 +14,6 @@ from xfm.judging.score import Score, finite
 from xfm.metrics.regression_scores import bootstrap_regression
 from xfm.metrics.resampling import GroupDraws
 
-MEAN = "train_mean"  # the representation that knows nothing: the mean of training rows, for all
-
 F64 = NDArray[np.float64]
 
 

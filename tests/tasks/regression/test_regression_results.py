@@ -18,8 +18,8 @@ from xfm.core.errors import Refused
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.report import Estimate
 from xfm.judging.labelled import SplitWithContent
+from xfm.judging.representations import MEAN
 from xfm.judging.score import SCHEMA
-from xfm.judging.targets import MEAN
 from xfm.models.hf_text.config import HFText
 from xfm.tasks.regression.checkpoint import read_regression, write_regression
 from xfm.tasks.regression.figures import draw

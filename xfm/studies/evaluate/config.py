@@ -27,6 +27,9 @@ class EvaluateJob(JobConfig):
     labels: tuple[str, ...] = Field(min_length=1)
     """obs columns to read from the embeddings, e.g. cell_type,disease; the first one decides the headline."""
 
+    targets: tuple[str, ...] = ()
+    """obs columns of numbers (age, a score) to predict by ridge regression; the layer is chosen by R² on validation."""
+
     group: str | None = None
     """obs column that must not stand on both sides of a split (donor_id, slide, dataset_id); intervals resample it."""
 
@@ -108,6 +111,12 @@ class EvaluateJob(JobConfig):
         return self
 
     @model_validator(mode="after")
+    def _is_class_or_number(self) -> "EvaluateJob":
+        if both := [name for name in self.targets if name in self.labels]:
+            raise ValueError(f"--targets {both[0]}: --labels names it too; a column is told as classes or as a number")
+        return self
+
+    @model_validator(mode="after")
     def _root_has_a_time(self) -> "EvaluateJob":
         if self.root is not None and self.time is None:
             raise ValueError("--root says where pseudotime begins and needs --time to compare it with")
@@ -132,4 +141,4 @@ class EvaluateJob(JobConfig):
 
     @classmethod
     def added_later(cls) -> dict[str, Any]:
-        return {"split": None, "choose_by": "probe", "within": None, "leakage": None}
+        return {"targets": (), "split": None, "choose_by": "probe", "within": None, "leakage": None}

@@ -18,6 +18,7 @@ from xfm.plots.layer_curve import Baseline, Mark, Series, draw_layer_curve
 from xfm.plots.scatter import Panel, draw_panels
 from xfm.studies.evaluate.class_tables import confusion
 from xfm.studies.evaluate.headline import RIVALS, file_name, last_words, name_of
+from xfm.studies.evaluate.targets import draw_targets
 from xfm.studies.evaluate.verdict import COMBINATION, LAST, Scores, Verdict
 
 # (short name, task, metric, split, its words, title); the classifier that chooses leads.
@@ -40,6 +41,7 @@ def draw(
     """
     labels = {label.name: label for label in judged.labels}
     figures = [figure for verdict in verdicts for figure in _curves(scores, labels[verdict.label], verdict, folder)]
+    figures += draw_targets(scores, judged, folder)
     figures += _umaps(judged, labels[verdicts[0].label], verdicts[0], coordinates, folder)
     for verdict in verdicts:
         label = labels[verdict.label]

@@ -12,6 +12,7 @@ from xfm.core.source import Source
 from xfm.engine.job import versions
 from xfm.judging.eval_set import EvalSet
 from xfm.judging.representations import (
+    MEAN,
     RANDOM,
     UNSEEING,
     WITHIN_MAJORITY,
@@ -92,6 +93,7 @@ def plan_evaluation(config: EvaluateJob) -> Evaluation:
         *_unlayered(stored, pools),
         *combinations_of(pools, config.combinations, config.last_n, [label.name for label in judged.labels]),
         *(Representation(name, "baseline", "none", "", ()) for name in UNSEEING if name in config.baselines),
+        *([Representation(MEAN, "baseline", "none", "", ())] if config.targets else []),
         *([Representation(WITHIN_MAJORITY, "baseline", "none", "", ())] if config.within else []),
     )
     recipe = {
@@ -126,6 +128,7 @@ def describe(plan: Evaluation) -> str:
         f"split           {', '.join(f'{len(judged.split.where(part)):,} {part.word}' for part in PARTS)}",
     ]
     lines += [f"label           {label.name}: {len(label.classes)} classes" for label in judged.labels]
+    lines += [f"target          {target.name}" for target in judged.targets]
     lines += [f"layers          {pool}: {_span(layers)}" for pool, layers in plan.pools.items()]
     lines.append(
         f"representations {len(plan.representations)}, and the baselines {', '.join(_at_hand(plan)) or 'none'}"
@@ -168,7 +171,7 @@ def _unlayered(stored: StoredEmbeddings, pools: Pools) -> list[Representation]:
     kind: Any = "baseline" if pools else "layer"
     names = [column.name for column in stored.columns if column.layer is None]
     # Not to be taken for a baseline of ours, nor to break a file name.
-    safe = {name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING} else name) for name in names}
+    safe = {name: file_name(f"obsm_{name}" if name in {*EXPRESSION, *UNSEEING, MEAN} else name) for name in names}
     return [Representation(safe[name], kind, "column", "embeddings", (name,)) for name in names]
 
 

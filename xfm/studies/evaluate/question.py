@@ -13,6 +13,7 @@ class Question:
 
     Attributes:
         labels: obs columns to read, each once; the first one decides the headline.
+        targets: obs columns of numbers to predict, each once.
         group: column that must not stand on both sides of a split; None to draw row by row.
         split: column that says train, validation or test; None to draw the shares.
         batch, within, leakage, time: columns, as the settings of the same name; None where none was named.
@@ -26,6 +27,7 @@ class Question:
     """
 
     labels: tuple[str, ...]
+    targets: tuple[str, ...]
     group: str | None
     split: str | None
     batch: str | None
@@ -49,7 +51,8 @@ class Question:
             Refused: BAD_ROOT, the start of pseudotime is no COLUMN=VALUE.
         """
         return cls(
-            labels=tuple(dict.fromkeys(config.labels)), group=config.group, split=config.split, batch=config.batch,
+            labels=tuple(dict.fromkeys(config.labels)), targets=tuple(dict.fromkeys(config.targets)),
+            group=config.group, split=config.split, batch=config.batch,
             within=config.within, leakage=config.leakage, time=config.time, root=_root(config.root),
             validation=config.validation, test=config.test, cells=config.cells, min_class=config.min_class, k=config.k,
             resamples=config.bootstrap, seed=config.seed,
@@ -59,7 +62,8 @@ class Question:
     def columns(self) -> list[str]:
         """obs columns that are read, each once."""
         root = self.root[0] if self.root else None
-        wanted = [*self.labels, self.group, self.batch, self.time, root, self.split, self.within, self.leakage]
+        beside = [self.group, self.batch, self.time, root, self.split, self.within, self.leakage]
+        wanted = [*self.labels, *self.targets, *beside]
         return list(dict.fromkeys(name for name in wanted if name))
 
 

@@ -14,6 +14,7 @@ from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.judging.representations import Representation
 from xfm.studies.evaluate.headline import headline
 from xfm.studies.evaluate.tables import label_tables, task_tables
+from xfm.studies.evaluate.targets import target_cautions, target_choice, target_numbers, target_tables
 from xfm.studies.evaluate.verdict import Scores, Verdict
 
 FEW_GROUPS = 12
@@ -40,7 +41,7 @@ def evaluate_report(
     first = verdicts[0]
     by_name = {label.name: label for label in judged.labels}
     tables = [table for verdict in verdicts for table in label_tables(scores, judged, by_name[verdict.label], verdict)]
-    tables += [*task_tables(scores, judged.noun), _split(judged)]
+    tables += [*target_tables(scores, judged), *task_tables(scores, judged.noun), _split(judged)]
     train, validation, test = judged.split.cells()
     recipe = run["recipe"]
     return Report(
@@ -63,9 +64,10 @@ def evaluate_report(
                 if verdict.last is not None and verdict.is_last
             },
             **_beside(scores, judged, first),
+            **target_numbers(scores, judged),
         },
         tables=tables,
-        warnings=[*warnings, *_cautions(judged, scores)],
+        warnings=[*warnings, *_cautions(judged, scores), *target_cautions(judged)],
         provenance={
             "choice": {
                 verdict.label: {
@@ -74,7 +76,8 @@ def evaluate_report(
                     "by": f"{verdict.by} macro F1",
                 }
                 for verdict in verdicts
-            },
+            }
+            | target_choice(scores, judged),
             "weights": run.get("origin", {}).get("weights", {}),
             "data": recipe["data"],
             judged.noun: {f"sha256 of {judged.noun} and labels": recipe["cells"]},

@@ -21,6 +21,7 @@ from xfm.judging.eval_set import (
     times_of,
 )
 from xfm.judging.split import Split, is_stated, split_as_given, split_cells, straddling
+from xfm.judging.targets import check_targets, targets_of
 from xfm.sources.stored.columns import StoredEmbeddings
 from xfm.studies.evaluate.question import Question
 
@@ -46,7 +47,7 @@ def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, question: Que
     """The rows to judge.
 
     Raises:
-        Refused: no such column or label; a split that cannot be drawn, or is not one.
+        Refused: no such column or label; a target that is no number; a split that cannot be drawn, or is not one.
     """
     every, warnings = stored.row_ids(), []
     stated = _stated(stored, question)
@@ -78,14 +79,18 @@ def judged_rows(stored: StoredEmbeddings, pools: Pools, noun: str, question: Que
         if empty := [part.word for part in PARTS if not counts[part]]:
             raise Refused("EMPTY_PART", f"--labels {label.name}: none of the {empty[0]} {noun} has one of its classes; "
                           "try another --seed, --group, --split or larger shares")  # fmt: skip
+    targets = tuple(targets_of(obs[name], name) for name in question.targets)
     judged = EvalSet(
         rows=rows, row_ids=row_ids, labels=labels, split=split,
         batch=labels_of(obs[question.batch], question.batch, 1, "--batch") if question.batch else None,
         within=_beside(obs, question.within, "--within", warnings),
         attribute=_beside(obs, question.leakage, "--leakage", warnings),
         time=times_of(obs[question.time], question.time) if question.time else None, time_name=question.time or "",
-        roots=_roots(obs, question), seed=question.seed, resamples=question.resamples, k=question.k, noun=noun,
+        roots=_roots(obs, question), targets=targets, seed=question.seed,
+        resamples=question.resamples, k=question.k, noun=noun,
     )  # fmt: skip
+    for target in judged.targets:
+        check_targets(judged, target)
     return EvaluatedRows(judged, warnings, unused)
 
 

@@ -107,7 +107,8 @@ def _report(plan: Evaluation, job: OpenJob, work: Work, refusals: Sequence[Refus
         return job.finish(nothing_judged(plan.run, refused), rows=0)
     job.publish_table(SCORES, pa.concat_tables(parts).drop_columns(["predicted"]))
     job.publish(CLASSES, classes_csv(scores, work.judged))
-    track_scores(scores, [verdict.label for verdict in verdicts], job.tracker)
+    named = [*(verdict.label for verdict in verdicts), *(target.name for target in work.judged.targets)]
+    track_scores(scores, named, job.tracker)
     report = evaluate_report(plan.run, work.judged, scores, verdicts, warnings, refused)
     pictures = list(dict.fromkeys(each.name for each in (verdicts[0].chosen, verdicts[0].last) if each is not None))
     with _stage(plan, job, "umap") as output:

@@ -86,10 +86,12 @@ def judge_named(work: Work, name: str) -> pa.Table:
     """
     representation = work.representations[name]
     labels = [label for label in work.judged.labels if representation.label in (None, label.name)]
+    # A mix was learned for one label: it is no representation of anything else.
+    targets = work.judged.targets if representation.label is None else ()
     vectors, mix = vectors_of(work, representation)
 
     def scores() -> Iterator[Score]:
-        yield from judge(vectors, work.judged, work.tasks, labels, unseeing=name)
+        yield from judge(vectors, work.judged, work.tasks, labels, targets, unseeing=name)
         if mix is not None:
             for column, weight in zip(representation.columns, mix.weights, strict=True):
                 note = f"best after {mix.steps} steps"

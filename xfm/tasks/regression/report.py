@@ -10,7 +10,7 @@ from xfm.core.parts import PARTS, TEST, TRAIN
 from xfm.core.report import Estimate, Report, Table
 from xfm.judging.classifier_report import score
 from xfm.judging.classifier_scores import name_of
-from xfm.judging.targets import MEAN
+from xfm.judging.representations import MEAN
 from xfm.metrics.regression_scores import SCORES
 from xfm.tasks.regression.rows import RegressionRows
 from xfm.tasks.regression.settings import Regression

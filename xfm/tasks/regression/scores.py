@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from xfm.core.parts import TEST, VALIDATION, Part
 from xfm.core.schema import PART, ROW_ID
 from xfm.judging.classifier_scores import TASK, name_of
-from xfm.judging.representations import Representation
+from xfm.judging.representations import MEAN, Representation
 from xfm.judging.score import table_of
-from xfm.judging.targets import MEAN, target_scores, training_mean
+from xfm.judging.targets import target_scores, training_mean
 from xfm.tasks.regression.rows import RegressionRows
 
 F32 = NDArray[np.float32]
