@@ -192,12 +192,12 @@ def test_both_are_in_the_tables_the_numbers_and_the_digest():
     tables = {table.name: table for table in report.tables}
     probe = tables["donor_probe"]
     row = dict(zip(probe.columns, probe.rows[-1], strict=True))
-    assert row["within accuracy"] == scores.get("mean_l00", "probe", "donor", "within_accuracy", "test").estimate
-    assert row["weighted f1"] == scores.get("mean_l00", "probe", "donor", "weighted_f1", "test").estimate
+    assert row["accuracy within the data set"] == scores.get("mean_l00", "probe", "donor", "within_accuracy", "test").estimate
+    assert row["weighted F1"] == scores.get("mean_l00", "probe", "donor", "weighted_f1", "test").estimate
     assert "own set" in probe.note
-    assert tables["leakage"].columns[:3] == ["representation", "auroc", "balanced accuracy"]
+    assert tables["leakage"].columns[:3] == ["representation", "AUROC", "balanced accuracy"]
     assert [each[0] for each in tables["leakage"].rows] == ["layer 0 (mean)"]
-    assert report.numbers["donor accuracy within set, chosen layer"] == row["within accuracy"]
+    assert report.numbers["donor accuracy within set, chosen layer"] == row["accuracy within the data set"]
     assert report.numbers["AUROC of sex, chosen layer"] == tables["leakage"].rows[0][1]
     plain = judged_cells(judged.labels[0].codes, name="donor")
     assert plain.cells_digest() != judged.cells_digest()
