@@ -20,7 +20,7 @@ def pretraining(output, **more) -> list[str]:
         "source.kind": "digits", "source.size": 16, "split": "split", "output": output, "task.kind": "contrastive",
         "task.image_size": 16, "task.image_width": 32, "task.image_layers": 2, "task.text_width": 32,
         "task.text_layers": 2, "task.projection_dim": 16, "task.vocabulary_size": 600, "task.match": "pair",
-        "steps": 40, "batch_size": 64, "lr": 0.002, "checkpoint_every": 20, "validation_cells": 200, "workers": 2,
+        "steps": 40, "batch_size": 64, "lr": 0.002, "checkpoint_every": 0.31, "validation_rows": 200, "workers": 2,
     } | more)  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_the_checkpoint_is_a_plain_clip_that_training_has_improved(pretrained):
 
 def test_one_worker_sees_the_first_batch_as_two_do(cluster, pretrained, tmp_path):
     """Float rounding apart: every image meets the captions of all workers."""
-    settings = {"workers": 1, "steps": 1, "warmup": 0, "validation_cells": 8}
+    settings = {"workers": 1, "steps": 1, "warmup": 0, "validation_rows": 8}
     losses = []
     for workers in (1, 2):
         output = tmp_path / str(workers)

@@ -13,12 +13,13 @@ from xfm.models.scgpt.config import ScGPT
 pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 
+# Of 64 cells 48 to 55 are trained on: an epoch has 6 steps, and checkpoints lie 10 steps apart.
 def flags(tiny_scgpt, output, **more):
     settings = {
         "source.kind": "h5ad", "source.path": tiny_scgpt / "cells.h5ad", "source.shard_rows": 40, "output": output,
         "task.kind": "masked_expression", "task.layers": 1, "task.dim": 8, "task.heads": 2, "task.ffn": 8,
         "task.dropout": 0.1, "task.cell_prompt_after": 10, "lr": 0.003, "batch_size": 8, "steps": 100,
-        "checkpoint_every": 10, "validation_fraction": 0.2, "workers": 2,
+        "checkpoint_every": 1.67, "validation": 0.2, "workers": 2,
     } | more  # fmt: skip
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 

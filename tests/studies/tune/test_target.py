@@ -27,7 +27,6 @@ from xfm.tokenizers.embedding import EmbeddingTokenizer
 from xfm.training.group import Group
 from xfm.training.tokens import SplitRows, token_parts
 
-TRAINING = 168
 ATLAS = {"kind": "atlas", "n_cells": 240, "n_types": 3, "n_donors": 4, "dim": 8, "shard_rows": 80}
 SIZES = {"hidden": 16, "heads": 2, "latents": 2, "projection": 8, "text": {"kind": "hashed", "dim": 8}}
 ALIGNMENT = {"source": ATLAS, "split": "split", "task": {"kind": "alignment", **SIZES}, "epochs": 2, "batch_size": 20}
@@ -153,9 +152,8 @@ def stored(tmp_path_factory):
         write_part(str(folder), shard.key, split(read_tokens(source, EmbeddingTokenizer("cell_type"), shard).tokens))
     parts = compared_on(token_parts(str(folder), [shard.key for shard in source.shards()]), "pretrain")
     found = searched_job({"pretrain": ALIGNMENT}, str(folder), "validation_retrieval", None, {})
-    plan = SimpleNamespace(
-        weights=task_of(found.given).start.identity(), run={"recipe": {"config": found.given.recipe()}}
-    )
+    run = {"recipe": {"config": found.given.recipe()}}
+    plan = SimpleNamespace(weights=task_of(found.given).start.identity(), run=run)
     return found, Prepared(plan, parts, None, {}, StageResult()), source
 
 
@@ -192,13 +190,13 @@ def test_a_trial_of_an_alignment_measures_what_it_is_for(stored):
         ({}, {"epochs": {"randint": [2, 8]}}, 7),
         ({"steps": 45}, {"lr": {"uniform": [0.1, 1]}}, 45 / 8),  # 8 batches an epoch
         ({"steps": 45}, {"batch_size": {"choice": [20, 84, 0]}}, 22.5),  # 2 batches; of 0 rows there is none
-        ({"steps": 45, "warmup": 3}, {"steps": {"choice": [10, 32]}}, 4),  # 10 are fewer than such a warmup
+        ({"steps": 32, "warmup": 3}, {"steps": {"choice": [10, 24]}}, 4),  # 10 are fewer than such a warmup
         ({}, {"steps": {"randint": [10, 91]}, "batch_size": {"choice": [20, 40]}}, 90 / 4),
     ],
 )
 def test_the_longest_trial_bounds_the_rungs_in_epochs_or_in_steps(stored, base, space, epochs):
     _, prepared, _ = stored
-    assert sum(prepared.parts.count(TRAIN)) == TRAINING
+    assert sum(prepared.parts.count(TRAIN)) == 170
     found = searched("pretrain", ALIGNMENT | base, "validation_retrieval")
     assert found.longest(prepared, parse_space(space)) == epochs
 
