@@ -36,7 +36,7 @@ def test_one_worker_takes_the_first_step_of_two(cluster, tmp_path, loss):
         output = tmp_path / str(workers)
         cluster.run(
             "pretrain", "--config", PRESET, "--task.loss", loss, "--task.dropout", "0", "--steps", "2", "--log_every",
-            "1", "--checkpoint_every", "0.05", "--warmup", "0", "--workers", str(workers), "--output", str(output),
+            "1", "--checkpoint_every", "1", "--warmup", "0", "--workers", str(workers), "--output", str(output),
             cwd=tmp_path,
         )  # fmt: skip
         lines = (output / "plots" / "training_metrics.csv").read_text().splitlines()

@@ -35,7 +35,7 @@ def check_no_test_rows(output):
 
 def test_a_killed_search_for_an_alignment_ends_with_eight_children_none_of_them_twice(cluster, tmp_path):
     pretrain = {"source": ATLAS, "split": "split", "task": {"kind": "alignment", **SIZES}, "epochs": 4,
-                "batch_size": 20, "checkpoint_every": 0.4}  # fmt: skip
+                "batch_size": 20, "checkpoint_every": 0.5}  # fmt: skip
     space = {"lr": {"loguniform": [1e-4, 1e-2]}, "task.latents": {"choice": [1, 2, 4]},
              "task.hidden": {"randint": [12, 25]}, "task.heads": {"choice": [2, 3]}}  # fmt: skip
     words = write(tmp_path, pretrain=pretrain, space=space, trials=8, metric="validation_retrieval")

@@ -18,6 +18,7 @@ from xfm.core.config import fingerprint
 from xfm.core.errors import Refused
 from xfm.core.parts import TRAIN
 from xfm.core.storage import below
+from xfm.core.task import TaskSettings
 from xfm.engine.columns import check_columns, columns_of, with_columns
 from xfm.engine.learn_config import LearnConfig
 from xfm.engine.planning import ShardPlan, plan_shards
@@ -55,15 +56,20 @@ class Prepared:
     tokens: StageResult
 
 
+def class_of(settings: TaskSettings) -> type[Task]:
+    """The class that learns what a section `task` describes."""
+    module, _, name = settings.task.partition(":")
+    found: type[Task] = getattr(import_module(module), name)
+    return found
+
+
 def task_of(config: LearnConfig, *, has_test: bool = True) -> Task:
     """What the section `task` stands for.
 
     Raises:
         Refused: source, backbone and task do not go together.
     """
-    module, _, name = config.task.task.partition(":")
-    make: type[Task] = getattr(import_module(module), name)
-    return make(
+    return class_of(config.task)(
         TaskContext(
             settings=config.task, training=config, source=config.source, backbone=getattr(config, "backbone", None),
             forgetting=getattr(config, "forgetting", None), uri=config.output, record=config.recipe(),

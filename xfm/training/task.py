@@ -154,9 +154,6 @@ class Task(ABC):
     split_rows: ClassVar[type[SplitRows]] = SplitRows
     """What sorts the rows of a shard into their parts."""
 
-    row_bytes: int = 512
-    """Of the tokens of one row, about, for `--dry-run`."""
-
     def __init__(self, context: TaskContext) -> None:
         self.context = context
 
@@ -180,6 +177,11 @@ class Task(ABC):
         """The network at step 0, as far as it is known before a row is read; it tokenises."""
         backbone: BackboneConfig = self.context.backbone
         return backbone
+
+    @property
+    def row_bytes(self) -> int:
+        """Of the tokens of one row, about, for `--dry-run`."""
+        return 512
 
     def extra_sources(self) -> dict[str, ExtraSource]:
         """Further rows, by the name of the folder below OUTPUT that keeps their tokens.

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from xfm.studies.tune.rows import without_test
 
 from tests.memory_tracker import MemoryTracker
 from tests.tasks.classification.sentiment import memory
@@ -22,6 +21,7 @@ from xfm.models.hf_text.config import HFText
 from xfm.studies.tune.outcome import WithoutOutcome
 from xfm.studies.tune.search import Halving, TrialSource
 from xfm.studies.tune.space import parse_space
+from xfm.studies.tune.target import compared_on
 from xfm.studies.tune.trial import OBJECTIVES, Drawn
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, front_of
@@ -278,22 +278,22 @@ def test_trials_of_an_earlier_start_count_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """Three parts on disk: two with rows of all kinds, one with test rows alone."""
+    """Three parts on disk as a search stores them: two with rows of all other kinds, one that had test rows alone."""
     folder = tmp_path_factory.mktemp("stored")
     config = HFText(checkpoint=str(write_encoder(folder / "bert", "bert")))
     tables = memory(config).tables
+    assert all((table[PART].to_numpy() == TEST).any() for table in tables)
     only_test = tables[0].filter(pa.compute.equal(tables[0][PART], TEST))
     for name, table in zip("abc", [*tables, only_test], strict=True):
-        write_part(str(folder), name, table)
+        write_part(str(folder), name, table.filter(pa.compute.not_equal(table[PART], TEST)))
     return folder, config, token_parts(str(folder), list("abc"))
 
 
 def test_a_trial_that_sees_parts_without_test_rows_asks_for_none(stored, monkeypatch, tmp_path):
     folder, config, parts = stored
-    assert sum(parts.count(TEST)) > 0
-    seen = without_test(parts, "")
-    assert seen.keys == ("a", "b")
-    assert seen.sizes == tuple((train, validation, 0) for train, validation, _ in parts.sizes[:2])
+    assert (sum(parts.count(TEST)), sum(parts.sizes[2])) == (0, 0)
+    seen = compared_on(parts, "finetune")
+    assert (seen.keys, seen.sizes) == (("a", "b"), parts.sizes[:2])
     # What is missing cannot be read; rows that are there are watched.
     (folder / "parts" / "c.parquet").unlink()
     taken: list[tuple[int, int]] = []
@@ -315,7 +315,7 @@ def test_a_trial_is_asked_for_nothing_after_its_last_step(stored, monkeypatch, t
     _, config, parts = stored
     monkeypatch.setattr(ClassificationLearner, "outcome", lambda *_: pytest.fail("test rows were asked for"))
     recipe = ClassificationRecipe(
-        config, Classification(), NAMES, without_test(parts, ""), 16, 400, 0, 0, config.identity()
+        config, Classification(), NAMES, compared_on(parts, "finetune"), 16, 400, 0, 0, config.identity()
     )
     settings = dataclasses.replace(SETTINGS, steps=3)
     trained = train_here(WithoutOutcome(recipe), settings, tmp_path)
@@ -324,5 +324,5 @@ def test_a_trial_is_asked_for_nothing_after_its_last_step(stored, monkeypatch, t
 
 
 def test_a_search_without_validation_rows_is_refused():
-    with pytest.raises(Refused, match=r"NO_VALIDATION_ROWS: .*; give a share"):
-        without_test(TokenParts("somewhere", ("a",), ((9, 0, 3),)), "give a share")
+    with pytest.raises(Refused, match=r"NO_VALIDATION_ROWS: .*; give pretrain\.validation a share, or pretrain\.split"):
+        compared_on(TokenParts("somewhere", ("a",), ((9, 0, 0),)), "pretrain")

@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 import pytest
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from xfm.studies.tune.tune_finetune import KIND as FINETUNING
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.engine.settings import build
 from xfm.studies.tune.space import parse_space
 from xfm.studies.tune.space_check import base_settings, check_space, fields_of, with_values
+from xfm.studies.tune.target import searched_job
 
 
 class Task(Config):
@@ -55,8 +55,13 @@ def make(values):
     return build(Job, with_values({"lr": 1e-4, "output": "out"}, values), "finetune")
 
 
+FINETUNING = {"source": {"kind": "hub_text", "path": "reviews"}, "task": {"kind": "classification"},
+              "backbone": {"kind": "hf_text", "checkpoint": "encoder"}}  # fmt: skip
+
+
 def check(space):
-    check_space(parse_space(space), Job, make, 0, FINETUNING.why_not)
+    target = searched_job({"finetune": FINETUNING, "pretrain": None}, "out", None, None, {})
+    check_space(parse_space(space), Job, make, 0, target.why_not)
 
 
 def refusal(space):

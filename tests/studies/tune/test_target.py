@@ -1,40 +1,31 @@
 """What a search knows of the job it searches, be it fine-tuning or pretraining."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pydantic import PositiveInt
-from xfm.engine.pretrain import Prepared
-from xfm.studies.tune.rows import SplitWithoutTest, without_test
-from xfm.studies.tune.tune_finetune import AFTERWARDS
-from xfm.studies.tune.tune_finetune import KIND as FINETUNING
-from xfm.studies.tune.tune_finetune import ROWS as FINETUNE_ROWS
-from xfm.studies.tune.tune_finetune import ROWS_OF_TASK as FINETUNE_ROWS_OF_TASK
-from xfm.studies.tune.tune_pretrain import KIND as PRETRAINING
-from xfm.studies.tune.tune_pretrain import ROWS as PRETRAIN_ROWS
-from xfm.studies.tune.tune_pretrain import ROWS_OF_TASK as PRETRAIN_ROWS_OF_TASK
 
 from tests.conftest import REPOSITORY
+from tests.picture_examples import fresh
 from xfm.compute.read import read_tokens
 from xfm.core import registry
 from xfm.core.errors import Refused
-from xfm.engine.config import JobConfig
+from xfm.core.parts import TRAIN
+from xfm.engine.learn import Prepared, class_of, task_of
 from xfm.engine.output import write_part
 from xfm.engine.settings import UsageError, read_yaml
 from xfm.engine.stage import StageResult
+from xfm.models.clip.writing import write_checkpoint
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.studies.tune.space import parse_space
 from xfm.studies.tune.space_check import fields_of
-from xfm.studies.tune.target import SearchTarget, searched_job
+from xfm.studies.tune.target import JOBS, ROWS, compared_on, searched_job
 from xfm.studies.tune.trials import Aim
 from xfm.tokenizers.embedding import EmbeddingTokenizer
 from xfm.training.group import Group
-from xfm.training.settings import Settings
-from xfm.training.tokens import token_parts
+from xfm.training.tokens import SplitRows, token_parts
 
 ATLAS = {"kind": "atlas", "n_cells": 240, "n_types": 3, "n_donors": 4, "dim": 8, "shard_rows": 80}
 SIZES = {"hidden": 16, "heads": 2, "latents": 2, "projection": 8, "text": {"kind": "hashed", "dim": 8}}
@@ -55,20 +46,27 @@ def refusal(*arguments):
 
 def test_a_pretraining_job_keeps_the_weights_that_the_search_is_for():
     found = searched("pretrain", ALIGNMENT, "validation_retrieval", workers=2)
-    assert found.given.watch == "validation_retrieval"
+    assert (found.given.watch, found.given.watched) == ("retrieval", "validation_retrieval")
     assert found.given.workers == 2
     assert found.config_of({"task.latents": 4, "lr": 0.1}).task.latents == 4
     assert found.value_of("task.latents") == 2
     assert found.value_of("task.nothing") is None
-    assert searched("pretrain", ALIGNMENT, "-validation_loss").given.watch == "-validation_loss"
+    assert searched("pretrain", ALIGNMENT, "-validation_loss").given.watched == "-validation_loss"
     watching = ALIGNMENT | {"watch": "-validation_loss"}
     assert searched("pretrain", watching, None).aim == Aim("validation_loss", is_lower_better=True)
 
 
 def test_a_fine_tuning_job_may_be_searched_for_two_scores():
-    found = searched("finetune", DONORS, None, "validation_leakage_auroc~0.5")
+    found = searched("finetune", DONORS, "validation_f1", "validation_leakage_auroc~0.5")
     assert found.given.watch == "f1"
     assert found.aim == Aim("validation_f1", also=Aim("validation_leakage_auroc", near=0.5))
+
+
+def test_a_search_is_for_what_the_job_watches_where_it_watches_something():
+    plain = DONORS | {"task": {"kind": "adversarial", "adversary": False}}
+    assert searched("finetune", plain, None).aim == Aim("validation_f1")
+    # Against an adversary a score of the classes says nothing of what was unlearned, so none decides by itself.
+    assert "say what decides between trials" in refusal("finetune", DONORS, None)
 
 
 def test_what_no_search_can_be_for_is_refused():
@@ -81,6 +79,7 @@ def test_what_no_search_can_be_for_is_refused():
     assert "names no score" in refusal("finetune", DONORS, "validation_f1", "-validation_x~0.5")
     assert "write validation_leakage~0.5" in refusal("finetune", DONORS, "validation_f1", "leakage~0.5")
     assert "the higher is better" in refusal("finetune", DONORS, "-validation_f1")
+    assert "the lower is better" in refusal("finetune", DONORS, "validation_loss")
     odd = ALIGNMENT | {"task": ALIGNMENT["task"] | {"heads": 3}}
     assert "pretrain: --task: hidden 16 is no multiple of heads 3" in refusal("pretrain", odd, "validation_retrieval")
 
@@ -89,7 +88,9 @@ def test_what_no_search_can_be_for_is_refused():
     ("word", "job", "metric", "field"),
     [
         ("pretrain", ALIGNMENT, "validation_retrieval", "task.text_column"),
-        ("pretrain", ALIGNMENT, "validation_retrieval", "validation_fraction"),
+        ("pretrain", ALIGNMENT, "validation_retrieval", "validation"),
+        ("pretrain", ALIGNMENT, "validation_retrieval", "validation_rows"),
+        ("pretrain", ALIGNMENT, "validation_retrieval", "split_seed"),
         ("pretrain", ALIGNMENT, "validation_retrieval", "source.n_cells"),
         ("finetune", DONORS, "validation_f1", "task.attribute"),
         ("finetune", DONORS, "validation_f1", "backbone.hidden"),
@@ -100,26 +101,60 @@ def test_all_trials_see_the_same_rows_and_tokens(word, job, metric, field):
         searched(word, job, metric).check(parse_space({field: {"choice": ["sex", "cell_type"]}}), 0)
 
 
+# What a job's rows and tokens depend on, by the kind of task. A task may name more, never fewer.
+FIXED = {
+    "adversarial": {"kind", "label", "attribute", "within"},
+    "alignment": {"kind", "init", "text_column", "text"},
+    "class_prompts": {"kind", "label", "classes", "shots"},
+    "classification": {"kind", "label"},
+    "contrastive": {"kind", "init", "caption", "match", "vocabulary_size", "image_size", "text_length"},
+    "masked_expression": {"kind", "init", "vocab", "n_bins", "ties", "max_length"},
+}
+
+
 def test_every_field_that_may_not_be_searched_exists():
-    for kind, rows in ((FINETUNING, FINETUNE_ROWS), (PRETRAINING, PRETRAIN_ROWS)):
-        assert set(rows) <= set(kind.job.model_fields)
-    of_tasks = (registry.TASKS, FINETUNE_ROWS_OF_TASK + AFTERWARDS), (registry.PRETRAINING, PRETRAIN_ROWS_OF_TASK)
-    for table, names in of_tasks:
-        known = {name for kind in table for name in registry.load(table, kind, "task").model_fields}
-        assert set(names) <= known
-    assert {"task.latents", "task.hidden", "lr"} <= set(fields_of(PRETRAINING.job))
+    known = {name for job in JOBS.values() for name in job.model_fields}
+    assert set(ROWS) <= known
+    assert {"split", "validation", "test", "carve", "group", "split_seed"} <= set(ROWS)
+    assert registry.TASKS.keys() == FIXED.keys()
+    for kind in registry.TASKS:
+        settings = registry.load(registry.TASKS, kind, "task")
+        task = class_of(settings)
+        assert FIXED[kind] <= task.fixed <= settings.model_fields.keys()
+        assert task.afterwards <= settings.model_fields.keys() - task.fixed
+    assert {"task.latents", "task.hidden", "lr"} <= set(fields_of(JOBS["pretrain"]))
+
+
+def test_what_is_used_after_training_alone_is_nothing_to_search(tmp_path):
+    write_checkpoint(tmp_path / "clip", fresh().build("cpu"), fresh())
+    clip = {"kind": "clip", "checkpoint": str(tmp_path / "clip")}
+    job = {"source": {"kind": "digits"}, "split": "split", "backbone": clip, "task": {"kind": "class_prompts"}}
+    found = searched("finetune", job, "validation_f1")
+    with pytest.raises(Refused, match=r"BAD_SPACE.*forgetting_label: is used after training alone"):
+        found.check(parse_space({"task.forgetting_label": {"choice": ["pair", "digit"]}}), 0)
+    found.check(parse_space({"task.rank": {"choice": [1, 2]}}), 0)
+
+
+def test_a_search_reads_no_rows_to_forget():
+    """What training costs elsewhere is scored once, not in every trial."""
+    clip = {"kind": "clip", "checkpoint": "clip"}
+    job = {"source": {"kind": "digits"}, "split": "split", "backbone": clip, "task": {"kind": "class_prompts"}}
+    assert searched("finetune", job | {"forgetting": {"kind": "digits"}}, "validation_f1").given.forgetting is None
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """The rows of an atlas as a search for an alignment stores them, and that search."""
     folder = tmp_path_factory.mktemp("stored")
-    source, split = Atlas(**ATLAS), SplitWithoutTest(0, 0.0, split="split", labels=("cell_type",))
+    source = Atlas(**ATLAS)
+    split = SplitRows(0, 0.0, split="split", labels=("cell_type",), has_test=False)
     for shard in source.shards():
         write_part(str(folder), shard.key, split(read_tokens(source, EmbeddingTokenizer("cell_type"), shard).tokens))
-    parts = without_test(token_parts(str(folder), [shard.key for shard in source.shards()]), "")
+    parts = compared_on(token_parts(str(folder), [shard.key for shard in source.shards()]), "pretrain")
     found = searched_job({"pretrain": ALIGNMENT}, str(folder), "validation_retrieval", None, {})
-    return found, Prepared(SimpleNamespace(weights={}), parts, StageResult()), source
+    run = {"recipe": {"config": found.given.recipe()}}
+    plan = SimpleNamespace(weights=task_of(found.given).start.identity(), run=run)
+    return found, Prepared(plan, parts, None, {}, StageResult()), source
 
 
 def test_no_test_row_of_a_pretraining_search_is_stored(stored):
@@ -148,54 +183,22 @@ def test_a_trial_of_an_alignment_measures_what_it_is_for(stored):
     assert 0 <= recipe.build(Group(), "cpu").validate(0)[found.aim.metric] <= 1
 
 
-class Job(JobConfig):
-    """A job that is as long as it says."""
-
-    epochs: float = 3.0
-    steps: PositiveInt | None = None
-    batch_size: PositiveInt = 10
-    watch: str = "validation_f1"
-    lr: float = 0.1
-
-
-@dataclass(frozen=True)
-class Fake:
-    """A kind of job that is never trained, on 100 rows."""
-
-    word: str = "fake"
-    title: str = "faking"
-    others: tuple[str, ...] = ()
-    job: type[Job] = Job
-
-    def watch(self, aim):
-        return aim.watch
-
-    def make(self, config, prepared):
-        if config.batch_size > 100:
-            raise Refused("FEW_ROWS", "there are no so many rows")
-        steps = config.steps or round(config.epochs * (100 // config.batch_size))
-        return None, Settings(
-            steps=steps, batch_size=config.batch_size, lr=config.lr, warmup=0, schedule="constant", weight_decay=0.0,
-            clip=1.0, log_every=1, checkpoint_every=1, max_seconds=None, seed=0, watch=config.watch,
-        )  # fmt: skip
-
-    def pass_rows(self, recipe, prepared):
-        return 100
-
-
 @pytest.mark.parametrize(
     ("base", "space", "epochs"),
     [
-        ({}, {"lr": {"uniform": [0.1, 1]}}, 3),
+        ({}, {"lr": {"uniform": [0.1, 1]}}, 2),
         ({}, {"epochs": {"randint": [2, 8]}}, 7),
-        ({"steps": 45}, {"lr": {"uniform": [0.1, 1]}}, 4.5),  # 10 batches an epoch
-        ({"steps": 45}, {"batch_size": {"choice": [10, 50, 200]}}, 22.5),  # 2 batches; of 200 rows there is none
-        ({}, {"steps": {"randint": [10, 91]}, "batch_size": {"choice": [5, 10]}}, 9),
+        ({"steps": 45}, {"lr": {"uniform": [0.1, 1]}}, 45 / 8),  # 8 batches an epoch
+        ({"steps": 45}, {"batch_size": {"choice": [20, 84, 0]}}, 22.5),  # 2 batches; of 0 rows there is none
+        ({"steps": 32, "warmup": 3}, {"steps": {"choice": [10, 24]}}, 4),  # 10 are fewer than such a warmup
+        ({}, {"steps": {"randint": [10, 91]}, "batch_size": {"choice": [20, 40]}}, 90 / 4),
     ],
 )
-def test_the_longest_trial_bounds_the_rungs_in_epochs_or_in_steps(base, space, epochs):
-    searched = SearchTarget(Fake(), base, "out", Aim("validation_f1"), None)
-    assert searched.longest(None, parse_space(space)) == epochs
+def test_the_longest_trial_bounds_the_rungs_in_epochs_or_in_steps(stored, base, space, epochs):
+    _, prepared, _ = stored
+    assert sum(prepared.parts.count(TRAIN)) == 170
+    found = searched("pretrain", ALIGNMENT | base, "validation_retrieval")
+    assert found.longest(prepared, parse_space(space)) == epochs
 
 
 PRESETS = sorted((REPOSITORY / "jobs" / "presets").glob("*search*.yaml"))

@@ -8,7 +8,7 @@ from typing import Any
 from xfm.core.errors import Refused
 from xfm.core.parts import TRAIN
 from xfm.core.parts import VALIDATION as VALIDATION_ROWS
-from xfm.engine.learn import HELD_OUT, Prepared, plan_learning, prepare, recipe_of, task_of
+from xfm.engine.learn import HELD_OUT, Prepared, class_of, plan_learning, prepare, recipe_of, task_of
 from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
 from xfm.engine.planning import ShardPlan
 from xfm.engine.settings import UsageError, build
@@ -72,7 +72,7 @@ class SearchTarget:
     def why_not(self, field: str) -> str | None:
         """Why a field may not be searched; None where it may."""
         first, _, rest = field.partition(".")
-        task, name = task_of(self.given, has_test=False), rest.partition(".")[0]
+        task, name = class_of(self.given.task), rest.partition(".")[0]
         if first in ROWS or (first == "task" and name in task.fixed):
             return SAME_ROWS
         return AFTERWARDS if first == "task" and name in task.afterwards else None
@@ -91,7 +91,7 @@ class SearchTarget:
             Refused: the columns, the split or the classes cannot be used.
         """
         prepared = prepare(self.given, plan, uri, job="tune", has_test=False)
-        return replace(prepared, parts=_compared_on(prepared.parts, self.word))
+        return replace(prepared, parts=compared_on(prepared.parts, self.word))
 
     def trained_of(self, prepared: Prepared, values: Mapping[str, Any]) -> tuple[Recipe, Settings]:
         """What a trial trains, and how.
@@ -187,8 +187,12 @@ def _check_aim(aim: Aim) -> None:
                           f"{each.watch.replace(each.metric, VALIDATION + each.metric)}")  # fmt: skip
 
 
-def _compared_on(parts: TokenParts, word: str) -> TokenParts:
+def compared_on(parts: TokenParts, word: str) -> TokenParts:
     """The parts that hold training or validation rows; the others are not even named.
+
+    Args:
+        parts: the tokens, without test rows.
+        word: of the job, for messages.
 
     Raises:
         Refused: NO_VALIDATION_ROWS, there is nothing that trials could be compared on.

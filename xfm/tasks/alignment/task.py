@@ -40,9 +40,6 @@ class AlignmentTask(Task):
         # What nobody asked for stays unset: a checkpoint's own counts there.
         asked = {name: getattr(task, name) for name in Fusion.of_weights() if name in task.model_fields_set}
         self._start = Fusion(checkpoint=task.init, text_column=task.text_column, **asked)
-        schema = context.source.schema
-        kind = schema.field(EMBEDDING).type if EMBEDDING in schema.names else None
-        self.row_bytes = 4 * kind.list_size if kind is not None and pa.types.is_fixed_size_list(kind) else 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -58,6 +55,13 @@ class AlignmentTask(Task):
     def start(self) -> Fusion:
         """The network at step 0."""
         return self._start
+
+    @property
+    def row_bytes(self) -> int:
+        """Of an embedding, where the source says how long one is."""
+        schema = self.context.source.schema
+        kind = schema.field(EMBEDDING).type if EMBEDDING in schema.names else None
+        return 4 * kind.list_size if kind is not None and pa.types.is_fixed_size_list(kind) else 0
 
     def share(self, parts: TokenParts, common: str, own: str) -> None:
         """The vectors of all labels."""

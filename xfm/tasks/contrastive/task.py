@@ -36,7 +36,6 @@ class ContrastiveTask(Task):
         task: Contrastive = context.settings
         self.match = task.match or task.caption
         self._start: CLIP | FreshCLIP = CLIP(checkpoint=task.init) if task.init else self._fresh(())
-        self.row_bytes = 3 * self._start.tokenizer(0).size ** 2  # of a picture of the size that is seen
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -52,6 +51,11 @@ class ContrastiveTask(Task):
     def start(self) -> CLIP | FreshCLIP:
         """The network at step 0; from scratch without byte pairs, which `recipe` learns from the captions."""
         return self._start
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a picture of the size that is seen."""
+        return 3 * int(self._start.tokenizer(0).size) ** 2
 
     def recipe(
         self,

@@ -37,12 +37,16 @@ class MaskedExpressionTask(Task):
         super().__init__(context)
         task: MaskedExpression = context.settings
         self._start = further(task) if task.init else scratch(task, context.source, context.training.seed)
-        self.row_bytes = task.max_length * TOKEN_BYTES
 
     @property
     def start(self) -> ScGPT | FreshScGPT:
         """The network at step 0."""
         return self._start
+
+    @property
+    def row_bytes(self) -> int:
+        """Of the longest cell."""
+        return int(self.context.settings.max_length) * TOKEN_BYTES
 
     def recipe(
         self,
