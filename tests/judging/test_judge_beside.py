@@ -192,7 +192,10 @@ def test_both_are_in_the_tables_the_numbers_and_the_digest():
     tables = {table.name: table for table in report.tables}
     probe = tables["donor_probe"]
     row = dict(zip(probe.columns, probe.rows[-1], strict=True))
-    assert row["accuracy within the data set"] == scores.get("mean_l00", "probe", "donor", "within_accuracy", "test").estimate
+    assert (
+        row["accuracy within the data set"]
+        == scores.get("mean_l00", "probe", "donor", "within_accuracy", "test").estimate
+    )
     assert row["weighted F1"] == scores.get("mean_l00", "probe", "donor", "weighted_f1", "test").estimate
     assert "own set" in probe.note
     assert tables["leakage"].columns[:3] == ["representation", "AUROC", "balanced accuracy"]
