@@ -34,6 +34,7 @@ from xfm.sources.synthetic.digits import Digits
 from xfm.sources.synthetic.grammar import Grammar
 from xfm.tasks.adversarial.checkpoint import read_adversarial
 from xfm.tasks.classification.checkpoint import read_classifier
+from xfm.tasks.regression.checkpoint import read_regression
 
 TINY_SCGPT = Path(__file__).parents[1] / "fixtures" / "scgpt_tiny"
 
@@ -136,6 +137,22 @@ def classification(folder: Path) -> TaskExample:
     return TaskExample(config, predicts)
 
 
+def regression(folder: Path) -> TaskExample:
+    encoder = write_encoder(folder / "encoder", "distilbert", dropout=0.0, attention_dropout=0.0)
+    config = FinetuneConfig(
+        source=HubText(path=str(write_sentences(folder / "data", with_names=False)), shard_rows=9),
+        backbone=HFText(checkpoint=str(encoder)), task={"kind": "regression", "dropout": 0.0},
+        output=str(folder / "out"), **FEW,
+    )  # fmt: skip
+
+    def predicts(checkpoint: Path, backbone: Backbone, rows: pa.Table) -> dict[str, np.ndarray]:
+        network, scale = read_regression(checkpoint, backbone)
+        tokens = HFText(checkpoint=str(checkpoint)).tokenizer(0).collate(rows)
+        return {"predicted": scale.mean + scale.deviation * network(tokens)[:, 0].double().numpy()}
+
+    return TaskExample(config, predicts)
+
+
 def adversarial(folder: Path) -> TaskExample:
     config = FinetuneConfig(
         source=Atlas(n_cells=60, n_types=3, n_donors=6, dim=8, shard_rows=30, seed=4), split="split",
@@ -224,6 +241,7 @@ TASKS: dict[str, Callable[[Path], TaskExample]] = {
     "classification": classification,
     "contrastive": contrastive,
     "masked_expression": masked_expression,
+    "regression": regression,
 }
 
 
