@@ -32,13 +32,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         sys.modules["torch"].set_num_threads(item.config.getoption("--threads"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the one cluster stays in one process, and so does a file, whose fixtures are made once."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def load_job(name: str) -> ModuleType:
     """jobs/NAME.py as a module."""
     spec = importlib.util.spec_from_file_location(f"jobs_{name}", REPOSITORY / "jobs" / f"{name}.py")
