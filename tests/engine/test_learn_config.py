@@ -46,8 +46,13 @@ def test_fine_tuning_is_classification_that_keeps_the_best_epoch_unless_asked_ot
     assert (finetuning().validation, finetuning().test) == (0.2, 0.2)
 
 
+def test_errors_are_better_lower_with_a_minus_or_without():
+    for asked in ("mae", "-mae", "-validation_mae"):
+        assert settings_of(finetuning(task={"kind": "regression"}, watch=asked), 8530).watch == "-validation_mae"
+
+
 def test_where_nothing_is_watched_the_last_weights_are_kept_and_nothing_ends_training():
-    for task in ({"kind": "classification"}, {"kind": "adversarial", "adversary": False}):
+    for task in ({"kind": "classification"}, {"kind": "regression"}, {"kind": "adversarial", "adversary": False}):
         settings = settings_of(finetuning(task=task, watch=None), 8530)
         assert (settings.watch, settings.patience) == ("", None)
 
@@ -106,6 +111,7 @@ def test_fine_tunings_of_other_sizes_share_tokens_but_not_with_pretraining():
         ({"carve": True}, "--carve goes with --split"),
         ({"forgetting": ATLAS}, "--forgetting: --task.kind classification does not measure it"),
         ({"watch": "beauty"}, "--watch beauty: --task.kind classification measures f1, accuracy, balanced_accuracy"),
+        ({"watch": "-r2", "task": {"kind": "regression"}}, "--watch -r2: the higher is better; write --watch r2"),
         ({"watch": "-f1"}, "--watch -f1: the higher is better; write --watch f1"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import PositiveInt, model_validator
 
 from xfm.core import registry
+from xfm.core.metric import find_metric
 from xfm.core.task import TaskSettings
 from xfm.core.unions import AnyBackbone, AnySource, union_of
 from xfm.engine.config import JobConfig
@@ -70,7 +71,8 @@ class LearnConfig(TrainingConfig, JobConfig):
         name = self.watched.removeprefix("-").removeprefix("validation_")
         if name and can and name not in can:
             raise ValueError(f"--watch {self.watch}: --task.kind {self.task.kind} measures {', '.join(can)}")
-        if can and self.watched.startswith("-") and name != "loss":
+        known = find_metric(name)
+        if self.watched.startswith("-") and known is not None and known.better == "higher":
             raise ValueError(f"--watch {self.watch}: the higher is better; write --watch {name}")
         return self
 

@@ -33,9 +33,9 @@ ALIGNMENT = {"source": ATLAS, "split": "split", "task": {"kind": "alignment", **
 DONORS = {"source": ATLAS, "split": "split", "backbone": {"kind": "fusion", **SIZES}, "task": {"kind": "adversarial"}}
 
 
-def searched(word, job, metric, also=None, **place):
+def searched(word, job, metric, also=None, output="out", **place):
     sections = {"finetune": None, "pretrain": None} | {word: job}
-    return searched_job(sections, "out", metric, also, place)
+    return searched_job(sections, output, metric, also, place)
 
 
 def refusal(*arguments):
@@ -109,6 +109,7 @@ FIXED = {
     "classification": {"kind", "label"},
     "contrastive": {"kind", "init", "caption", "match", "vocabulary_size", "image_size", "text_length"},
     "masked_expression": {"kind", "init", "vocab", "n_bins", "ties", "max_length"},
+    "regression": {"kind", "label"},
 }
 
 
@@ -194,10 +195,10 @@ def test_a_trial_of_an_alignment_measures_what_it_is_for(stored):
         ({}, {"steps": {"randint": [10, 91]}, "batch_size": {"choice": [20, 40]}}, 90 / 4),
     ],
 )
-def test_the_longest_trial_bounds_the_rungs_in_epochs_or_in_steps(stored, base, space, epochs):
+def test_the_longest_trial_bounds_the_rungs_in_epochs_or_in_steps(stored, base, space, epochs, tmp_path):
     _, prepared, _ = stored
     assert sum(prepared.parts.count(TRAIN)) == 170
-    found = searched("pretrain", ALIGNMENT | base, "validation_retrieval")
+    found = searched("pretrain", ALIGNMENT | base, "validation_retrieval", output=str(tmp_path))
     assert found.longest(prepared, parse_space(space)) == epochs
 
 

@@ -21,5 +21,5 @@ class Regression(HeadSettings, TaskSettings):
     @classmethod
     def training_defaults(cls, task: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
         """The best epoch on validation rows is kept, and three that bring nothing better end training."""
-        del task, job
-        return {"watch": "r2", "patience": 3}
+        del task
+        return {"watch": "r2", "patience": None if job.get("watch", "r2") is None else 3}
