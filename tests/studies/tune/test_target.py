@@ -33,6 +33,12 @@ ALIGNMENT = {"source": ATLAS, "split": "split", "task": {"kind": "alignment", **
 DONORS = {"source": ATLAS, "split": "split", "backbone": {"kind": "fusion", **SIZES}, "task": {"kind": "adversarial"}}
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """Labels that are encoded are kept in OUTPUT."""
+    monkeypatch.chdir(tmp_path)
+
+
 def searched(word, job, metric, also=None, output="out", **place):
     sections = {"finetune": None, "pretrain": None} | {word: job}
     return searched_job(sections, output, metric, also, place)

@@ -17,6 +17,12 @@ from xfm.training.config import settings_of
 ROWS = 3200
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """Labels that are encoded are kept in OUTPUT."""
+    monkeypatch.chdir(tmp_path)
+
+
 def config(backbone=None, task=None, **more):
     given = {
         "source": {"kind": "atlas"},
