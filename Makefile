@@ -7,7 +7,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTHONS := 3.11 3.12 3.13
-FAST := not slow and not nightly and not demo
 
 .PHONY: setup demo test test-all test-numeric check resolve clean
 setup: .venv/.ready
@@ -26,12 +25,8 @@ setup: .venv/.ready
 demo: .venv/.ready
 	$(BIN)/python jobs/demo.py --output runs/demo
 
-# One process waits for the jobs on the one cluster while another one computes.
 test: .venv/.ready-dev
-	@jobs=$$(mktemp); trap 'kill $$pid 2>/dev/null; rm -f $$jobs' EXIT; \
-	$(BIN)/python -m pytest -m "ray and $(FAST)" >$$jobs 2>&1 & pid=$$!; \
-	$(BIN)/python -m pytest -m "not ray and $(FAST)"; code=$$?; \
-	wait $$pid || code=1; cat $$jobs; exit $$code
+	.ci/test
 
 test-all: test
 	$(BIN)/python -m pytest -m "slow and not nightly and not demo" --durations 12
