@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from xfm.core.errors import Refused
+from xfm.core.metric import find_metric
 from xfm.core.parts import TRAIN
 from xfm.core.parts import VALIDATION as VALIDATION_ROWS
 from xfm.engine.learn import HELD_OUT, Prepared, class_of, plan_learning, prepare, recipe_of, task_of
@@ -181,6 +182,9 @@ def _check_aim(aim: Aim) -> None:
     if aim.near is not None:
         raise Refused("BAD_METRIC", f"--metric {aim.watch}: the first score says which weights of a trial are kept, by "
                       "the highest or lowest; NAME~VALUE goes with --also")  # fmt: skip
+    known = find_metric(aim.metric.removeprefix(VALIDATION))
+    if known is not None and known.better == "higher" and aim.is_lower_better:
+        raise Refused("BAD_METRIC", f"--metric {aim.watch}: the higher is better; write {aim.metric}")
     for each in aim.each:
         if not each.metric.startswith(VALIDATION):
             raise Refused("BAD_METRIC", f"{each.watch} is not measured on validation rows; write "
