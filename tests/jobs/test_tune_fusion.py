@@ -62,7 +62,7 @@ def test_a_killed_search_for_an_alignment_ends_with_eight_children_none_of_them_
         assert len(points) == len(trial["history"])
     check_no_test_rows(tmp_path / "out")
     best = ["--config", str(tmp_path / "out" / "best.yaml"), "--output", str(tmp_path / "best"), "--dry-run"]
-    assert yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())["watch"] == "validation_retrieval"
+    assert yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())["watch"] == "retrieval"
     cluster.run("pretrain", *best, cwd=tmp_path)
 
 
