@@ -1,5 +1,7 @@
 """Predictions of a stored head, against the package `transformers` reading the same folder."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -58,3 +60,12 @@ def test_a_checkpoint_without_a_head_is_refused_by_name(tmp_path):
     start = write_encoder(tmp_path / "start", family="distilbert")
     with pytest.raises(Refused, match=r"NO_HEAD.*head.safetensors"):
         embedder(start)
+
+
+@pytest.mark.parametrize(("content", "said"), [("{", "is not JSON"), ("[]", "dim"), ('{"dim": 32}', "dropout, head")])
+def test_a_damaged_description_of_a_head_is_refused_by_name(checkpoint, tmp_path, content, said):
+    folder = tmp_path / "out"
+    shutil.copytree(checkpoint, folder)
+    (folder / "head.json").write_text(content)
+    with pytest.raises(Refused, match=rf"BAD_HEAD.*{said}"):
+        embedder(folder)

@@ -24,21 +24,29 @@ from xfm.models.hub_folder import PATTERNS
 from xfm.models.reductions import Pool
 
 PREDICTED, PROBABILITIES = "predicted", "probabilities"
+NEEDED = {"dim", "dropout", "head", "pool"}  # of head.json, whatever the outputs are
 
 
 def head_of(backbone: Any) -> dict[str, Any]:
     """What head.json says, of the checkpoint that a backbone is read from.
 
     Raises:
-        Refused: NO_HEAD.
+        Refused: NO_HEAD; or BAD_HEAD, it does not say what a head needs.
     """
     folder = _folder(backbone)
     path = folder / ABOUT
     if not path.is_file() or not (folder / HEAD).is_file():
         raise Refused("NO_HEAD", f"--predictions: {folder} holds no {HEAD} and {ABOUT}. jobs/finetune.py writes them "
                       "with --task.kind classification or regression")  # fmt: skip
-    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return about
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise Refused("BAD_HEAD", f"--predictions: {path} is not JSON ({problem}). Copy it again") from None
+    lacking = sorted(NEEDED - about.keys()) if isinstance(about, dict) else sorted(NEEDED)
+    if lacking or not ({"classes", "target"} & about.keys()):
+        raise Refused("BAD_HEAD", f"--predictions: {path} does not say {', '.join(lacking) or 'classes or target'}. Is "
+                      "it one that jobs/finetune.py wrote?")  # fmt: skip
+    return dict(about)
 
 
 class HeadReader:
@@ -49,7 +57,7 @@ class HeadReader:
         device: of the network.
 
     Raises:
-        Refused: NO_HEAD.
+        Refused: NO_HEAD or BAD_HEAD.
     """
 
     def __init__(self, backbone: Any, device: str) -> None:

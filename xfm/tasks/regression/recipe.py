@@ -13,12 +13,13 @@ from xfm.tasks.regression.rows import Scale
 from xfm.tasks.regression.settings import Regression
 from xfm.training.group import Group
 from xfm.training.order import BucketOrder
+from xfm.training.state import with_weights
 from xfm.training.tokens import TokenParts, TokenStore
 
 
 @dataclass(frozen=True, slots=True)
 class RegressionRecipe:
-    """See `training.learner.Recipe`.
+    """Network and head, as they travel to every worker.
 
     Attributes:
         backbone: of the network at step 0.
@@ -67,7 +68,4 @@ class RegressionRecipe:
 
     def trained(self, weights: dict[str, Any]) -> HeadedBackbone:
         """With the weights of `Trained`, in evaluation mode."""
-        network = self.network()
-        unknown = network.load_state_dict(weights, strict=False).unexpected_keys
-        assert not unknown, unknown
-        return network.eval()
+        return with_weights(self.network(), weights).eval()
