@@ -31,7 +31,7 @@ from xfm.engine.train_watch import track_step
 from xfm.training.config import settings_of
 from xfm.training.learner import Recipe
 from xfm.training.settings import Settings, Trained
-from xfm.training.task import ExtraSource, Task, TaskContext, TrainingRun
+from xfm.training.task import ExtraSource, Task, TaskContext, TrainingInputs, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
 
 HELD_OUT = ("split", "validation", "test", "carve", "group", "split_seed")  # what says which part a row belongs to
@@ -187,7 +187,8 @@ def recipe_of(config: LearnConfig, prepared: Prepared, *, has_test: bool = True)
     described_by = ("backbone",) if config.task.starts_from == "backbone" else ("task", "seed")
     is_planned = all(asked[name] == planned[name] for name in described_by)
     identity = prepared.plan.weights if is_planned else task.start.identity()
-    return task.recipe(prepared.parts, prepared.rows, prepared.extra, settings, identity), settings
+    given = TrainingInputs(prepared.parts, prepared.rows, prepared.extra, settings, identity)
+    return task.recipe(given), settings
 
 
 def learn(config: LearnConfig, prepared: Prepared, job: OpenJob, *, in_this_task: bool = False) -> int:

@@ -130,6 +130,10 @@ class EvalSet:
         named += [(target.name, ()) for target in self.targets]
         return _digest(named, self.row_ids, columns)
 
+    def settled(self) -> dict[str, Any]:
+        """Digests of cells and split, and what rows are called: what the recipe of a run says of them."""
+        return {"cells": self.cells_digest(), "split": self.split_digest(), "noun": self.noun}
+
     def label_digests(self) -> dict[str, str]:
         """{label: SHA-256 over the rows that have a part and a class, and it}: what two models must share."""
         measured = (*self.labels, *([self.attribute] if self.attribute is not None else []))

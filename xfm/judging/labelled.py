@@ -74,8 +74,7 @@ class Labelled:
 
     def settled(self) -> dict[str, Any]:
         """Digests of cells and split, and what rows are called."""
-        judged = self.judged
-        return {"cells": judged.cells_digest(), "split": judged.split_digest(), "noun": judged.noun}
+        return self.judged.settled()
 
     def label_digests(self) -> dict[str, str]:
         """{label: SHA-256 over the rows that have a part and a class, and it}."""

@@ -81,6 +81,25 @@ class ExtraSource:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingInputs:
+    """What a recipe is made of.
+
+    Attributes:
+        parts: the tokens.
+        rows: what `Task.rows` returned.
+        extra: tokens of the extra sources, by name; empty in a search.
+        settings: how it will be trained.
+        identity: of the weights at step 0 that the job was planned with.
+    """
+
+    parts: TokenParts
+    rows: Any
+    extra: Mapping[str, TokenParts]
+    settings: Settings
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingRun:
     """A training that has ended, as a task reports it.
 
@@ -214,22 +233,8 @@ class Task(ABC):
         return sum(parts.count(TRAIN))
 
     @abstractmethod
-    def recipe(
-        self,
-        parts: TokenParts,
-        rows: Any,
-        extra: Mapping[str, TokenParts],
-        settings: Settings,
-        identity: dict[str, Any],
-    ) -> Recipe:
+    def recipe(self, given: TrainingInputs) -> Recipe:
         """What is trained, on the driver, once the tokens are there.
-
-        Args:
-            parts: the tokens.
-            rows: what `rows` returned.
-            extra: tokens of the extra sources; empty in a search.
-            settings: how it will be trained.
-            identity: of the weights that the job was planned with.
 
         Raises:
             Refused: rows and network do not go together.

@@ -304,7 +304,7 @@ def test_a_trial_that_sees_parts_without_test_rows_asks_for_none(stored, monkeyp
         return take(self, numbers, rows)
 
     monkeypatch.setattr(TokenStore, "take", spy)
-    recipe = ClassificationRecipe(config, Classification(), NAMES, seen, 16, 400, 0, 0, config.identity())
+    recipe = ClassificationRecipe(config, Classification(), seen, 16, 400, 0, 0, config.identity(), NAMES)
     trained = train_here(recipe, dataclasses.replace(SETTINGS, steps=6), tmp_path)
     assert trained.outcome["test"].shape == (0, 2)
     assert len(taken) > 0
@@ -315,7 +315,7 @@ def test_a_trial_is_asked_for_nothing_after_its_last_step(stored, monkeypatch, t
     _, config, parts = stored
     monkeypatch.setattr(ClassificationLearner, "outcome", lambda *_: pytest.fail("test rows were asked for"))
     recipe = ClassificationRecipe(
-        config, Classification(), NAMES, compared_on(parts, "finetune"), 16, 400, 0, 0, config.identity()
+        config, Classification(), compared_on(parts, "finetune"), 16, 400, 0, 0, config.identity(), NAMES
     )
     settings = dataclasses.replace(SETTINGS, steps=3)
     trained = train_here(WithoutOutcome(recipe), settings, tmp_path)

@@ -22,7 +22,7 @@ from xfm.sources.synthetic.grammar import Grammar
 from xfm.tasks.alignment.figures import draw
 from xfm.training.config import TrainingConfig, settings_of
 from xfm.training.in_process import train_here
-from xfm.training.task import TrainingRun
+from xfm.training.task import TrainingInputs, TrainingRun
 from xfm.training.tokens import SplitRows, token_parts
 
 SETTINGS = settings_of(TrainingConfig(steps=12, batch_size=32), 211)
@@ -109,7 +109,7 @@ def test_labels_are_encoded_once_and_kept_in_output(aligned, monkeypatch):
     monkeypatch.setattr(HashedText, "encode", again)
     torch.testing.assert_close(recipe.network("cpu").texts, torch.from_numpy(recipe.bank.vectors))
     config = config_of(job.folder)
-    found = task_of(config).recipe(recipe.parts, None, {}, SETTINGS, {}).bank
+    found = task_of(config).recipe(TrainingInputs(recipe.parts, None, {}, SETTINGS, {})).bank
     assert found.digest() == recipe.bank.digest()
     checkpoint = Fusion(checkpoint=str(job.folder / "checkpoint"))
     assert checkpoint.bank_of(recipe.bank.labels, None).digest() == recipe.bank.digest()
@@ -182,7 +182,7 @@ def test_the_margin_needs_a_second_type_to_train_on(tmp_path, others):
     pq.write_table(SplitRows(0, 0.1, split="split")(table), path)
     parts = token_parts(str(tmp_path / "tokens"), ["only"])
     with pytest.raises(Refused, match="'neuron'") as refusal:
-        task_of(config).recipe(parts, None, {}, SETTINGS, {})
+        task_of(config).recipe(TrainingInputs(parts, None, {}, SETTINGS, {}))
     assert refusal.value.code == "ONE_TYPE"
 
 

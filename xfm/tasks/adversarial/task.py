@@ -3,7 +3,6 @@
 OUTPUT/label_embeddings.parquet   vectors of the words, encoded once
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,9 +14,9 @@ from xfm.core.parts import TRAIN
 from xfm.core.parts import TRAIN as TRAINING
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
-from xfm.judging.classifier_scores import PREDICTIONS, SCORES, name_of, prediction_table
-from xfm.judging.labelled import Labelled, SplitWithContent, labelled_rows
-from xfm.judging.row_noun import noun_of
+from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
+from xfm.judging.labelled import Labelled
+from xfm.judging.labelled_task import LabelledTask
 from xfm.models.fusion.label_table import share_labels
 from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
 from xfm.tasks.adversarial.learner import Columns
@@ -26,12 +25,11 @@ from xfm.tasks.adversarial.report import adversarial_report, drawer
 from xfm.tasks.adversarial.scores import score_table
 from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification
 from xfm.tasks.adversarial.warnings import attention_words, cautions
-from xfm.training.settings import Settings
-from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import SplitRows, TokenParts, TokenStore
+from xfm.training.task import Checkpoint, Result, TaskContext, TrainingInputs, TrainingRun
+from xfm.training.tokens import TokenParts, TokenStore
 
 
-class AdversarialTask(Task):
+class AdversarialTask(LabelledTask):
     """Classes of a column from a cell's embedding and words, while an attribute is unlearned.
 
     Raises:
@@ -39,62 +37,35 @@ class AdversarialTask(Task):
     """
 
     fixed: ClassVar[frozenset[str]] = frozenset({"kind", "label", "attribute", "within"})
-    split_rows: ClassVar[type[SplitRows]] = SplitWithContent
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)
         check_backbone(context.settings, context.backbone)
 
     @property
-    def noun(self) -> str:
-        """Cells, by the columns of the source."""
-        return noun_of(self.context.source.schema.names)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Label, attribute and data set."""
+    def also_read(self) -> tuple[str, ...]:
+        """Attribute and data set, where they are named."""
         columns: tuple[str, ...] = self.context.settings.columns
         return columns
-
-    @property
-    def scored(self) -> tuple[str, str]:
-        """The network after fine-tuning, and the label."""
-        return name_of(self.context.settings.mode), self.context.settings.label
 
     def share(self, parts: TokenParts, common: str, own: str) -> None:
         """The vectors of all words."""
         backbone = self.context.backbone
         share_labels(backbone, TokenStore(parts).column(backbone.text_column), common, own)
 
-    def rows(self, store: TokenStore) -> Labelled:
-        """Classes, attribute, data set, parts and groups of all rows."""
-        context, training = self.context, self.context.training
-        return labelled_rows(
-            store, context.settings.label, training.group, seed=training.split_seed, resamples=training.bootstrap,
-            noun=self.noun, also_read=context.settings.columns, has_test=context.has_test,
-        )  # fmt: skip
-
-    def recipe(
-        self,
-        parts: TokenParts,
-        rows: Labelled,
-        extra: Mapping[str, TokenParts],
-        settings: Settings,
-        identity: dict[str, Any],
-    ) -> AdversarialRecipe:
+    def recipe(self, given: TrainingInputs) -> AdversarialRecipe:
         """Fusion, head and adversary; the words of all rows are encoded here.
 
         Raises:
             Refused: ONE_CLASS, or as the backbone's `bank_of` and `start`.
         """
-        del extra
-        context, store = self.context, TokenStore(parts)
-        columns = columns_of(context.settings, context.backbone, rows)
+        context, store = self.context, TokenStore(given.parts)
+        columns = columns_of(context.settings, context.backbone, given.rows)
         texts = pa.chunked_array([chunk for each in store.column(columns.text) for chunk in each.chunks])
         bank = context.backbone.bank_of(texts.unique().to_pylist(), open_storage(context.uri))
         recipe = AdversarialRecipe(
-            context.backbone, context.settings, columns, bank, width_of(store, parts), parts, settings.batch_size,
-            settings.steps, context.training.seed, identity,
+            context.backbone, context.settings, columns, bank, width_of(store, given.parts), given.parts,
+            given.settings.batch_size, given.settings.steps, context.training.seed, given.identity,
         )  # fmt: skip
         recipe.network()  # on the driver, so that weights that do not fit are refused before workers start
         return recipe

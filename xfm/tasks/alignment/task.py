@@ -3,9 +3,9 @@
 OUTPUT/label_embeddings.parquet   vectors of the labels, encoded once, when it is known which there are
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,8 @@ from xfm.tasks.alignment.figures import drawer
 from xfm.tasks.alignment.learner import AlignmentRecipe
 from xfm.tasks.alignment.report import alignment_report
 from xfm.tasks.alignment.settings import Alignment
-from xfm.training.settings import Settings
 from xfm.training.state import with_weights
-from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
+from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
 
 
@@ -67,34 +66,26 @@ class AlignmentTask(Task):
         """The vectors of all labels."""
         share_labels(self._start, TokenStore(parts).column(self._start.text_column), common, own)
 
-    def recipe(
-        self,
-        parts: TokenParts,
-        rows: None,
-        extra: Mapping[str, TokenParts],
-        settings: Settings,
-        identity: dict[str, Any],
-    ) -> AlignmentRecipe:
+    def recipe(self, given: TrainingInputs) -> AlignmentRecipe:
         """The fusion and its temperature; labels are encoded here.
 
         Raises:
             Refused: as `Fusion.bank_of`; ONE_TYPE where the loss needs a second one to train on.
         """
-        del rows, extra
-        context, training, store = self.context, self.context.training, TokenStore(parts)
+        context, training, store = self.context, self.context.training, TokenStore(given.parts)
         task: Alignment = context.settings
         columns = store.column(task.text_column)
         # Wrong pairs are made of types that are trained on.
-        trained = _different([column.slice(0, n) for column, n in zip(columns, parts.count(TRAIN), strict=True)])
+        trained = _different([column.slice(0, n) for column, n in zip(columns, given.parts.count(TRAIN), strict=True)])
         if task.loss == "margin" and len(trained) == 1:
             raise Refused("ONE_TYPE", f"--task.loss margin sets a cell against a type that is not its own, and "
                           f"{task.text_column} has one value alone in the training rows, {trained[0]!r}")  # fmt: skip
         bank = self._start.bank_of(_different(columns), open_storage(context.uri))
-        first = next(number for number, sizes in enumerate(parts.sizes) if sum(sizes))
+        first = next(number for number, sizes in enumerate(given.parts.sizes) if sum(sizes))
         row = store.take(np.array([first]), np.array([0]))
         return AlignmentRecipe(
-            self._start, bank, row[EMBEDDING].type.list_size, parts, task, settings.batch_size,
-            training.validation_rows, training.seed, identity, training.group,
+            self._start, bank, row[EMBEDDING].type.list_size, given.parts, task, given.settings.batch_size,
+            training.validation_rows, training.seed, given.identity, training.group,
         )  # fmt: skip
 
     def result(self, recipe: AlignmentRecipe, run: TrainingRun) -> Result:

@@ -3,7 +3,7 @@
 OUTPUT/forgetting/   the other images, as the network reads them; shared by all seeds, resumable on its own
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.parts import TEST, TRAIN
-from xfm.judging.classifier_scores import PREDICTIONS, SCORES, name_of, prediction_table
+from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
 from xfm.judging.eval_set import MISSING, labels_of
-from xfm.judging.labelled import CONTENT, Labelled, SplitWithContent, codes_of, labelled_rows
-from xfm.judging.row_noun import noun_of
+from xfm.judging.labelled import CONTENT, Labelled, codes_of
+from xfm.judging.labelled_task import LabelledTask
 from xfm.models.clip.prompts import ClassPrompts
 from xfm.models.clip.writing import save_clip
 from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images, chosen_shots
 from xfm.tasks.class_prompts.report import class_prompts_report, drawer
 from xfm.tasks.class_prompts.scores import adapted_scores, arranged, at_share, score_table, with_all_classes
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
-from xfm.training.settings import Settings, Trained
-from xfm.training.task import Checkpoint, ExtraSource, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import SplitRows, TokenParts, TokenStore
+from xfm.training.settings import Trained
+from xfm.training.task import Checkpoint, ExtraSource, Result, TaskContext, TrainingInputs, TrainingRun
+from xfm.training.tokens import TokenParts, TokenStore
 
 FORGETTING = "forgetting"
 
 
-class ClassPromptsTask(Task):
+class ClassPromptsTask(LabelledTask):
     """Low-rank updates of CLIP on a few images of each class.
 
     Raises:
@@ -41,7 +41,6 @@ class ClassPromptsTask(Task):
     afterwards: ClassVar[frozenset[str]] = frozenset(
         {"shares", "forgetting_label", "forgetting_classes", "forgetting_templates"}
     )
-    split_rows: ClassVar[type[SplitRows]] = SplitWithContent
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)
@@ -51,21 +50,6 @@ class ClassPromptsTask(Task):
                 f"--backbone.kind {context.backbone.kind} reads no sentences; --task.kind class_prompts needs two "
                 "towers, as kind clip has. Use --task.kind classification",
             )
-
-    @property
-    def noun(self) -> str:
-        """Images, by the columns of the source."""
-        return noun_of(self.context.source.schema.names)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The label."""
-        return (self.context.settings.label,)
-
-    @property
-    def scored(self) -> tuple[str, str]:
-        """The network after fine-tuning, and the label."""
-        return name_of(self.context.settings.mode), self.context.settings.label
 
     def extra_sources(self) -> dict[str, ExtraSource]:
         """The images of --forgetting.
@@ -85,14 +69,6 @@ class ClassPromptsTask(Task):
             )
         return {FORGETTING: ExtraSource(other, (context.settings.forgetting_prompts().label,))}
 
-    def rows(self, store: TokenStore) -> Labelled:
-        """Classes, parts and groups of all rows."""
-        context, training = self.context, self.context.training
-        return labelled_rows(
-            store, context.settings.label, training.group, seed=training.split_seed, resamples=training.bootstrap,
-            noun=self.noun, has_test=context.has_test,
-        )  # fmt: skip
-
     def epoch_rows(self, parts: TokenParts, rows: Labelled) -> int:
         """The images that are trained on: a few of each class.
 
@@ -101,30 +77,23 @@ class ClassPromptsTask(Task):
         """
         return len(chosen_shots(self._images(parts, rows), self.context.settings, self.context.training.seed)[0])
 
-    def recipe(
-        self,
-        parts: TokenParts,
-        rows: Labelled,
-        extra: Mapping[str, TokenParts],
-        settings: Settings,
-        identity: dict[str, Any],
-    ) -> ClassPromptsRecipe:
+    def recipe(self, given: TrainingInputs) -> ClassPromptsRecipe:
         """Updates of one tower or both.
 
         Raises:
             Refused: NO_ROWS or SAME_DATA, or classes that cannot be told apart.
         """
         context, training = self.context, self.context.training
-        images = self._images(parts, rows)
+        images = self._images(given.parts, given.rows)
         other = None
-        if (found := extra.get(FORGETTING)) is not None:
-            if contents(found) <= contents(parts, TRAIN):
+        if (found := given.extra.get(FORGETTING)) is not None:
+            if contents(found) <= contents(given.parts, TRAIN):
                 raise Refused("SAME_DATA", "--forgetting: each of its images is among those that are trained on; "
                               "forgetting is measured on others")  # fmt: skip
             other = other_images(found, context.settings.forgetting_prompts())
         return ClassPromptsRecipe(
-            context.backbone, context.settings, images, other, settings.batch_size, training.batch_tokens,
-            training.seed, training.split_seed, identity,
+            context.backbone, context.settings, images, other, given.settings.batch_size, training.batch_tokens,
+            training.seed, training.split_seed, given.identity,
         )  # fmt: skip
 
     def result(self, recipe: ClassPromptsRecipe, run: TrainingRun) -> Result:

@@ -4,9 +4,8 @@ From scratch, the byte pairs are learned from the training captions, which are r
 network is known but for its vocabulary.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -17,9 +16,8 @@ from xfm.models.clip.writing import save_clip, write_checkpoint
 from xfm.tasks.contrastive.learner import ContrastiveRecipe
 from xfm.tasks.contrastive.report import contrastive_report, drawer
 from xfm.tasks.contrastive.settings import Contrastive
-from xfm.training.settings import Settings
 from xfm.training.state import with_weights
-from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
+from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
 
 
@@ -57,21 +55,14 @@ class ContrastiveTask(Task):
         """Of a picture of the size that is seen."""
         return 3 * int(self._start.tokenizer(0).size) ** 2
 
-    def recipe(
-        self,
-        parts: TokenParts,
-        rows: None,
-        extra: Mapping[str, TokenParts],
-        settings: Settings,
-        identity: dict[str, Any],
-    ) -> ContrastiveRecipe:
-        del rows, extra
+    def recipe(self, given: TrainingInputs) -> ContrastiveRecipe:
         task, training, start = self.context.settings, self.context.training, self._start
+        identity = given.identity
         if isinstance(start, FreshCLIP):
-            start = self._fresh(training_captions(parts, task.caption))
+            start = self._fresh(training_captions(given.parts, task.caption))
             identity = start.identity()
         return ContrastiveRecipe(
-            start, parts, task.caption, self.match, settings.batch_size, training.batch_tokens,
+            start, given.parts, task.caption, self.match, given.settings.batch_size, training.batch_tokens,
             training.validation_rows, training.seed, identity,
         )  # fmt: skip
 

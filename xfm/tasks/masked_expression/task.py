@@ -1,8 +1,7 @@
 """Masked expression as a task: scGPT on cells, from scratch or further."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from xfm.core.errors import Refused
 from xfm.core.parts import TRAIN, VALIDATION
@@ -16,9 +15,7 @@ from xfm.tasks.masked_expression.learner import MaskedExpressionRecipe
 from xfm.tasks.masked_expression.network import network_to_train
 from xfm.tasks.masked_expression.report import drawer, pretrain_report
 from xfm.tasks.masked_expression.settings import OBJECTIVES, MaskedExpression
-from xfm.training.settings import Settings
-from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingRun
-from xfm.training.tokens import TokenParts
+from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun
 
 TOKEN_BYTES = 4  # an id and a value
 
@@ -48,20 +45,12 @@ class MaskedExpressionTask(Task):
         """Of the longest cell."""
         return int(self.context.settings.max_length) * TOKEN_BYTES
 
-    def recipe(
-        self,
-        parts: TokenParts,
-        rows: None,
-        extra: Mapping[str, TokenParts],
-        settings: Settings,
-        identity: dict[str, Any],
-    ) -> MaskedExpressionRecipe:
+    def recipe(self, given: TrainingInputs) -> MaskedExpressionRecipe:
         """All weights, by the objectives that are on."""
-        del rows, extra
         task, training = self.context.settings, self.context.training
         return MaskedExpressionRecipe(
-            self._start, parts, task.objectives, task.mask_fractions, settings.batch_size, training.batch_tokens,
-            training.validation_rows, training.seed, identity,
+            self._start, given.parts, task.objectives, task.mask_fractions, given.settings.batch_size,
+            training.batch_tokens, training.validation_rows, training.seed, given.identity,
         )  # fmt: skip
 
     def result(self, recipe: MaskedExpressionRecipe, run: TrainingRun) -> Result:

@@ -1,8 +1,7 @@
 """Regression as a task: numbers of a column, predicted by a head on any backbone."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from xfm.core.parts import TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES
@@ -14,9 +13,8 @@ from xfm.tasks.regression.recipe import RegressionRecipe
 from xfm.tasks.regression.report import regression_report
 from xfm.tasks.regression.rows import RegressionRows, regression_rows
 from xfm.tasks.regression.scores import prediction_table, score_table
-from xfm.training.settings import Settings
-from xfm.training.task import Checkpoint, Result, Task, TrainingRun
-from xfm.training.tokens import SplitRows, TokenParts, TokenStore
+from xfm.training.task import Checkpoint, Result, Task, TrainingInputs, TrainingRun
+from xfm.training.tokens import SplitRows, TokenStore
 
 
 class RegressionTask(Task):
@@ -43,20 +41,12 @@ class RegressionTask(Task):
             noun=self.noun, has_test=context.has_test,
         )  # fmt: skip
 
-    def recipe(
-        self,
-        parts: TokenParts,
-        rows: RegressionRows,
-        extra: Mapping[str, TokenParts],
-        settings: Settings,
-        identity: dict[str, Any],
-    ) -> RegressionRecipe:
+    def recipe(self, given: TrainingInputs) -> RegressionRecipe:
         """Head and network, trained on the rows that have a number."""
-        del extra
         context, training = self.context, self.context.training
         return RegressionRecipe(
-            context.backbone, context.settings, rows.scale, parts, settings.batch_size, training.batch_tokens,
-            training.seed, training.split_seed, identity,
+            context.backbone, context.settings, given.parts, given.settings.batch_size, training.batch_tokens,
+            training.seed, training.split_seed, given.identity, given.rows.scale,
         )  # fmt: skip
 
     def result(self, recipe: RegressionRecipe, run: TrainingRun) -> Result:
