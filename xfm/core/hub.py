@@ -17,15 +17,10 @@ BUSY = {408, 429, *range(500, 600)}  # HTTP states that pass
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A folder on this machine.
+    """A folder on this machine."""
 
-    Attributes:
-        folder: where the files are.
-        revision: the commit they come from; None for a local folder.
-    """
-
-    folder: Path
-    revision: str | None
+    folder: Path  # where the files are
+    revision: str | None  # the commit they come from; None for a local folder
 
 
 @lru_cache(maxsize=16)

@@ -17,46 +17,27 @@ Line = TypeVar("Line", "Receipt", "Refusal")
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One committed shard; a line of the manifest.
+    """One committed shard; a line of the manifest."""
 
-    Attributes:
-        key: the shard.
-        rows: rows in the part, refused ones not counted.
-        sha256: of the part file.
-        bytes: length of the part file; tells a torn one without reading it.
-        seconds: time the successful attempt took.
-        attempts: how often it took, as the engine counts.
-        refused: lines of this shard in the quarantine; filled in by `Output.record`.
-        path: input file the shard was read from, absolute or as in the recipe's `data.files`; else empty.
-    """
-
-    key: str
-    rows: int
-    sha256: str
-    bytes: int
-    seconds: float
-    attempts: int
-    refused: int = 0
-    path: str = ""
+    key: str  # the shard
+    rows: int  # rows in the part, refused ones not counted
+    sha256: str  # of the part file
+    bytes: int  # length of the part file; tells a torn one without reading it
+    seconds: float  # time the successful attempt took
+    attempts: int  # how often it took, as the engine counts
+    refused: int = 0  # lines of this shard in the quarantine; filled in by `Output.record`
+    path: str = ""  # input file the shard was read from, absolute or as in the recipe's `data.files`; else empty
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One row or whole shard that was not turned into numbers; a line of the quarantine.
+    """One row or whole shard that was not turned into numbers; a line of the quarantine."""
 
-    Attributes:
-        shard: key of the shard.
-        key: row_id of the row, or the file or shard where all of it is refused.
-        stage: where it was found out, e.g. "read".
-        code: as in `Refused`.
-        message: why, for people.
-    """
-
-    shard: str
-    key: str
-    stage: str
-    code: str
-    message: str
+    shard: str  # key of the shard
+    key: str  # row_id of the row, or the file or shard where all of it is refused
+    stage: str  # where it was found out, e.g. "read".
+    code: str  # as in `Refused`
+    message: str  # why, for people
 
 
 def checked_name(name: str) -> str:

@@ -10,22 +10,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric.
+    """One metric."""
 
-    Attributes:
-        name: as tables of scores and records of training store it.
-        words: for people: a heading, a label of an axis, a number in a report.
-        family: what kind of question it answers.
-        better: higher, lower, or the value that the nearest is best to; None for what only describes.
-        headline: tasks whose boards show it where no other is asked for.
-        tasks: the only tasks it is meant for; empty for all but those that have records of their own.
-    """
-
-    name: str
-    words: str
-    family: str
+    name: str  # as tables of scores and records of training store it
+    words: str  # for people: a heading, a label of an axis, a number in a report
+    family: str  # what kind of question it answers
+    # higher, lower, or the value that the nearest is best to; None for what only describes
     better: Literal["higher", "lower"] | float | None
-    headline: tuple[str, ...] = ()
+    headline: tuple[str, ...] = ()  # tasks whose boards show it where no other is asked for
+    # the only tasks it is meant for; empty for all but those that have records of their own
     tasks: tuple[str, ...] = ()
 
     def cost(self, value: float) -> float:

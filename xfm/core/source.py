@@ -9,21 +9,13 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One independently readable piece of a source; the unit of work, of determinism and of commit.
+    """One independently readable piece of a source; the unit of work, of determinism and of commit."""
 
-    Attributes:
-        key: stable and file-name safe, unique in the source: "census-2025-11-08-000017".
-        start: first row (or joinid) in the source's own coordinates.
-        stop: one past the last.
-        rows: exact count promised, or None where only reading can tell (a compressed file).
-        path: the file it lies in, for sources made of files.
-    """
-
-    key: str
-    start: int
-    stop: int
-    rows: int | None
-    path: str = ""
+    key: str  # stable and file-name safe, unique in the source: "census-2025-11-08-000017"
+    start: int  # first row (or joinid) in the source's own coordinates
+    stop: int  # one past the last
+    rows: int | None  # exact count promised, or None where only reading can tell (a compressed file)
+    path: str = ""  # the file it lies in, for sources made of files
 
 
 class Source(Protocol):

@@ -7,21 +7,16 @@ from xfm.core.config import Config
 
 
 class TaskSettings(Config):
-    """Base of the section `task`. A registry line names a subclass; its `task` names the class that learns.
+    """Base of the section `task`. A registry line names a subclass; its `task` names the class that learns."""
 
-    Attributes:
-        task: "module:Class" of a `training.task.Task`.
-        starts_from: "backbone", a network that the job names (jobs/finetune.py), or "task", one that the task's own
-            settings describe (jobs/pretrain.py).
-        watchable: validation scores that may decide which weights are kept; empty where they are known only when the
-            task has been set up.
-        measures_forgetting: whether it scores the rows of --forgetting.
-    """
-
-    task: ClassVar[str]
+    task: ClassVar[str]  # "module:Class" of a `training.task.Task`
+    # "backbone", a network that the job names (jobs/finetune.py), or "task", one that the task's own settings describe
+    # (jobs/pretrain.py)
     starts_from: ClassVar[Literal["backbone", "task"]] = "backbone"
+    # validation scores that may decide which weights are kept; empty where they are known only when the task has been
+    # set up
     watchable: ClassVar[tuple[str, ...]] = ()
-    measures_forgetting: ClassVar[bool] = False
+    measures_forgetting: ClassVar[bool] = False  # whether it scores the rows of --forgetting
 
     kind: str
     """Name of the entry in the registry."""

@@ -13,25 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A padded batch, ready for a backbone. B rows, T tokens of the longest row; padding on the right.
+    """A padded batch, ready for a backbone. B rows, T tokens of the longest row; padding on the right."""
 
-    Attributes:
-        ids: (B, T) int64.
-        values: (B, T) float32, or None for models without values.
-        is_token: (B, T) bool, False at padding.
-        is_content: (B, T) bool, True where mean pooling looks: neither padding nor special tokens.
-        condition: (B,) int64 batch labels for models conditioned on them, or None.
-        pixels: (B, 3, S, S) uint8 for models that see, or None; T is then their patches, and `ids` are zeros.
-        vectors: (B, S, D) float32 for models that read what another model said of a row, or None.
-    """
-
-    ids: "Tensor"
-    values: "Tensor | None"
-    is_token: "Tensor"
-    is_content: "Tensor"
-    condition: "Tensor | None" = None
+    ids: "Tensor"  # (B, T) int64
+    values: "Tensor | None"  # (B, T) float32, or None for models without values
+    is_token: "Tensor"  # (B, T) bool, False at padding
+    is_content: "Tensor"  # (B, T) bool, True where mean pooling looks: neither padding nor special tokens
+    condition: "Tensor | None" = None  # (B,) int64 batch labels for models conditioned on them, or None
+    # (B, 3, S, S) uint8 for models that see, or None; T is then their patches, and `ids` are zeros
     pixels: "Tensor | None" = None
-    vectors: "Tensor | None" = None
+    vectors: "Tensor | None" = None  # (B, S, D) float32 for models that read what another model said of a row, or None
 
     def to(self, device: str) -> "Tokens":
         """The same tokens on another device."""

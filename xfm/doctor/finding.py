@@ -9,34 +9,21 @@ State = Literal["ok", "warn", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the screen.
+    """One line of the screen."""
 
-    Attributes:
-        name: what was looked at.
-        state: ok; warn, jobs run with less than they could have; bad, jobs fail.
-        text: what was found.
-        remedy: what to do; empty only where the state is ok.
-    """
-
-    name: str
-    state: State
-    text: str
-    remedy: str = ""
+    name: str  # what was looked at
+    state: State  # ok; warn, jobs run with less than they could have; bad, jobs fail
+    text: str  # what was found
+    remedy: str = ""  # what to do; empty only where the state is ok
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A look at one thing.
+    """A look at one thing."""
 
-    Attributes:
-        name: of its finding.
-        look: takes the look; may wait for others.
-        late: what is to be said where `look` has not answered in time.
-    """
-
-    name: str
-    look: Callable[[], Finding]
-    late: Finding
+    name: str  # of its finding
+    look: Callable[[], Finding]  # takes the look; may wait for others
+    late: Finding  # what is to be said where `look` has not answered in time
 
 
 def gigabytes(size: float) -> str:

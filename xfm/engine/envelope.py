@@ -12,28 +12,17 @@ from xfm.compute.read import RefusedRow
 
 @dataclass(slots=True)
 class Envelope:
-    """One shard on its way.
+    """One shard on its way."""
 
-    Attributes:
-        key, path: of the shard, and the file it lies in.
-        table: tokens, then results; None where the shard was refused or its part is written.
-        refused: rows that were not computed.
-        error: (code, message) where the whole shard was refused.
-        stage: where it was refused: read, embed, ...
-        seconds: spent per stage.
-        notes: what the tokenizer has to say for the report.
-        rows, sha256, size: of the written part.
-    """
-
-    key: str
+    key: str  # key, path: of the shard, and the file it lies in
     path: str
-    table: pa.Table | None = None
-    refused: list[RefusedRow] = field(default_factory=list)
-    error: tuple[str, str] | None = None
-    stage: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
-    rows: int = 0
+    table: pa.Table | None = None  # tokens, then results; None where the shard was refused or its part is written
+    refused: list[RefusedRow] = field(default_factory=list)  # rows that were not computed
+    error: tuple[str, str] | None = None  # (code, message) where the whole shard was refused
+    stage: str = ""  # where it was refused: read, embed, ...
+    seconds: dict[str, float] = field(default_factory=dict)  # spent per stage
+    notes: dict[str, Any] = field(default_factory=dict)  # what the tokenizer has to say for the report
+    rows: int = 0  # rows, sha256, size: of the written part
     sha256: str = ""
     size: int = 0
 

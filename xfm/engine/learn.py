@@ -39,21 +39,13 @@ HELD_OUT = ("split", "validation", "test", "carve", "group", "split_seed")  # wh
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Rows that are ready to be trained on.
+    """Rows that are ready to be trained on."""
 
-    Attributes:
-        plan: of the job; its run states rows and split.
-        parts: the tokens.
-        rows: their classes or targets, as the task reads them; None where it has none.
-        extra: tokens of the task's further sources, by name.
-        tokens: what the stage did.
-    """
-
-    plan: ShardPlan
-    parts: TokenParts
-    rows: Any
-    extra: Mapping[str, TokenParts]
-    tokens: StageResult
+    plan: ShardPlan  # of the job; its run states rows and split
+    parts: TokenParts  # the tokens
+    rows: Any  # their classes or targets, as the task reads them; None where it has none
+    extra: Mapping[str, TokenParts]  # tokens of the task's further sources, by name
+    tokens: StageResult  # what the stage did
 
 
 def class_of(settings: TaskSettings) -> type[Task]:

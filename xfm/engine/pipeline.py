@@ -20,17 +20,12 @@ Compute = Callable[[pa.Table], pa.Table]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a stage runs.
+    """Where a stage runs."""
 
-    Attributes:
-        workers: actors that hold the model.
-        gpus: GPUs of each, 0 for CPU actors with one thread each.
-        cpus: share of a CPU that each actor claims. Less than one on CPU machines, so that reading, tokenising and
-            committing always find room: actors that claim every CPU would wait for input for ever.
-    """
-
-    workers: int
-    gpus: float
+    workers: int  # actors that hold the model
+    gpus: float  # GPUs of each, 0 for CPU actors with one thread each
+    # share of a CPU that each actor claims. Less than one on CPU machines, so that reading, tokenising and committing
+    # always find room: actors that claim every CPU would wait for input for ever.
     cpus: float
 
     @property

@@ -17,17 +17,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """What a job is about to do.
+    """What a job is about to do."""
 
-    Attributes:
-        shards: all of the source, in order.
-        genes: how the source's genes meet the vocabulary; empty where only reading can tell.
-        run: the content of run.json.
-    """
-
-    shards: Sequence[Shard]
-    genes: dict[str, Any]
-    run: dict[str, Any]
+    shards: Sequence[Shard]  # all of the source, in order
+    genes: dict[str, Any]  # how the source's genes meet the vocabulary; empty where only reading can tell
+    run: dict[str, Any]  # the content of run.json
 
     @property
     def weights(self) -> dict[str, Any]:

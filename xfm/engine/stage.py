@@ -19,24 +19,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class StageResult:
-    """What a stage did.
+    """What a stage did."""
 
-    Attributes:
-        rows: committed in OUTPUT, by this run and earlier ones.
-        computed: rows of this run alone, in `wall_s` seconds.
-        refused: quarantine lines by code.
-        seconds: summed over workers, by stage: read, embed, commit.
-        notes: what tokenizers said, each distinct note once.
-        quarantined: the quarantine lines themselves.
-    """
-
-    rows: int = 0
-    computed: int = 0
+    rows: int = 0  # committed in OUTPUT, by this run and earlier ones
+    computed: int = 0  # rows of this run alone, in `wall_s` seconds
     wall_s: float = 0.0
-    refused: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
-    notes: list[dict[str, Any]] = field(default_factory=list)
-    quarantined: list[Refusal] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)  # quarantine lines by code
+    seconds: Counter[str] = field(default_factory=Counter)  # summed over workers, by stage: read, embed, commit
+    notes: list[dict[str, Any]] = field(default_factory=list)  # what tokenizers said, each distinct note once
+    quarantined: list[Refusal] = field(default_factory=list)  # the quarantine lines themselves
 
 
 def run_stage(

@@ -37,17 +37,11 @@ MEETING_S = 30.0  # that a worker which refuses waits for the others
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlace:
-    """Where training runs.
+    """Where training runs."""
 
-    Attributes:
-        workers: processes that share each batch.
-        cpus: of each; also its threads where it computes on them.
-        gpus: of each.
-    """
-
-    workers: int
-    cpus: int
-    gpus: float
+    workers: int  # processes that share each batch
+    cpus: int  # of each; also its threads where it computes on them
+    gpus: float  # of each
 
     @property
     def device(self) -> str:

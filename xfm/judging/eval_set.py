@@ -28,21 +28,13 @@ I32 = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """One obs column as numbers.
+    """One obs column as numbers."""
 
-    Attributes:
-        name: of the column.
-        codes: (N,) index into `classes`, MISSING where the cell has none or its class is too small.
-        classes: in the order of their names.
-        left_out: cells by class that is too small to judge.
-        missing: cells without a value.
-    """
-
-    name: str
-    codes: I32
-    classes: tuple[str, ...]
-    left_out: dict[str, int] = field(default_factory=dict)
-    missing: int = 0
+    name: str  # of the column
+    codes: I32  # (N,) index into `classes`, MISSING where the cell has none or its class is too small
+    classes: tuple[str, ...]  # in the order of their names
+    left_out: dict[str, int] = field(default_factory=dict)  # cells by class that is too small to judge
+    missing: int = 0  # cells without a value
 
     def words(self, unknown: str = "unknown") -> list[str]:
         """The class of each cell by name."""
@@ -51,62 +43,39 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """One obs column as numbers that are to be predicted.
+    """One obs column as numbers that are to be predicted."""
 
-    Attributes:
-        name: of the column.
-        values: (N,) NaN where the cell has none.
-        missing: cells without a value.
-        odd: cells whose value is no number.
-        example: one of these values; empty where there is none.
-    """
-
-    name: str
-    values: NDArray[np.float64]
-    missing: int = 0
-    odd: int = 0
-    example: str = ""
+    name: str  # of the column
+    values: NDArray[np.float64]  # (N,) NaN where the cell has none
+    missing: int = 0  # cells without a value
+    odd: int = 0  # cells whose value is no number
+    example: str = ""  # one of these values; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """The N cells and how they are judged.
+    """The N cells and how they are judged."""
 
-    Attributes:
-        rows: (N,) their positions in the stored embeddings, rising.
-        row_ids: their names.
-        labels: what is to be read from a representation.
-        split: train, validation and test.
-        batch: technical origin, to be mixed; None where none was named.
-        time, time_name: (N,) NaN where unknown, None where no column was named; and what the column is called.
-        depth: (N,) total counts; None where expression is not at hand.
-        roots: (N,) where pseudotime may begin; None for the cells of the earliest time.
-        seed: keys the resamples.
-        resamples: bootstrap resamples of groups.
-        k: neighbours of the kNN classifier; the graph that is clustered has 15, as everywhere.
-        noun: what rows are called: cells, sentences, images.
-        within: the set that a row belongs to (its data set): a choice among the classes of one set is judged too.
-        attribute: what a representation should not tell; how well it does is measured on unseen classes of the first
-            label. Both are None where no column was named.
-        targets: numbers that are to be predicted.
-    """
-
-    rows: NDArray[np.int64]
-    row_ids: tuple[str, ...]
-    labels: tuple[Labels, ...]
-    split: Split
-    batch: Labels | None = None
+    rows: NDArray[np.int64]  # (N,) their positions in the stored embeddings, rising
+    row_ids: tuple[str, ...]  # their names
+    labels: tuple[Labels, ...]  # what is to be read from a representation
+    split: Split  # train, validation and test
+    batch: Labels | None = None  # technical origin, to be mixed; None where none was named
+    # time, time_name: (N,) NaN where unknown, None where no column was named; and what the column is called
     time: NDArray[np.float64] | None = None
     time_name: str = "time"
-    depth: NDArray[np.float64] | None = None
-    roots: NDArray[np.bool_] | None = None
-    seed: int = 0
-    resamples: int = 2000
-    k: int = 15
-    noun: str = ROWS
+    depth: NDArray[np.float64] | None = None  # (N,) total counts; None where expression is not at hand
+    roots: NDArray[np.bool_] | None = None  # (N,) where pseudotime may begin; None for the cells of the earliest time
+    seed: int = 0  # keys the resamples
+    resamples: int = 2000  # bootstrap resamples of groups
+    k: int = 15  # neighbours of the kNN classifier; the graph that is clustered has 15, as everywhere
+    noun: str = ROWS  # what rows are called: cells, sentences, images
+    # the set that a row belongs to (its data set): a choice among the classes of one set is judged too
     within: Labels | None = None
+    # what a representation should not tell; how well it does is measured on unseen classes of the first label. Both are
+    # None where no column was named.
     attribute: Labels | None = None
-    targets: tuple[Targets, ...] = ()
+    targets: tuple[Targets, ...] = ()  # numbers that are to be predicted
 
     def test_cells(self, label: Labels) -> NDArray[np.int64]:
         """Positions of the test cells that have a class; in their order stand the predictions of a probe."""

@@ -62,15 +62,10 @@ def _bytes_of(column: pa.Array) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What the driver knows of all rows, in the order of the store.
+    """What the driver knows of all rows, in the order of the store."""
 
-    Attributes:
-        judged: rows, the label, the split, what keys the resamples.
-        warnings: what a reader must know of the data.
-    """
-
-    judged: EvalSet
-    warnings: tuple[str, ...]
+    judged: EvalSet  # rows, the label, the split, what keys the resamples
+    warnings: tuple[str, ...]  # what a reader must know of the data
 
     def settled(self) -> dict[str, Any]:
         """Digests of cells and split, and what rows are called."""

@@ -30,18 +30,13 @@ Parts = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a classifier says of the cells it was not fitted on.
+    """What a classifier says of the cells it was not fitted on."""
 
-    Attributes:
-        validation, test: predicted classes, in the order of the cells.
-        note: what a reader should know; empty where all is well.
-        validation_scores, test_scores: (n, K) of every class, higher is likelier; -inf for one that training lacks.
-            None where a classifier knows no order of classes.
-    """
-
-    validation: I32
+    validation: I32  # validation, test: predicted classes, in the order of the cells
     test: I32
-    note: str = ""
+    note: str = ""  # what a reader should know; empty where all is well
+    # validation_scores, test_scores: (n, K) of every class, higher is likelier; -inf for one that training lacks. None
+    # where a classifier knows no order of classes.
     validation_scores: F32 | None = None
     test_scores: F32 | None = None
 

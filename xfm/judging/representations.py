@@ -26,26 +26,17 @@ RANDOM = "random"
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """One matrix to judge.
+    """One matrix to judge."""
 
-    Attributes:
-        name: file-name safe and unique in a job.
-        kind: what it is.
-        how: column: as stored; mean, concat: of several columns; mix: learned weights; none: knows nothing.
-        place: which store its columns lie in: embeddings, random or expression.
-        columns: names in that store.
-        pool, layer: of a single layer; None elsewhere.
-        label: the one label that a learned mix was learned for; None where any may be judged.
-    """
-
-    name: str
-    kind: Kind
+    name: str  # file-name safe and unique in a job
+    kind: Kind  # what it is
+    # column: as stored; mean, concat: of several columns; mix: learned weights; none: knows nothing
     how: Literal["column", "mean", "concat", "mix", "none"]
-    place: str
-    columns: tuple[str, ...]
-    pool: str | None = None
+    place: str  # which store its columns lie in: embeddings, random or expression
+    columns: tuple[str, ...]  # names in that store
+    pool: str | None = None  # pool, layer: of a single layer; None elsewhere
     layer: int | None = None
-    label: str | None = None
+    label: str | None = None  # the one label that a learned mix was learned for; None where any may be judged
 
 
 def layers_of(

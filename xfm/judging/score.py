@@ -38,26 +38,18 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One number of a representation.
+    """One number of a representation."""
 
-    Attributes:
-        task, label, metric, split: what it says of what, on which cells.
-        value: None where it is not defined, as `note` explains.
-        draws: (B,) resamples, or None where the metric has none.
-        cells, groups: how many it was computed on.
-        predicted: the classes behind it.
-    """
-
-    task: str
+    task: str  # task, label, metric, split: what it says of what, on which cells
     label: str
     metric: str
     split: str
-    value: float | None
-    draws: NDArray[np.float64] | None
-    cells: int
+    value: float | None  # None where it is not defined, as `note` explains
+    draws: NDArray[np.float64] | None  # (B,) resamples, or None where the metric has none
+    cells: int  # cells, groups: how many it was computed on
     groups: int
     note: str = ""
-    predicted: NDArray[np.int32] | None = None
+    predicted: NDArray[np.int32] | None = None  # the classes behind it
 
 
 def table_of(representation: Representation, scores: Iterator[Score]) -> pa.Table:

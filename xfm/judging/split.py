@@ -22,15 +22,10 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Where each of N cells stands.
+    """Where each of N cells stands."""
 
-    Attributes:
-        parts: (N,) TRAIN, VALIDATION or TEST; LEFT_OUT only where a given split says nothing of a row.
-        groups: (N,) number of the group that a cell was drawn with.
-    """
-
-    parts: NDArray[np.int8]
-    groups: I64
+    parts: NDArray[np.int8]  # (N,) TRAIN, VALIDATION or TEST; LEFT_OUT only where a given split says nothing of a row
+    groups: I64  # (N,) number of the group that a cell was drawn with
 
     def where(self, part: Part) -> I64:
         """Positions of one part's cells."""

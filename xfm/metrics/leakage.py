@@ -36,15 +36,10 @@ ITERATIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class OutOfFold:
-    """What classifiers say of cells that they were not fitted on, several times over.
+    """What classifiers say of cells that they were not fitted on, several times over."""
 
-    Attributes:
-        probabilities: (R, N, K) of each class.
-        folds: (R, N) with which cells each was held out: those of one number met the same classifier.
-    """
-
-    probabilities: F64
-    folds: NDArray[np.int64]
+    probabilities: F64  # (R, N, K) of each class
+    folds: NDArray[np.int64]  # (R, N) with which cells each was held out: those of one number met the same classifier
 
 
 def evenly_apart(rows: NDArray[np.int64], most: int = PROBED) -> NDArray[np.int64]:

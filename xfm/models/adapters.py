@@ -42,21 +42,13 @@ TENSORS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclass(frozen=True, slots=True)
 class LoRA:
-    """A recipe of low-rank updates.
+    """A recipe of low-rank updates."""
 
-    Attributes:
-        rank: columns of B.
-        alpha: the update is scaled by alpha / rank.
-        dropout: share of the input that the update does not see in training.
-        tower: whose attention; None for the tower that `Backbone.layers` walks.
-        seed: of A.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    tower: Tower | None = None
-    seed: int = 0
+    rank: int = 8  # columns of B
+    alpha: float = 16.0  # the update is scaled by alpha / rank
+    dropout: float = 0.0  # share of the input that the update does not see in training
+    tower: Tower | None = None  # whose attention; None for the tower that `Backbone.layers` walks
+    seed: int = 0  # of A
 
 
 def add_lora(backbone: Backbone, lora: LoRA) -> dict[str, int]:

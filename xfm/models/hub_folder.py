@@ -31,19 +31,12 @@ VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Paths of one checkpoint.
+    """Paths of one checkpoint."""
 
-    Attributes:
-        weights: the tensors, in one file or several with their index; empty where none are needed.
-        settings: config.json.
-        tokenizer: all files that a tokenizer is read from.
-        images: all files that say how pictures are prepared; empty for models of text.
-    """
-
-    weights: tuple[Path, ...]
-    settings: Path
-    tokenizer: tuple[Path, ...]
-    images: tuple[Path, ...] = ()
+    weights: tuple[Path, ...]  # the tensors, in one file or several with their index; empty where none are needed
+    settings: Path  # config.json
+    tokenizer: tuple[Path, ...]  # all files that a tokenizer is read from
+    images: tuple[Path, ...] = ()  # all files that say how pictures are prepared; empty for models of text
 
 
 def digests(files: Files) -> dict[str, str]:

@@ -16,21 +16,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Where the real tokens of a padded batch are.
+    """Where the real tokens of a padded batch are."""
 
-    Attributes:
-        shape: (B, T) of the padded batch.
-        lengths: real tokens of each row.
-        index: (N,) places of the real tokens in the flattened (B * T) grid.
-        starts: (B,) packed position of each row's first token.
-        groups: lengths of the rows of each group; concatenated they give `lengths`.
-    """
-
-    shape: tuple[int, int]
-    lengths: list[int]
-    index: Tensor
-    starts: Tensor
-    groups: list[list[int]]
+    shape: tuple[int, int]  # (B, T) of the padded batch
+    lengths: list[int]  # real tokens of each row
+    index: Tensor  # (N,) places of the real tokens in the flattened (B * T) grid
+    starts: Tensor  # (B,) packed position of each row's first token
+    groups: list[list[int]]  # lengths of the rows of each group; concatenated they give `lengths`
 
     @classmethod
     def of(cls, is_token: Tensor, group_tokens: int) -> Self:

@@ -30,17 +30,11 @@ SIDE, GAP, LEFT, BOTTOM, TOP = 2.35, 0.62, 0.7, 0.52, 0.5  # inches
 
 @dataclass(frozen=True, slots=True)
 class AttentionSample:
-    """The cross attention of one cell.
+    """The cross attention of one cell."""
 
-    Attributes:
-        name: of the cell, e.g. its cell type.
-        text_to_gene: (N, N) a row for each text latent, what it takes from each gene latent.
-        gene_to_text: (N, N) the other way.
-    """
-
-    name: str
-    text_to_gene: Weights
-    gene_to_text: Weights
+    name: str  # of the cell, e.g. its cell type.
+    text_to_gene: Weights  # (N, N) a row for each text latent, what it takes from each gene latent
+    gene_to_text: Weights  # (N, N) the other way
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,12 @@ STRIPE = "#f4f6f8"
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """One representation.
+    """One representation."""
 
-    Attributes:
-        name: in the legend.
-        values: one number a class; NaN is not drawn.
-        low: lower ends of the intervals, or None.
-        high: upper ends, or None.
-    """
-
-    name: str
-    values: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    name: str  # in the legend
+    values: Sequence[float]  # one number a class; NaN is not drawn
+    low: Sequence[float] | None = None  # lower ends of the intervals, or None
+    high: Sequence[float] | None = None  # upper ends, or None
 
 
 def draw_bars(

@@ -22,21 +22,13 @@ NO_LABEL = "(no label)"
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """The classes of N cells.
+    """The classes of N cells."""
 
-    Attributes:
-        names: most frequent first, then "other (n classes)" where there were too many.
-        counts: cells of each.
-        codes: (N,) index into names.
-        colours: one a name.
-        gathered: how many classes the last name stands for; 0 where every class has its own.
-    """
-
-    names: list[str]
-    counts: list[int]
-    codes: NDArray[np.intp]
-    colours: list[str]
-    gathered: int
+    names: list[str]  # most frequent first, then "other (n classes)" where there were too many
+    counts: list[int]  # cells of each
+    codes: NDArray[np.intp]  # (N,) index into names
+    colours: list[str]  # one a name
+    gathered: int  # how many classes the last name stands for; 0 where every class has its own
 
 
 def group_classes(labels: Sequence[str] | NDArray[np.str_], most: int = len(PALETTE)) -> Classes:

@@ -19,35 +19,22 @@ MOST_NAMED = 12  # trials of the front with their number beside them
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One trial.
+    """One trial."""
 
-    Attributes:
-        number: from 0; 0 is the job as it was given.
-        across, up: its two scores, as measured; None where it measured nothing.
-        status: finished, pruned or failed.
-        on_front: no other is better in one score and as good in the other.
-    """
-
-    number: int
-    across: float | None
+    number: int  # from 0; 0 is the job as it was given
+    across: float | None  # across, up: its two scores, as measured; None where it measured nothing
     up: float | None
-    status: str
-    on_front: bool
+    status: str  # finished, pruned or failed
+    on_front: bool  # no other is better in one score and as good in the other
 
 
 @dataclass(frozen=True, slots=True)
 class FrontScore:
-    """One of the two.
+    """One of the two."""
 
-    Attributes:
-        name: of the metric.
-        is_lower_better: less of it is better.
-        near: the nearer to this the better; the distance is then drawn.
-    """
-
-    name: str
-    is_lower_better: bool = False
-    near: float | None = None
+    name: str  # of the metric
+    is_lower_better: bool = False  # less of it is better
+    near: float | None = None  # the nearer to this the better; the distance is then drawn
 
     @property
     def is_small_good(self) -> bool:

@@ -20,21 +20,14 @@ FAR = 0.75  # a number further off than this share of the height of what is show
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One readout over the layers.
+    """One readout over the layers."""
 
-    Attributes:
-        name: shown at the line's end.
-        layers: state numbers; 0 is the input embedding. One that others have and this one lacks leaves a gap.
-        values: one number a layer; NaN leaves a gap.
-        low: lower end of the interval, or None.
-        high: upper end, or None.
-    """
-
-    name: str
+    name: str  # shown at the line's end
+    # state numbers; 0 is the input embedding. One that others have and this one lacks leaves a gap.
     layers: Sequence[int]
-    values: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    values: Sequence[float]  # one number a layer; NaN leaves a gap
+    low: Sequence[float] | None = None  # lower end of the interval, or None
+    high: Sequence[float] | None = None  # upper end, or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,22 +21,14 @@ NAME_LENGTH = 44  # characters
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One row.
+    """One row."""
 
-    Attributes:
-        name: shown at its left.
-        kind: layer, combination, baseline or anything else.
-        value: where the dot stands.
-        low, high: ends of the whisker, or None.
-        values: of single seeds, drawn small and faint where there are several.
-    """
-
-    name: str
-    kind: str
-    value: float
-    low: float | None = None
+    name: str  # shown at its left
+    kind: str  # layer, combination, baseline or anything else
+    value: float  # where the dot stands
+    low: float | None = None  # low, high: ends of the whisker, or None
     high: float | None = None
-    values: Sequence[float] = ()
+    values: Sequence[float] = ()  # of single seeds, drawn small and faint where there are several
 
 
 def draw_leaderboard(

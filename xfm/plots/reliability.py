@@ -17,20 +17,13 @@ from xfm.plots.axes import COLOURS, GREY, GRID, draw_legend, dress, look, new_ca
 
 @dataclass(frozen=True, slots=True)
 class Reliable:
-    """One classifier, by bins of its confidence.
+    """One classifier, by bins of its confidence."""
 
-    Attributes:
-        name: in the legend.
-        low, high: (M,) ends of the bins.
-        rows: (M,) how many rows each holds.
-        confidence, accuracy: (M,) means; NaN in an empty bin.
-    """
-
-    name: str
-    low: NDArray[np.float64]
+    name: str  # in the legend
+    low: NDArray[np.float64]  # low, high: (M,) ends of the bins
     high: NDArray[np.float64]
-    rows: NDArray[np.int64]
-    confidence: NDArray[np.float64]
+    rows: NDArray[np.int64]  # (M,) how many rows each holds
+    confidence: NDArray[np.float64]  # confidence, accuracy: (M,) means; NaN in an empty bin
     accuracy: NDArray[np.float64]
 
 

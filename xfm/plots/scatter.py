@@ -27,19 +27,12 @@ MOST_NAMED = 12  # classes whose names still find room on a panel
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture of cells.
+    """One picture of cells."""
 
-    Attributes:
-        title: above it, e.g. "cls, layer 7 (chosen on validation)".
-        xy: (N, 2) coordinates.
-        labels: (N,) class of each cell, as text.
-        legend: what the labels are, e.g. "cell_type".
-    """
-
-    title: str
-    xy: NDArray[np.floating[Any]]
-    labels: Sequence[str] | NDArray[np.str_]
-    legend: str = ""
+    title: str  # above it, e.g. "cls, layer 7 (chosen on validation)".
+    xy: NDArray[np.floating[Any]]  # (N, 2) coordinates
+    labels: Sequence[str] | NDArray[np.str_]  # (N,) class of each cell, as text
+    legend: str = ""  # what the labels are, e.g. "cell_type".
 
 
 def draw_panels(

@@ -21,33 +21,22 @@ FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One trial.
+    """One trial."""
 
-    Attributes:
-        number: from 0; 0 is the job as it was given.
-        value: what it reached; None where it measured nothing.
-        status: finished, pruned or failed.
-    """
-
-    number: int
-    value: float | None
-    status: str
+    number: int  # from 0; 0 is the job as it was given
+    value: float | None  # what it reached; None where it measured nothing
+    status: str  # finished, pruned or failed
 
 
 @dataclass(frozen=True, slots=True)
 class SearchedField:
-    """One field.
+    """One field."""
 
-    Attributes:
-        name: dotted.
-        values: of each trial, in the order of the dots; numbers are placed on an axis, all else in classes. Among
-            numbers trial 0 may have None, where the job as given has no such field: it is not drawn there.
-        is_log: drawn evenly on a logarithmic scale.
-    """
-
-    name: str
+    name: str  # dotted
+    # of each trial, in the order of the dots; numbers are placed on an axis, all else in classes. Among numbers trial 0
+    # may have None, where the job as given has no such field: it is not drawn there.
     values: Sequence[Any]
-    is_log: bool = False
+    is_log: bool = False  # drawn evenly on a logarithmic scale
 
 
 def draw_objective(

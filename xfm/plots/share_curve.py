@@ -10,15 +10,10 @@ from xfm.plots.axes import GREY, End, curve_canvas, dress, look, name_ends, save
 
 @dataclass(frozen=True, slots=True)
 class ShareSeries:
-    """One score at every share.
+    """One score at every share."""
 
-    Attributes:
-        name: shown at the line's end.
-        values, low, high: one number a share; the ends of its interval.
-    """
-
-    name: str
-    values: Sequence[float]
+    name: str  # shown at the line's end
+    values: Sequence[float]  # values, low, high: one number a share; the ends of its interval
     low: Sequence[float]
     high: Sequence[float]
 

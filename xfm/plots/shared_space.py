@@ -29,21 +29,13 @@ LETTERS = {3: 30, 2: 17}  # of a name in a legend, by its columns
 
 @dataclass(frozen=True, slots=True)
 class SharedPoints:
-    """Text and gene vectors in one plane.
+    """Text and gene vectors in one plane."""
 
-    Attributes:
-        rows: (M,) which of the N cells were drawn, rising.
-        types: (M,) code of each.
-        gene: (M, 2) coordinates of these cells.
-        shown: (K',) codes of the types whose text vector is drawn: those with a cell.
-        text: (K', 2) their coordinates.
-    """
-
-    rows: NDArray[np.intp]
-    types: NDArray[np.intp]
-    gene: NDArray[np.floating[Any]]
-    shown: NDArray[np.intp]
-    text: NDArray[np.floating[Any]]
+    rows: NDArray[np.intp]  # (M,) which of the N cells were drawn, rising
+    types: NDArray[np.intp]  # (M,) code of each
+    gene: NDArray[np.floating[Any]]  # (M, 2) coordinates of these cells
+    shown: NDArray[np.intp]  # (K',) codes of the types whose text vector is drawn: those with a cell
+    text: NDArray[np.floating[Any]]  # (K', 2) their coordinates
 
 
 def shared_points(

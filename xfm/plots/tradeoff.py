@@ -21,22 +21,15 @@ FAR = 14  # pixels between a point and its name, from which a line joins them
 
 @dataclass(frozen=True, slots=True)
 class TradeoffPoint:
-    """One model.
+    """One model."""
 
-    Attributes:
-        name: written beside it, e.g. "0.1" for a strength or "logistic regression".
-        score: how well the label is predicted, with its interval where there is one.
-        leakage: how well a fresh probe reads the attribute.
-        strength: of what takes the attribute out; points of a series that have one are joined in its order. None for a
-            point that nothing is joined to.
-        series: points of one series share a colour and a line.
-    """
-
-    name: str
-    score: Estimate | float
-    leakage: Estimate | float
+    name: str  # written beside it, e.g. "0.1" for a strength or "logistic regression".
+    score: Estimate | float  # how well the label is predicted, with its interval where there is one
+    leakage: Estimate | float  # how well a fresh probe reads the attribute
+    # of what takes the attribute out; points of a series that have one are joined in its order. None for a point that
+    # nothing is joined to.
     strength: float | None = None
-    series: str = ""
+    series: str = ""  # points of one series share a colour and a line
 
 
 def draw_tradeoff(

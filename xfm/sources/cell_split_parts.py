@@ -15,17 +15,11 @@ from xfm.sources.cell_split import SPLIT, CellSplit, Codes, digest_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowParts:
-    """9 bytes a row.
+    """9 bytes a row."""
 
-    Attributes:
-        keys: (N,) rising hashes of the row ids.
-        parts: (N,) of `core.parts`, in the order of the keys.
-        digest: over row ids and parts.
-    """
-
-    keys: NDArray[np.uint64]
-    parts: Codes
-    digest: str
+    keys: NDArray[np.uint64]  # (N,) rising hashes of the row ids
+    parts: Codes  # (N,) of `core.parts`, in the order of the keys
+    digest: str  # over row ids and parts
 
     def column(self, row_ids: Sequence[str]) -> pa.Array:
         """(n,) words of some of the rows.

@@ -18,17 +18,11 @@ MAX_COUNT = 2**24
 
 
 class CheckedRows(NamedTuple):
-    """R rows in compressed sparse row form, with N stored entries.
+    """R rows in compressed sparse row form, with N stored entries."""
 
-    Attributes:
-        indptr: (R + 1,) int64, starts at 0.
-        indices: (N,) gene of each entry, already known to lie in the gene table.
-        data: (N,) values in the type they were stored in.
-    """
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[Any]
-    data: NDArray[Any]
+    indptr: NDArray[np.int64]  # (R + 1,) int64, starts at 0
+    indices: NDArray[Any]  # (N,) gene of each entry, already known to lie in the gene table
+    data: NDArray[Any]  # (N,) values in the type they were stored in
 
 
 def cell_schema(obs: Mapping[str, pa.DataType]) -> pa.Schema:

@@ -25,31 +25,21 @@ Ties = Literal["mid", "keyed", "low", "high"]
 
 @dataclass(frozen=True)
 class BinnedTokenizer:
-    """Raw counts to (gene token, bin) pairs behind a `<cls>` token.
+    """Raw counts to (gene token, bin) pairs behind a `<cls>` token."""
 
-    Attributes:
-        vocabulary: gene token to id, special tokens left out.
-        cls_id, pad_id: ids of `<cls>` and `<pad>`.
-        cls_value: value at `<cls>`; the reference embeds with `pad_value`, its fine-tuning tutorials use 0.
-        pad_value: value at padding.
-        n_bins: bins run from 1 to n_bins - 1; 0 is kept for zero counts.
-        ties: the bin of a value that spans several: mid (the middle), low, high, or keyed (one of them, drawn
-            from a hash of seed and cell).
-        max_length: longest row, `<cls>` included; longer cells are sampled.
-        min_overlap: smallest share of genes that must be known.
-        batch_key, batch_labels: obs column, and its values in the order of the model's labels.
-    """
-
-    vocabulary: Mapping[str, int]
-    cls_id: int
+    vocabulary: Mapping[str, int]  # gene token to id, special tokens left out
+    cls_id: int  # cls_id, pad_id: ids of `<cls>` and `<pad>`
     pad_id: int
-    cls_value: float = -2.0
-    pad_value: float = -2.0
-    n_bins: int = 51
+    cls_value: float = -2.0  # value at `<cls>`; the reference embeds with `pad_value`, its fine-tuning tutorials use 0
+    pad_value: float = -2.0  # value at padding
+    n_bins: int = 51  # bins run from 1 to n_bins - 1; 0 is kept for zero counts
+    # the bin of a value that spans several: mid (the middle), low, high, or keyed (one of them, drawn from a hash of
+    # seed and cell)
     ties: Ties = "mid"
-    max_length: int = 1200
+    max_length: int = 1200  # longest row, `<cls>` included; longer cells are sampled
     seed: int = 0
-    min_overlap: float = 0.1
+    min_overlap: float = 0.1  # smallest share of genes that must be known
+    # batch_key, batch_labels: obs column, and its values in the order of the model's labels
     batch_key: str | None = None
     batch_labels: tuple[str, ...] = ()
     _matches: dict[int, GeneMatch] = field(default_factory=dict, repr=False, compare=False)

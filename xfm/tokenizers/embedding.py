@@ -16,17 +16,12 @@ GENE, TEXT = 0, 1  # the two tokens of a row
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTokenizer:
-    """A row has two tokens: its embedding, and its text, whose id is its place among the labels.
+    """A row has two tokens: its embedding, and its text, whose id is its place among the labels."""
 
-    Attributes:
-        text_column: obs column of the words, e.g. cell_type.
-        labels: known texts; empty while a network is still to learn which there are, and every text is then kept.
-        is_open: rows with other words are kept all the same: who trains encodes them.
-    """
-
-    text_column: str
+    text_column: str  # obs column of the words, e.g. cell_type.
+    # known texts; empty while a network is still to learn which there are, and every text is then kept
     labels: tuple[str, ...] = ()
-    is_open: bool = False
+    is_open: bool = False  # rows with other words are kept all the same: who trains encodes them
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The same columns. Refuses a row without a vector (NO_EMBEDDING) or with numbers that are not finite

@@ -49,19 +49,12 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class ImageTokenizer:
-    """One picture a row; its tokens are the class token and the patches.
+    """One picture a row; its tokens are the class token and the patches."""
 
-    Attributes:
-        size: edge S of the square that the network sees, in pixels.
-        edge: what the shortest edge is resized to before the square is cut out; at least `size`.
-        n_tokens: patches and the class token.
-        is_encoded: whether rows keep their picture as it came, decoded only when they are collated.
-    """
-
-    size: int
-    edge: int
-    n_tokens: int
-    is_encoded: bool = False
+    size: int  # edge S of the square that the network sees, in pixels
+    edge: int  # what the shortest edge is resized to before the square is cut out; at least `size`
+    n_tokens: int  # patches and the class token
+    is_encoded: bool = False  # whether rows keep their picture as it came, decoded only when they are collated
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """IMAGE to PIXELS, or to itself where rows stay encoded; one row in, one row out.

@@ -22,19 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """One text a row, special tokens around it, cut at the right where it is too long.
+    """One text a row, special tokens around it, cut at the right where it is too long."""
 
-    Attributes:
-        subwords: cuts at `max_length` tokens and does not pad.
-        pad_id: id at padding.
-        max_length: longest row, special tokens included.
-        before, after: special tokens in front of a text and behind it.
-    """
-
-    subwords: "Subwords"
-    pad_id: int
-    max_length: int
-    before: int
+    subwords: "Subwords"  # cuts at `max_length` tokens and does not pad
+    pad_id: int  # id at padding
+    max_length: int  # longest row, special tokens included
+    before: int  # before, after: special tokens in front of a text and behind it
     after: int
     _truncated: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 

@@ -21,23 +21,14 @@ VERSIONED = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 
 @dataclass(frozen=True, slots=True)
 class GeneMatch:
-    """How a gene table meets a vocabulary.
+    """How a gene table meets a vocabulary."""
 
-    Attributes:
-        column: the identifier column that was used.
-        token_of_gene: (G,) int32 token id of each gene of the table, -1 where unknown.
-        matched: genes with a token.
-        total: genes in the table.
-        repeated: genes whose token another gene of the table has too.
-        overlap: matched / min(total, vocabulary size), in [0, 1].
-    """
-
-    column: str
-    token_of_gene: NDArray[np.int32]
-    matched: int
-    total: int
-    repeated: int
-    overlap: float
+    column: str  # the identifier column that was used
+    token_of_gene: NDArray[np.int32]  # (G,) int32 token id of each gene of the table, -1 where unknown
+    matched: int  # genes with a token
+    total: int  # genes in the table
+    repeated: int  # genes whose token another gene of the table has too
+    overlap: float  # matched / min(total, vocabulary size), in [0, 1]
 
     def describe(self) -> dict[str, str | int | float]:
         """For the report."""

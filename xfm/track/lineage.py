@@ -20,19 +20,12 @@ WEIGHTS = (".safetensors", ".pt", ".bin", ".ckpt", ".pth")
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Data that a run read.
+    """Data that a run read."""
 
-    Attributes:
-        name: shown to people.
-        digest: equal digests are equal data.
-        source: where it lies.
-        profile: what is known of it without reading: cells, filter, release.
-    """
-
-    name: str
-    digest: str
-    source: str
-    profile: dict[str, Any] = field(default_factory=dict)
+    name: str  # shown to people
+    digest: str  # equal digests are equal data
+    source: str  # where it lies
+    profile: dict[str, Any] = field(default_factory=dict)  # what is known of it without reading: cells, filter, release
 
 
 def origin_of(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,17 +71,11 @@ def start_run(
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a sync left behind.
+    """What a sync left behind."""
 
-    Attributes:
-        uri: where it was sent, without credentials.
-        waiting: lines the server did not answer for.
-        refused: `line N: reason` for each line it does not take.
-    """
-
-    uri: str
-    waiting: int
-    refused: list[str]
+    uri: str  # where it was sent, without credentials
+    waiting: int  # lines the server did not answer for
+    refused: list[str]  # `line N: reason` for each line it does not take
 
 
 def send_pending(spool: Path, uri: str | None = None, timeout_s: float = 300.0) -> Sent:

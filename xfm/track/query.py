@@ -36,21 +36,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """A run that MLflow knows.
+    """A run that MLflow knows."""
 
-    Attributes:
-        run: its id there.
-        name: shown to people.
-        output: where its job says its OUTPUT lies; empty for other programs' runs.
-        fingerprint: of its recipe, or empty.
-        link: address of its page; for a store without a server its id.
-    """
-
-    run: str
-    name: str
-    output: str
-    fingerprint: str
-    link: str
+    run: str  # its id there
+    name: str  # shown to people
+    output: str  # where its job says its OUTPUT lies; empty for other programs' runs
+    fingerprint: str  # of its recipe, or empty
+    link: str  # address of its page; for a store without a server its id
 
 
 class Tracked:

@@ -54,18 +54,12 @@ class Delivery(Protocol):
 
 @dataclass
 class SentSoFar:
-    """What one server has of one spool.
+    """What one server has of one spool."""
 
-    Attributes:
-        line: number of lines dealt with.
-        offset: the byte after them.
-        runs: our run ids to the server's.
-        refused: lines the server did not take: start, stop, number and reason.
-    """
-
-    line: int = 0
-    offset: int = 0
-    runs: dict[str, str] = field(default_factory=dict)
+    line: int = 0  # number of lines dealt with
+    offset: int = 0  # the byte after them
+    runs: dict[str, str] = field(default_factory=dict)  # our run ids to the server's
+    # lines the server did not take: start, stop, number and reason
     refused: list[dict[str, Any]] = field(default_factory=list)
 
 

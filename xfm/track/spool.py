@@ -23,19 +23,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a spool.
+    """One line of a spool."""
 
-    Attributes:
-        number: counts from 1.
-        start: offset of its first byte.
-        stop: offset of the byte after it.
-        record: its content; empty where the line was torn by a kill.
-    """
-
-    number: int
-    start: int
-    stop: int
-    record: Record
+    number: int  # counts from 1
+    start: int  # offset of its first byte
+    stop: int  # offset of the byte after it
+    record: Record  # its content; empty where the line was torn by a kill
 
 
 class Spool:
@@ -108,19 +101,12 @@ def _parse(data: bytes) -> Record:
 
 @dataclass
 class History:
-    """What a spool says about its runs.
+    """What a spool says about its runs."""
 
-    Attributes:
-        root: id of the job's own run, None in an empty spool.
-        attempts: how often each run was opened.
-        unclosed: runs opened and not closed since, in order of opening.
-        points: hashes of (run, metric, step, value).
-    """
-
-    root: str | None = None
-    attempts: dict[str, int] = field(default_factory=dict)
-    unclosed: list[str] = field(default_factory=list)
-    points: set[int] = field(default_factory=set)
+    root: str | None = None  # id of the job's own run, None in an empty spool
+    attempts: dict[str, int] = field(default_factory=dict)  # how often each run was opened
+    unclosed: list[str] = field(default_factory=list)  # runs opened and not closed since, in order of opening
+    points: set[int] = field(default_factory=set)  # hashes of (run, metric, step, value)
 
     def see(self, record: Record) -> None:
         """Takes one more line into account."""

@@ -32,15 +32,10 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Rows that pass the network together.
+    """Rows that pass the network together."""
 
-    Attributes:
-        tokens: of B rows.
-        truth: (B,) what is to be told of each, as `HeadedLearner.truth_of` gives it.
-    """
-
-    tokens: Tokens
-    truth: Tensor
+    tokens: Tokens  # of B rows
+    truth: Tensor  # (B,) what is to be told of each, as `HeadedLearner.truth_of` gives it
 
 
 class HeadedLearner(ABC):

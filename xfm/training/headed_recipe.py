@@ -19,27 +19,16 @@ from xfm.training.tokens import TokenParts, TokenStore
 
 @dataclass(frozen=True, slots=True)
 class HeadedRecipe(ABC):
-    """See `training.learner.Recipe`.
+    """See `training.learner.Recipe`."""
 
-    Attributes:
-        backbone: of the network at step 0.
-        task: settings, `models.head_settings.HeadSettings` with the column `label`.
-        parts: the tokens.
-        batch_size: rows of a step, over all workers.
-        batch_tokens: of one pass, padding included.
-        seed: keys order, head and updates.
-        tokens_seed: that the tokens were made with.
-        identity: what `backbone` must find; another copy of a checkpoint is refused.
-    """
-
-    backbone: BackboneConfig
-    task: Any
-    parts: TokenParts
-    batch_size: int
-    batch_tokens: int
-    seed: int
-    tokens_seed: int
-    identity: dict[str, Any]
+    backbone: BackboneConfig  # of the network at step 0
+    task: Any  # settings, `models.head_settings.HeadSettings` with the column `label`
+    parts: TokenParts  # the tokens
+    batch_size: int  # rows of a step, over all workers
+    batch_tokens: int  # of one pass, padding included
+    seed: int  # keys order, head and updates
+    tokens_seed: int  # that the tokens were made with
+    identity: dict[str, Any]  # what `backbone` must find; another copy of a checkpoint is refused
 
     @property
     @abstractmethod

@@ -23,39 +23,25 @@ def curves_of(record: Record, name: Callable[[str], str] = str) -> dict[str, flo
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """How to train."""
 
-    Attributes:
-        steps: at most.
-        batch_size: rows of a step, over all workers.
-        lr: its highest value.
-        warmup: steps in which it grows to that.
-        schedule: then constant, cosine or linear (to 0 at the last step), or decay (x 0.99 every 100 steps, as scGPT's
-            published model).
-        weight_decay: of AdamW; biases and the weights of norms are left alone.
-        clip: highest norm of the gradient.
-        log_every: steps that one record averages.
-        checkpoint_every: steps between checkpoints, each with a validation.
-        max_seconds: stop early, counted over all attempts. The number of steps then depends on the machine.
-        seed: keys everything random.
-        watch: name of a record's entry that says which weights are best, e.g. "validation_f1"; with "-" in front the
-            lowest is best. Without: the last weights are kept.
-        patience: validations without a better one that end training; None for none.
-    """
-
-    steps: int
-    batch_size: int
-    lr: float
-    warmup: int
+    steps: int  # at most
+    batch_size: int  # rows of a step, over all workers
+    lr: float  # its highest value
+    warmup: int  # steps in which it grows to that
+    # then constant, cosine or linear (to 0 at the last step), or decay (x 0.99 every 100 steps, as scGPT's published
+    # model)
     schedule: Schedule
-    weight_decay: float
-    clip: float
-    log_every: int
-    checkpoint_every: int
-    max_seconds: float | None
-    seed: int
+    weight_decay: float  # of AdamW; biases and the weights of norms are left alone
+    clip: float  # highest norm of the gradient
+    log_every: int  # steps that one record averages
+    checkpoint_every: int  # steps between checkpoints, each with a validation
+    max_seconds: float | None  # stop early, counted over all attempts. The number of steps then depends on the machine.
+    seed: int  # keys everything random
+    # name of a record's entry that says which weights are best, e.g. "validation_f1"; with "-" in front the lowest is
+    # best. Without: the last weights are kept.
     watch: str = ""
-    patience: int | None = None
+    patience: int | None = None  # validations without a better one that end training; None for none
 
     def lr_at(self, step: int, seconds: float) -> float:
         """Of the step after `step` others. A time budget moves the end of the schedule, not its beginning."""
@@ -80,41 +66,26 @@ class Settings:
 
 @dataclass
 class Progress:
-    """How far a run is, over all its attempts.
+    """How far a run is, over all its attempts."""
 
-    Attributes:
-        step: steps done.
-        seconds: spent training.
-        best_step: after which the best weights were had; 0 where nothing is watched.
-        history: one record every `log_every` steps: step, epoch, seconds, lr, and the mean of each loss since the
-            record before; with what `validate` said where there was a validation.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    best_step: int = 0
+    step: int = 0  # steps done
+    seconds: float = 0.0  # spent training
+    best_step: int = 0  # after which the best weights were had; 0 where nothing is watched
+    # one record every `log_every` steps: step, epoch, seconds, lr, and the mean of each loss since the record before;
+    # with what `validate` said where there was a validation
     history: list[Record] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out of a run.
+    """What came out of a run."""
 
-    Attributes:
-        weights: tensors that were trained, by name: the best ones where something was watched, else the last.
-        steps, seconds: over all attempts.
-        best_step: after which `weights` were had.
-        history: as in `Progress`.
-        outcome: what the learner says at the end, with these weights.
-        is_out_of_time: the time budget ended it.
-        is_stopped: patience ended it.
-    """
-
+    # tensors that were trained, by name: the best ones where something was watched, else the last
     weights: dict[str, Any]
-    steps: int
+    steps: int  # steps, seconds: over all attempts
     seconds: float
-    best_step: int
-    history: list[Record]
-    outcome: dict[str, Any]
-    is_out_of_time: bool
-    is_stopped: bool
+    best_step: int  # after which `weights` were had
+    history: list[Record]  # as in `Progress`
+    outcome: dict[str, Any]  # what the learner says at the end, with these weights
+    is_out_of_time: bool  # the time budget ended it
+    is_stopped: bool  # patience ended it

@@ -27,27 +27,16 @@ from xfm.training.tokens import SplitRows, TokenParts, TokenStore
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What a task may know of the job that runs it.
+    """What a task may know of the job that runs it."""
 
-    Attributes:
-        settings: the task's section of the job's settings.
-        training: how to train, and what is held out.
-        source: of the rows.
-        backbone: network to start from; None where the task's own settings describe one.
-        forgetting: other rows, to measure on what training costs elsewhere; None where the job names none.
-        uri: of OUTPUT, for what a task makes once and keeps there.
-        record: the job's settings as plain values, for a checkpoint to say what it came from.
-        has_test: False in a search, which stores no test rows.
-    """
-
-    settings: Any
-    training: TrainingConfig
-    source: Source
-    backbone: Any
-    forgetting: Source | None
-    uri: str
-    record: Mapping[str, Any]
-    has_test: bool = True
+    settings: Any  # the task's section of the job's settings
+    training: TrainingConfig  # how to train, and what is held out
+    source: Source  # of the rows
+    backbone: Any  # network to start from; None where the task's own settings describe one
+    forgetting: Source | None  # other rows, to measure on what training costs elsewhere; None where the job names none
+    uri: str  # of OUTPUT, for what a task makes once and keeps there
+    record: Mapping[str, Any]  # the job's settings as plain values, for a checkpoint to say what it came from
+    has_test: bool = True  # False in a search, which stores no test rows
 
 
 class TaskRows(Protocol):
@@ -69,89 +58,55 @@ class TaskRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ExtraSource:
-    """Rows that are not trained on, e.g. images on which forgetting is measured, or controls of perturbed cells.
+    """Rows that are not trained on, e.g. images on which forgetting is measured, or controls of perturbed cells."""
 
-    Attributes:
-        source: of the rows.
-        columns: that they must bring.
-    """
-
-    source: Source
-    columns: tuple[str, ...] = ()
+    source: Source  # of the rows
+    columns: tuple[str, ...] = ()  # that they must bring
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingInputs:
-    """What a recipe is made of.
+    """What a recipe is made of."""
 
-    Attributes:
-        parts: the tokens.
-        rows: what `Task.rows` returned.
-        extra: tokens of the extra sources, by name; empty in a search.
-        settings: how it will be trained.
-        identity: of the weights at step 0 that the job was planned with.
-    """
-
-    parts: TokenParts
-    rows: Any
-    extra: Mapping[str, TokenParts]
-    settings: Settings
-    identity: dict[str, Any]
+    parts: TokenParts  # the tokens
+    rows: Any  # what `Task.rows` returned
+    extra: Mapping[str, TokenParts]  # tokens of the extra sources, by name; empty in a search
+    settings: Settings  # how it will be trained
+    identity: dict[str, Any]  # of the weights at step 0 that the job was planned with
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A training that has ended, as a task reports it.
+    """A training that has ended, as a task reports it."""
 
-    Attributes:
-        trained: weights, history, and what the learner said of the test rows.
-        settings: how it was trained.
-        parts: the tokens.
-        rows: what `Task.rows` returned.
-        extra: tokens of the extra sources, by name.
-        run: content of run.json.
-        genes: how the source's genes meet the vocabulary; empty where there are none.
-        refused: quarantine lines by code.
-    """
-
-    trained: Trained
-    settings: Settings
-    parts: TokenParts
-    rows: Any
-    extra: Mapping[str, TokenParts]
-    run: Mapping[str, Any]
-    genes: Mapping[str, Any]
-    refused: Mapping[str, int]
+    trained: Trained  # weights, history, and what the learner said of the test rows
+    settings: Settings  # how it was trained
+    parts: TokenParts  # the tokens
+    rows: Any  # what `Task.rows` returned
+    extra: Mapping[str, TokenParts]  # tokens of the extra sources, by name
+    run: Mapping[str, Any]  # content of run.json
+    genes: Mapping[str, Any]  # how the source's genes meet the vocabulary; empty where there are none
+    refused: Mapping[str, int]  # quarantine lines by code
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network that a backbone reads.
+    """A network that a backbone reads."""
 
-    Attributes:
-        kind: of that backbone.
-        write: fills or exchanges the folder it is given, model.safetensors among its files; returns a line for people.
-    """
-
-    kind: str
+    kind: str  # of that backbone
+    # fills or exchanges the folder it is given, model.safetensors among its files; returns a line for people
     write: Callable[[Path], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a task leaves behind; the engine publishes it.
+    """What a task leaves behind; the engine publishes it."""
 
-    Attributes:
-        checkpoint: the network that was kept; None where a task trains none that a backbone could read.
-        report: scores beside their baselines.
-        draw: draws the figures of the report below a folder; the first is the hero of the page.
-        tables: files of the OUTPUT by name, e.g. scores.parquet.
-    """
-
-    checkpoint: Checkpoint | None
-    report: Report
+    checkpoint: Checkpoint | None  # the network that was kept; None where a task trains none that a backbone could read
+    report: Report  # scores beside their baselines
+    # draws the figures of the report below a folder; the first is the hero of the page
     draw: Callable[[Path], list[Figure]] | None = None
-    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)  # files of the OUTPUT by name, e.g. scores.parquet.
 
 
 class Task(ABC):

@@ -36,19 +36,12 @@ class RowReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenParts:
-    """The recipe of a token store: it travels, the store does not.
+    """The recipe of a token store: it travels, the store does not."""
 
-    Attributes:
-        uri: absolute, of the OUTPUT that holds the parts.
-        keys: of the parts.
-        sizes: training, validation and test rows of each part, which lie in this order.
-        left_out: rows in all parts that belong to none of them, e.g. without a label.
-    """
-
-    uri: str
-    keys: tuple[str, ...]
-    sizes: tuple[tuple[int, int, int], ...]
-    left_out: int = 0
+    uri: str  # absolute, of the OUTPUT that holds the parts
+    keys: tuple[str, ...]  # of the parts
+    sizes: tuple[tuple[int, int, int], ...]  # training, validation and test rows of each part, which lie in this order
+    left_out: int = 0  # rows in all parts that belong to none of them, e.g. without a label.
 
     def count(self, part: Part) -> list[int]:
         """Rows of TRAIN, VALIDATION or TEST in each part."""

@@ -19,17 +19,11 @@ SCALE = 1 / 255
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How a picture becomes numbers.
+    """How a picture becomes numbers."""
 
-    Attributes:
-        edge: what the shortest edge is resized to, in pixels.
-        size: edge of the square that is cut out of the middle.
-        mean, std: of red, green and blue, on a scale of 0 to 1.
-    """
-
-    edge: int
-    size: int
-    mean: tuple[float, float, float] = MEAN
+    edge: int  # what the shortest edge is resized to, in pixels
+    size: int  # edge of the square that is cut out of the middle
+    mean: tuple[float, float, float] = MEAN  # mean, std: of red, green and blue, on a scale of 0 to 1
     std: tuple[float, float, float] = STD
 
 

@@ -26,17 +26,11 @@ SHOWN = 5  # names in a message
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What stands for each class.
+    """What stands for each class."""
 
-    Attributes:
-        values: (K,) as the label's column has them; a class's number is its place here.
-        names: (K,) as people and prompts call them.
-        texts: (K,) sentences of each class, at least one.
-    """
-
-    values: tuple[str, ...]
-    names: tuple[str, ...]
-    texts: tuple[tuple[str, ...], ...]
+    values: tuple[str, ...]  # (K,) as the label's column has them; a class's number is its place here
+    names: tuple[str, ...]  # (K,) as people and prompts call them
+    texts: tuple[tuple[str, ...], ...]  # (K,) sentences of each class, at least one
 
     def with_template(self, template: str) -> "Prompts":
         """The same classes with one sentence each."""

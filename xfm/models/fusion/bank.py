@@ -17,32 +17,20 @@ from xfm.core.errors import Refused
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelVectors:
-    """What an encoder says of one label.
+    """What an encoder says of one label."""
 
-    Attributes:
-        vectors: (1, E) float32 for one vector a label, or (L, E), one a token.
-        n_tokens: how many tokens or words were read, special ones left out; None where nobody knows any more.
-    """
-
-    vectors: NDArray[np.float32]
-    n_tokens: int | None
+    vectors: NDArray[np.float32]  # (1, E) float32 for one vector a label, or (L, E), one a token
+    n_tokens: int | None  # how many tokens or words were read, special ones left out; None where nobody knows any more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextBank:
-    """Labels and what an encoder says of them; small enough to travel with a recipe.
+    """Labels and what an encoder says of them; small enough to travel with a recipe."""
 
-    Attributes:
-        labels: K different texts, sorted.
-        vectors: (K, E) float32, one vector a label, or (K, L, E), one a token.
-        is_token: (K, L) bool, False at padding; None for one vector a label.
-        encoder: what made them: kind, checkpoint, revision, pooling, template.
-    """
-
-    labels: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    is_token: NDArray[np.bool_] | None
-    encoder: dict[str, Any]
+    labels: tuple[str, ...]  # K different texts, sorted
+    vectors: NDArray[np.float32]  # (K, E) float32, one vector a label, or (K, L, E), one a token
+    is_token: NDArray[np.bool_] | None  # (K, L) bool, False at padding; None for one vector a label
+    encoder: dict[str, Any]  # what made them: kind, checkpoint, revision, pooling, template
 
     @classmethod
     def of(cls, found: Mapping[str, LabelVectors], encoder: dict[str, Any]) -> "TextBank":

@@ -22,15 +22,11 @@ from xfm.nn.perceiver import PerceiverResampler
 
 @dataclass(frozen=True, slots=True)
 class FusionOutput:
-    """What the network says of B rows.
+    """What the network says of B rows."""
 
-    Attributes:
-        text, gene: (B, h) after both sides have met; both are functions of both inputs.
-        text_to_gene, gene_to_text: (B, N, N) weights between latents, averaged over heads; None unless wanted.
-    """
-
-    text: Tensor
+    text: Tensor  # text, gene: (B, h) after both sides have met; both are functions of both inputs
     gene: Tensor
+    # text_to_gene, gene_to_text: (B, N, N) weights between latents, averaged over heads; None unless wanted
     text_to_gene: Tensor | None
     gene_to_text: Tensor | None
 

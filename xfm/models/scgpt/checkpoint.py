@@ -33,29 +33,17 @@ _HEADS = ("decoder", "mvc_decoder", "cls_decoder")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, checked: tensors, architecture and vocabulary fit each other.
+    """One checkpoint, checked: tensors, architecture and vocabulary fit each other."""
 
-    Attributes:
-        architecture: settled from settings and tensors.
-        vocab: token to index, special tokens included.
-        tensors: float32, under official names; exactly what the network of this architecture holds.
-        layout: "flash", "torch" or "hub", with what wrapped it: "module.", "model_state_dict", ...
-        ignored: known keys that inference has no use for.
-        unknown: keys nobody here knows.
-        absent_heads: heads this checkpoint does not bring.
-        overruled: a line for each part the settings declare otherwise than the tensors, which decide.
-        digests: SHA-256 of each file read.
-    """
-
-    architecture: Architecture
-    vocab: dict[str, int]
-    tensors: dict[str, Tensor]
-    layout: str
-    ignored: tuple[str, ...]
-    unknown: tuple[str, ...]
-    absent_heads: tuple[str, ...]
-    overruled: tuple[str, ...]
-    digests: dict[str, str]
+    architecture: Architecture  # settled from settings and tensors
+    vocab: dict[str, int]  # token to index, special tokens included
+    tensors: dict[str, Tensor]  # float32, under official names; exactly what the network of this architecture holds
+    layout: str  # "flash", "torch" or "hub", with what wrapped it: "module.", "model_state_dict", ...
+    ignored: tuple[str, ...]  # known keys that inference has no use for
+    unknown: tuple[str, ...]  # keys nobody here knows
+    absent_heads: tuple[str, ...]  # heads this checkpoint does not bring
+    overruled: tuple[str, ...]  # a line for each part the settings declare otherwise than the tensors, which decide
+    digests: dict[str, str]  # SHA-256 of each file read
 
     @property
     def pad_id(self) -> int:

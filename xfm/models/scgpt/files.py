@@ -18,17 +18,11 @@ WEIGHTS = ("model.safetensors", "best_model.pt")
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Paths of one checkpoint.
+    """Paths of one checkpoint."""
 
-    Attributes:
-        weights: the tensors.
-        settings: args.json or config.json.
-        vocab: token to index; may lie outside the folder.
-    """
-
-    weights: Path
-    settings: Path
-    vocab: Path
+    weights: Path  # the tensors
+    settings: Path  # args.json or config.json
+    vocab: Path  # token to index; may lie outside the folder
 
     def digests(self) -> dict[str, str]:
         """File name to SHA-256 of its bytes."""

@@ -15,17 +15,11 @@ from xfm.sources.gene_table import missing
 
 
 class Origin(NamedTuple):
-    """Where to look for what the store does not hold.
+    """Where to look for what the store does not hold."""
 
-    Attributes:
-        release: published release, None for a store of one's own.
-        organism: its experiment.
-        address: of the one array that is given beside the store.
-    """
-
-    release: str | None
-    organism: str
-    address: str | None
+    release: str | None  # published release, None for a store of one's own
+    organism: str  # its experiment
+    address: str | None  # of the one array that is given beside the store
 
 
 @contextmanager

@@ -20,19 +20,12 @@ from xfm.sources.census.tables import columns_of
 
 @dataclass(frozen=True, slots=True)
 class Strata:
-    """N selected cells; equal to others of the same digest.
+    """N selected cells; equal to others of the same digest."""
 
-    Attributes:
-        split: how they are split.
-        digest: of joinids and columns.
-        joinids: (N,) in any order.
-        columns: N rows of those that the split reads.
-    """
-
-    split: CellSplit
-    digest: str
-    joinids: NDArray[np.int64] = field(compare=False)
-    columns: pa.Table = field(compare=False)
+    split: CellSplit  # how they are split
+    digest: str  # of joinids and columns
+    joinids: NDArray[np.int64] = field(compare=False)  # (N,) in any order
+    columns: pa.Table = field(compare=False)  # N rows of those that the split reads
 
 
 def read_strata(obs: Any, split: CellSplit, value_filter: str | None) -> Strata:

@@ -20,17 +20,11 @@ TABLES = ("eurosat", "imagenet", "imagenette", "tiny_imagenet")
 
 
 class ClassTable(NamedTuple):
-    """Classes in the order of their numbers.
+    """Classes in the order of their numbers."""
 
-    Attributes:
-        keys: WordNet ids or folder names.
-        names: what the classes are called.
-        words: number of a class by everything it may be written as, in lower case without punctuation.
-    """
-
-    keys: tuple[str, ...]
-    names: tuple[str, ...]
-    words: dict[str, int]
+    keys: tuple[str, ...]  # WordNet ids or folder names
+    names: tuple[str, ...]  # what the classes are called
+    words: dict[str, int]  # number of a class by everything it may be written as, in lower case without punctuation
 
     def find(self, word: str) -> str | None:
         """The name of the class that a word means; None where it means none."""

@@ -15,53 +15,32 @@ SPLIT = "split"
 
 
 class Outline(NamedTuple):
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes:
-        rows: exact number.
-        types: of every column.
-        class_names: of every column whose classes the file names, in the order of their numbers.
-    """
-
-    rows: int
-    types: Mapping[str, pa.DataType]
+    rows: int  # exact number
+    types: Mapping[str, pa.DataType]  # of every column
+    # of every column whose classes the file names, in the order of their numbers
     class_names: Mapping[str, tuple[str, ...]]
 
 
 class Layout(NamedTuple):
-    """How a file is read.
+    """How a file is read."""
 
-    Attributes:
-        content: column of the text or the picture.
-        label: column of the label, None where there is none.
-        class_names: what the label's numbers mean; empty where that is not known.
-        columns: what has to be read of the file: the content and the obs columns that lie in it.
-        obs: type of every obs column asked for, in the order asked for.
-        origin: column of the file that each obs column is, where their names differ.
-    """
-
-    content: str
-    label: str | None
-    class_names: tuple[str, ...]
-    columns: tuple[str, ...]
-    obs: Mapping[str, pa.DataType]
-    origin: Mapping[str, str]
+    content: str  # column of the text or the picture
+    label: str | None  # column of the label, None where there is none
+    class_names: tuple[str, ...]  # what the label's numbers mean; empty where that is not known
+    columns: tuple[str, ...]  # what has to be read of the file: the content and the obs columns that lie in it
+    obs: Mapping[str, pa.DataType]  # type of every obs column asked for, in the order asked for
+    origin: Mapping[str, str]  # column of the file that each obs column is, where their names differ
 
 
 class Rows(NamedTuple):
-    """Some rows of a file, as each format hands them on.
+    """Some rows of a file, as each format hands them on."""
 
-    Attributes:
-        ids: of the rows.
-        content: the text or the encoded picture; null where there is none.
-        columns: the obs columns that lie in the file, by their names there.
-        problems: row number in `ids` to "CODE: why" for rows that cannot be read.
-    """
-
-    ids: Sequence[str]
-    content: pa.Array
-    columns: Mapping[str, pa.Array]
-    problems: Mapping[int, str]
+    ids: Sequence[str]  # of the rows
+    content: pa.Array  # the text or the encoded picture; null where there is none
+    columns: Mapping[str, pa.Array]  # the obs columns that lie in the file, by their names there
+    problems: Mapping[int, str]  # row number in `ids` to "CODE: why" for rows that cannot be read
 
 
 def lay_out_rows(

@@ -27,19 +27,12 @@ _NUMBERED = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}\.")
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One file of a source, or one folder of pictures.
+    """One file of a source, or one folder of pictures."""
 
-    Attributes:
-        name: its path relative to the root, with forward slashes; stands for it in row ids and messages.
-        location: a local path, or an address on the Hub with its commit; any machine of the cluster can resolve it.
-        path: where it lies here.
-        split: the split that its name states, None where it states none.
-    """
-
-    name: str
-    location: str
-    path: Path
-    split: str | None
+    name: str  # its path relative to the root, with forward slashes; stands for it in row ids and messages
+    location: str  # a local path, or an address on the Hub with its commit; any machine of the cluster can resolve it
+    path: Path  # where it lies here
+    split: str | None  # the split that its name states, None where it states none
 
 
 def find_files(path: str, suffixes: Sequence[str], beside: Sequence[str] = ()) -> tuple[str, list[DataFile]]:

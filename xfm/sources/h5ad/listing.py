@@ -15,17 +15,11 @@ SUFFIXES = (".h5ad", ".h5ad.gz")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a source.
+    """One file of a source."""
 
-    Attributes:
-        name: its path relative to the root, with forward slashes; stands for it in row ids and messages.
-        location: where it is: a local path or an address on the Hub with its commit.
-        digest: what the Hub states about its content, "" for a local file.
-    """
-
-    name: str
-    location: str
-    digest: str = ""
+    name: str  # its path relative to the root, with forward slashes; stands for it in row ids and messages
+    location: str  # where it is: a local path or an address on the Hub with its commit
+    digest: str = ""  # what the Hub states about its content, "" for a local file
 
 
 def names_one_file(path: str) -> bool:

@@ -28,17 +28,11 @@ PIECE_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class StoredAnnData(StoredEmbeddings):
-    """Dense matrices of obsm.
+    """Dense matrices of obsm."""
 
-    Attributes:
-        path: the file or folder.
-        piece_rows: rows that one piece of the widest matrix holds, a multiple of its chunks.
-        stamp: of the files when they were opened: what was rewritten since is not equal to it.
-    """
-
-    path: str
-    piece_rows: int
-    stamp: str
+    path: str  # the file or folder
+    piece_rows: int  # rows that one piece of the widest matrix holds, a multiple of its chunks
+    stamp: str  # of the files when they were opened: what was rewritten since is not equal to it
 
     def row_ids(self) -> list[str]:
         with _opened(self.path) as file:

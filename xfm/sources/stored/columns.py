@@ -26,35 +26,22 @@ _SHOWN = 3  # rows in a message
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One vector per row.
+    """One vector per row."""
 
-    Attributes:
-        name: what `read` takes: `layer_column(pool, layer)` for a layer, else the stored name.
-        pool, layer: of a layer; None for anything else (`X_pca`).
-        dim: numbers in a vector.
-        key: what it is called where it is stored: `cls_l07` in an OUTPUT, `X_scgpt_cls_l07` in an AnnData.
-    """
-
-    name: str
-    pool: str | None
+    name: str  # what `read` takes: `layer_column(pool, layer)` for a layer, else the stored name
+    pool: str | None  # pool, layer: of a layer; None for anything else (`X_pca`)
     layer: int | None
-    dim: int
-    key: str
+    dim: int  # numbers in a vector
+    key: str  # what it is called where it is stored: `cls_l07` in an OUTPUT, `X_scgpt_cls_l07` in an AnnData
 
 
 @dataclass(frozen=True)
 class StoredEmbeddings(ABC):
-    """Embeddings of N rows.
+    """Embeddings of N rows."""
 
-    Attributes:
-        place: where they are, for messages.
-        columns: what there is, in stored order.
-        rows: N.
-    """
-
-    place: str
-    columns: tuple[Column, ...]
-    rows: int
+    place: str  # where they are, for messages
+    columns: tuple[Column, ...]  # what there is, in stored order
+    rows: int  # N
 
     @abstractmethod
     def row_ids(self) -> list[str]:

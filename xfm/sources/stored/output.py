@@ -30,17 +30,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredOutput(StoredEmbeddings):
-    """Committed shards of an OUTPUT.
+    """Committed shards of an OUTPUT."""
 
-    Attributes:
-        uri: what `open_storage` takes; absolute.
-        receipts: the parts, in the order of their rows.
-        others: columns that hold no vectors, ROW_ID left out.
-    """
-
-    uri: str
-    receipts: tuple[Receipt, ...]
-    others: tuple[str, ...]
+    uri: str  # what `open_storage` takes; absolute
+    receipts: tuple[Receipt, ...]  # the parts, in the order of their rows
+    others: tuple[str, ...]  # columns that hold no vectors, ROW_ID left out
 
     def row_ids(self) -> list[str]:
         ids: list[str] = self._table([ROW_ID])[ROW_ID].to_pylist()

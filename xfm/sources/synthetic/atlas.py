@@ -45,19 +45,13 @@ CONCENTRATION = 0.5  # of the Dirichlet distribution of type proportions
 
 
 class Effects(NamedTuple):
-    """What all cells share, D numbers wide.
+    """What all cells share, D numbers wide."""
 
-    Attributes:
-        types, donors, datasets: (n, D) vectors, scaled.
-        sex: (D,) what being male adds.
-        shares: (n_types,) proportions.
-    """
-
-    types: NDArray[np.float64]
+    types: NDArray[np.float64]  # types, donors, datasets: (n, D) vectors, scaled
     donors: NDArray[np.float64]
     datasets: NDArray[np.float64]
-    sex: NDArray[np.float64]
-    shares: NDArray[np.float64]
+    sex: NDArray[np.float64]  # (D,) what being male adds
+    shares: NDArray[np.float64]  # (n_types,) proportions
 
 
 class Atlas(MadeRows):

@@ -76,15 +76,11 @@ class MemberWords(Config):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One job of several seeds.
-
-    Attributes:
-        configs: the job of each seed, its OUTPUT filled in.
-    """
+    """One job of several seeds."""
 
     name: str
     words: MemberWords
-    configs: Mapping[int, JobConfig] = field(default_factory=dict)
+    configs: Mapping[int, JobConfig] = field(default_factory=dict)  # the job of each seed, its OUTPUT filled in
 
     @property
     def rows(self) -> tuple[RowWords, ...]:

@@ -40,16 +40,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Ran:
-    """What came of the members.
+    """What came of the members."""
 
-    Attributes:
-        finished: those whose report is there.
-        refused: the others, with the reason.
-        links: the MLflow run of each finished one, by key; missing where it has not been sent.
-    """
-
-    finished: list[Entry] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
+    finished: list[Entry] = field(default_factory=list)  # those whose report is there
+    refused: list[Refusal] = field(default_factory=list)  # the others, with the reason
+    # the MLflow run of each finished one, by key; missing where it has not been sent
     links: dict[str, str] = field(default_factory=dict)
 
 

@@ -27,66 +27,40 @@ TESTED = Column(Metric("", "accuracy"), TEST.word)
 
 
 class Asked(NamedTuple):
-    """A row as it is asked for.
+    """A row as it is asked for."""
 
-    Attributes:
-        title: its first column.
-        words: further columns, of its settings.
-        runs: one a seed.
-        task, representation: whose scores; None for what the runs trained or chose themselves.
-        series: whose points a trade-off joins; empty for a point of its own.
-        published: numbers that others state for it, on other data, by metric.
-        lacking: why the row has no run, where it has none.
-    """
-
-    title: str
-    words: Mapping[str, str]
-    runs: tuple[Run, ...]
-    task: str | None = None
+    title: str  # its first column
+    words: Mapping[str, str]  # further columns, of its settings
+    runs: tuple[Run, ...]  # one a seed
+    task: str | None = None  # task, representation: whose scores; None for what the runs trained or chose themselves
     representation: str | None = None
-    series: str = ""
-    published: Mapping[str, float] = {}
-    lacking: str = ""
+    series: str = ""  # whose points a trade-off joins; empty for a point of its own
+    published: Mapping[str, float] = {}  # numbers that others state for it, on other data, by metric
+    lacking: str = ""  # why the row has no run, where it has none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AblationRow:
-    """A row with its numbers.
+    """A row with its numbers."""
 
-    Attributes:
-        asked: what it is.
-        row: its runs and what was picked of each; None without a run.
-        measures: by column; what a row does not have is missing.
-        reasons: by column, why it is missing.
-        against: minus the row that all are tested against; None for that row, and where nothing is paired.
-    """
-
-    asked: Asked
-    row: BoardRow | None
-    measures: Mapping[Column, Measure]
-    reasons: Mapping[Column, str]
+    asked: Asked  # what it is
+    row: BoardRow | None  # its runs and what was picked of each; None without a run
+    measures: Mapping[Column, Measure]  # by column; what a row does not have is missing
+    reasons: Mapping[Column, str]  # by column, why it is missing
+    # minus the row that all are tested against; None for that row, and where nothing is paired
     against: Against | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ablation:
-    """The whole table.
+    """The whole table."""
 
-    Attributes:
-        label: what classifiers told.
-        columns: of numbers.
-        rows: in order.
-        against: title of the row that all are tested against; empty where none was named.
-        notes: what a reader must know.
-        is_of_same_rows: whether all rows were judged on the same ones.
-    """
-
-    label: str
-    columns: tuple[Column, ...]
-    rows: tuple[AblationRow, ...]
-    against: str = ""
-    notes: tuple[str, ...] = field(default=())
-    is_of_same_rows: bool = True
+    label: str  # what classifiers told
+    columns: tuple[Column, ...]  # of numbers
+    rows: tuple[AblationRow, ...]  # in order
+    against: str = ""  # title of the row that all are tested against; empty where none was named
+    notes: tuple[str, ...] = field(default=())  # what a reader must know
+    is_of_same_rows: bool = True  # whether all rows were judged on the same ones
 
 
 def ablation(asked: Sequence[Asked], against: str | None = None) -> Ablation:

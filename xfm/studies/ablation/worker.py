@@ -31,34 +31,21 @@ PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class MemberTask:
-    """What one member is to do.
+    """What one member is to do."""
 
-    Attributes:
-        job: finetune, pretrain or evaluate.
-        config: of its job.
-        prepared: rows that are ready to be trained on; None for evaluate, which reads its own.
-        folder: that relative paths mean.
-    """
-
-    job: str
-    config: JobConfig
-    prepared: Any
-    folder: str
+    job: str  # finetune, pretrain or evaluate
+    config: JobConfig  # of its job
+    prepared: Any  # rows that are ready to be trained on; None for evaluate, which reads its own
+    folder: str  # that relative paths mean
 
 
 @dataclass(frozen=True, slots=True)
 class MemberResult:
-    """What a member says at its end.
+    """What a member says at its end."""
 
-    Attributes:
-        code: exit code that its job would have had.
-        seconds: of this attempt.
-        refused: code and message where it came to nothing.
-    """
-
-    code: int
-    seconds: float
-    refused: tuple[str, str] | None = None
+    code: int  # exit code that its job would have had
+    seconds: float  # of this attempt
+    refused: tuple[str, str] | None = None  # code and message where it came to nothing
 
     @property
     def is_finished(self) -> bool:

@@ -29,25 +29,18 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Board:
-    """One leaderboard: the rows of one label on one data set.
+    """One leaderboard: the rows of one label on one data set."""
 
-    Attributes:
-        name: for people: the label, and the data set where there are several.
-        job: whose numbers these are where runs have no scores of representations; else empty.
-        classified: the metric, on a board where every classifier stands; else empty.
-        ranked_by: validation, shown (no validation scores: the shown number itself), or empty where nothing is ranked:
-            of the first metric it is not known which way is better, or no metric of reports was asked for.
-        rows: in order.
-    """
-
-    name: str
+    name: str  # for people: the label, and the data set where there are several
     data: DataSet
-    job: str
+    job: str  # whose numbers these are where runs have no scores of representations; else empty
     label: str
     columns: tuple[Column, ...]
-    rows: tuple[BoardRow, ...]
+    rows: tuple[BoardRow, ...]  # in order
+    # validation, shown (no validation scores: the shown number itself), or empty where nothing is ranked: of the first
+    # metric it is not known which way is better, or no metric of reports was asked for
     ranked_by: Literal["validation", "shown", ""]
-    classified: str = ""
+    classified: str = ""  # the metric, on a board where every classifier stands; else empty
 
     @property
     def noun(self) -> str:

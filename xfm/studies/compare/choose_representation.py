@@ -9,16 +9,12 @@ from xfm.studies.compare.finished_run import REPORTED, Run, StoredScore
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A representation of one run.
-
-    Attributes:
-        role: what it was picked as: best, last, random; empty where its name says all.
-    """
+    """A representation of one run."""
 
     name: str
     kind: str
     layer: int | None
-    role: str = ""
+    role: str = ""  # what it was picked as: best, last, random; empty where its name says all
 
 
 def picks(run: Run, label: str, wanted: Sequence[str]) -> list[Pick]:

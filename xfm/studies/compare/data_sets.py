@@ -9,17 +9,12 @@ from xfm.studies.compare.finished_run import Run
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """What may stand in one column.
+    """What may stand in one column."""
 
-    Attributes:
-        name: A, B, ...
-        runs: that judged the same cells by the same label, split by the same rule; seeds draw splits of their own.
-        label: which one; empty for jobs that judge by none.
-    """
-
-    name: str
+    name: str  # A, B, ...
+    # that judged the same cells by the same label, split by the same rule; seeds draw splits of their own
     runs: tuple[Run, ...]
-    label: str = ""
+    label: str = ""  # which one; empty for jobs that judge by none
 
     def __str__(self) -> str:
         first = self.runs[0]

@@ -49,14 +49,7 @@ CHOOSES = Metric("probe", PRIMARY["probe"])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredScore:
-    """One number of one representation.
-
-    Attributes:
-        value: None where it is not defined.
-        low, high: 95 % interval; None without one.
-        cells, groups: how many it was computed on; None where the run does not say.
-        draws: (B,) its resamples; None where it has none.
-    """
+    """One number of one representation."""
 
     representation: str
     kind: str
@@ -65,63 +58,40 @@ class StoredScore:
     metric: Metric
     label: str
     split: str
-    value: float | None
-    low: float | None = None
+    value: float | None  # None where it is not defined
+    low: float | None = None  # low, high: 95 % interval; None without one
     high: float | None = None
-    cells: int | None = None
+    cells: int | None = None  # cells, groups: how many it was computed on; None where the run does not say
     groups: int | None = None
-    draws: NDArray[np.float64] | None = None
+    draws: NDArray[np.float64] | None = None  # (B,) its resamples; None where it has none
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One OUTPUT, read.
+    """One OUTPUT, read."""
 
-    Attributes:
-        name: as it was asked for.
-        place: its OUTPUT, absolute, without credentials.
-        fingerprint: of its recipe.
-        family: of its recipe without seeds: runs of one family are repetitions of one another.
-        seed: of the job.
-        data: digest of what was judged, see `data_digest`.
-        data_by_label: digests of what was judged for one label, where the job says so.
-        design: how cells were split, in words; empty where the job splits none.
-        split: digest of the split that the seed drew: where it is the same, draws may be subtracted.
-        data_name: the data in a word; may be empty.
-        model: kind of backbone, or empty.
-        weights: SHA-256 of its weights, or empty.
-        scores: those that were asked for, and the validation scores that layers are chosen by.
-        choice: the representation that the run itself chose for a label, without looking at test cells.
-        seconds: by representation; under "" those of the whole job.
-        results: SHA-256 of scores.parquet, or empty: tells whether two runs of one recipe found the same.
-        metrics: all that it has, asked for or not.
-        tracked: address or id of its MLflow run, or empty.
-        chooses: the metric that layers are chosen by, on validation rows.
-        noun: what it calls rows.
-        classifier: the task, where only the scores of one classifier are meant.
-    """
-
-    name: str
-    place: str
+    name: str  # as it was asked for
+    place: str  # its OUTPUT, absolute, without credentials
     job: str
-    fingerprint: str
-    family: str
-    seed: int
-    data: str
-    design: str
-    split: str
-    data_name: str
-    model: str
-    weights: str
-    scores: Sequence[StoredScore]
-    choice: Mapping[str, str]
-    seconds: Mapping[str, float]
-    metrics: Sequence[Metric] = ()
-    results: str = ""
-    tracked: str = ""
-    chooses: Metric = CHOOSES
-    noun: str = "rows"
-    classifier: str = ""
+    fingerprint: str  # of its recipe
+    family: str  # of its recipe without seeds: runs of one family are repetitions of one another
+    seed: int  # of the job
+    data: str  # digest of what was judged, see `data_digest`
+    design: str  # how cells were split, in words; empty where the job splits none
+    split: str  # digest of the split that the seed drew: where it is the same, draws may be subtracted
+    data_name: str  # the data in a word; may be empty
+    model: str  # kind of backbone, or empty
+    weights: str  # SHA-256 of its weights, or empty
+    scores: Sequence[StoredScore]  # those that were asked for, and the validation scores that layers are chosen by
+    choice: Mapping[str, str]  # the representation that the run itself chose for a label, without looking at test cells
+    seconds: Mapping[str, float]  # by representation; under "" those of the whole job
+    metrics: Sequence[Metric] = ()  # all that it has, asked for or not
+    results: str = ""  # SHA-256 of scores.parquet, or empty: tells whether two runs of one recipe found the same
+    tracked: str = ""  # address or id of its MLflow run, or empty
+    chooses: Metric = CHOOSES  # the metric that layers are chosen by, on validation rows
+    noun: str = "rows"  # what it calls rows
+    classifier: str = ""  # the task, where only the scores of one classifier are meant
+    # digests of what was judged for one label, where the job says so
     data_by_label: Mapping[str, str] = field(default_factory=dict)
 
     def data_of(self, label: str) -> str:

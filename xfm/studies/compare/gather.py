@@ -48,17 +48,11 @@ SECONDS = ("training seconds", "train seconds", "seconds")  # names of a report'
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What there is to compare.
+    """What there is to compare."""
 
-    Attributes:
-        runs: each recipe once.
-        refused: runs that cannot be used, with the reason.
-        notes: what a reader should know of the gathering.
-    """
-
-    runs: list[Run]
-    refused: list[Refusal]
-    notes: list[str]
+    runs: list[Run]  # each recipe once
+    refused: list[Refusal]  # runs that cannot be used, with the reason
+    notes: list[str]  # what a reader should know of the gathering
 
 
 def gather(words: Sequence[str], query: str | None, metrics: Sequence[str], output: str) -> Gathered:

@@ -45,61 +45,40 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A metric of one row.
+    """A metric of one row."""
 
-    Attributes:
-        value: mean over seeds.
-        low, high: 95 % interval: a run's own, or that of the draws of all seeds together, and without draws the
-            widest ends; None without.
-        sd: standard deviation over seeds (n - 1); None for a single one.
-        values: of each seed.
-        cells, groups: the fewest over seeds; None where no run says.
-    """
-
-    value: float
+    value: float  # mean over seeds
+    # low, high: 95 % interval: a run's own, or that of the draws of all seeds together, and without draws the widest
+    # ends; None without
     low: float | None
     high: float | None
-    sd: float | None
-    values: tuple[float, ...]
-    cells: int | None
+    sd: float | None  # standard deviation over seeds (n - 1); None for a single one
+    values: tuple[float, ...]  # of each seed
+    cells: int | None  # cells, groups: the fewest over seeds; None where no run says
     groups: int | None
 
 
 class Against(NamedTuple):
-    """A row minus the first row, on shared resamples.
-
-    Attributes:
-        p: two-sided, corrected for the rows of the board.
-        pairs: of runs it rests on.
-        finest: the least p that so many resamples can give, not corrected.
-    """
+    """A row minus the first row, on shared resamples."""
 
     value: float
     low: float
     high: float
-    p: float
-    pairs: int
-    finest: float
+    p: float  # two-sided, corrected for the rows of the board
+    pairs: int  # of runs it rests on
+    finest: float  # the least p that so many resamples can give, not corrected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoardRow:
-    """One representation of one model.
+    """One representation of one model."""
 
-    Attributes:
-        runs: one a seed, in their order.
-        picks: what was picked from each.
-        measures: by column; a column that no run defines is missing.
-        rank_by: the primary metric on validation cells, or None.
-        against: the first row; None for itself and where nothing is paired.
-        shared_with: names of other runs that found the very same, as runs of the same cells do for a baseline.
-    """
-
-    runs: tuple[Run, ...]
-    picks: tuple[Pick, ...]
-    measures: Mapping[Column, Measure]
-    rank_by: float | None = None
-    against: Against | None = None
+    runs: tuple[Run, ...]  # one a seed, in their order
+    picks: tuple[Pick, ...]  # what was picked from each
+    measures: Mapping[Column, Measure]  # by column; a column that no run defines is missing
+    rank_by: float | None = None  # the primary metric on validation cells, or None
+    against: Against | None = None  # the first row; None for itself and where nothing is paired
+    # names of other runs that found the very same, as runs of the same cells do for a baseline
     shared_with: tuple[str, ...] = ()
 
     @property

@@ -27,17 +27,11 @@ from xfm.track.lineage import FEW_FILES
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a job is about to write.
+    """What a job is about to write."""
 
-    Attributes:
-        gathered: runs, and what was not usable.
-        boards: one for each label and data set.
-        run: content of run.json.
-    """
-
-    gathered: Gathered
-    boards: Sequence[Board]
-    run: dict[str, Any]
+    gathered: Gathered  # runs, and what was not usable
+    boards: Sequence[Board]  # one for each label and data set
+    run: dict[str, Any]  # content of run.json
 
 
 def run_comparison(config: Leaderboards) -> int:

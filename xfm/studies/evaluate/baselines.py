@@ -18,17 +18,11 @@ HVG, PCA, SCVI = EXPRESSION = ("hvg", "pca", "scvi")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which baselines of which cells.
+    """Which baselines of which cells."""
 
-    Attributes:
-        source: that the cells were embedded from.
-        judged: the cells and their split.
-        names: of EXPRESSION.
-    """
-
-    source: Source
-    judged: EvalSet
-    names: tuple[str, ...]
+    source: Source  # that the cells were embedded from
+    judged: EvalSet  # the cells and their split
+    names: tuple[str, ...]  # of EXPRESSION
 
 
 def expression_table(wanted: Wanted, _key: str) -> pa.Table:

@@ -28,23 +28,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Baselines of N cells.
+    """Baselines of N cells."""
 
-    Attributes:
-        hvg: (N, G) log-normalised expression of the variable genes.
-        pca: (N, P) their principal components.
-        genes: names of the G variable genes.
-        counts: (N, G) sparse counts of the variable genes; None where the source holds other values.
-        depth: (N,) total counts over all genes; None where the source holds other values.
-        notes: what a reader should know.
-    """
-
-    hvg: F32
-    pca: F32
-    genes: tuple[str, ...]
-    counts: Any | None
-    depth: NDArray[np.float64] | None
-    notes: tuple[str, ...]
+    hvg: F32  # (N, G) log-normalised expression of the variable genes
+    pca: F32  # (N, P) their principal components
+    genes: tuple[str, ...]  # names of the G variable genes
+    counts: Any | None  # (N, G) sparse counts of the variable genes; None where the source holds other values
+    depth: NDArray[np.float64] | None  # (N,) total counts over all genes; None where the source holds other values
+    notes: tuple[str, ...]  # what a reader should know
 
 
 def expression_baselines(

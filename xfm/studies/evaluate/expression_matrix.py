@@ -27,19 +27,12 @@ _SHOWN = 3  # rows or reasons in a message
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Expression of N cells.
+    """Expression of N cells."""
 
-    Attributes:
-        values: (N, G) sparse rows of float32, as the source gives them.
-        genes: names of the G genes that every file measures.
-        totals: (N,) sum over all genes of a cell's file.
-        notes: what a reader should know.
-    """
-
-    values: Any
-    genes: tuple[str, ...]
-    totals: NDArray[np.float64]
-    notes: tuple[str, ...]
+    values: Any  # (N, G) sparse rows of float32, as the source gives them
+    genes: tuple[str, ...]  # names of the G genes that every file measures
+    totals: NDArray[np.float64]  # (N,) sum over all genes of a cell's file
+    notes: tuple[str, ...]  # what a reader should know
 
 
 class _Rows(NamedTuple):

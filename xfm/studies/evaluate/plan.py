@@ -35,36 +35,21 @@ from xfm.track.lineage import origin_of
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation is about to do.
+    """What an evaluation is about to do."""
 
-    Attributes:
-        stored: the embeddings.
-        judged: cells, labels, split.
-        pools: layer numbers by pooling.
-        representations: of the embeddings themselves, and what needs nothing else.
-        source: where the rows are read again, for baselines; None where it cannot be.
-        backbone: the network, for random weights; None where it is not known.
-        baselines: that are asked for, by name.
-        tasks: what to score.
-        choose_by: the classifier that chooses the layer.
-        workers, gpus: as the job says.
-        warnings: what the reader must know.
-        run: the content of run.json.
-    """
-
-    stored: StoredEmbeddings
-    judged: EvalSet
-    pools: Pools
-    representations: tuple[Representation, ...]
-    source: Source | None
-    backbone: BackboneConfig | None
-    baselines: tuple[str, ...]
-    tasks: tuple[str, ...]
-    choose_by: str
-    workers: int | None
+    stored: StoredEmbeddings  # the embeddings
+    judged: EvalSet  # cells, labels, split
+    pools: Pools  # layer numbers by pooling
+    representations: tuple[Representation, ...]  # of the embeddings themselves, and what needs nothing else
+    source: Source | None  # where the rows are read again, for baselines; None where it cannot be
+    backbone: BackboneConfig | None  # the network, for random weights; None where it is not known
+    baselines: tuple[str, ...]  # that are asked for, by name
+    tasks: tuple[str, ...]  # what to score
+    choose_by: str  # the classifier that chooses the layer
+    workers: int | None  # workers, gpus: as the job says
     gpus: float
-    warnings: tuple[str, ...]
-    run: dict[str, Any]
+    warnings: tuple[str, ...]  # what the reader must know
+    run: dict[str, Any]  # the content of run.json
 
     @property
     def has_expression(self) -> bool:

@@ -9,39 +9,26 @@ from xfm.studies.evaluate.config import EvaluateJob
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is read from representations, of which rows.
+    """What is read from representations, of which rows."""
 
-    Attributes:
-        labels: obs columns to read, each once; the first one decides the headline.
-        targets: obs columns of numbers to predict, each once.
-        group: column that must not stand on both sides of a split; None to draw row by row.
-        split: column that says train, validation or test; None to draw the shares.
-        batch, within, leakage, time: columns, as the settings of the same name; None where none was named.
-        root: column and value of the rows where pseudotime begins; None for those of the earliest time.
-        validation, test: shares of rows that are drawn.
-        cells: most rows that are judged.
-        min_class: rows that a class needs.
-        k: neighbours of the kNN classifier.
-        resamples: of groups, for intervals.
-        seed: keys every draw.
-    """
-
-    labels: tuple[str, ...]
-    targets: tuple[str, ...]
-    group: str | None
-    split: str | None
+    labels: tuple[str, ...]  # obs columns to read, each once; the first one decides the headline
+    targets: tuple[str, ...]  # obs columns of numbers to predict, each once
+    group: str | None  # column that must not stand on both sides of a split; None to draw row by row
+    split: str | None  # column that says train, validation or test; None to draw the shares
+    # batch, within, leakage, time: columns, as the settings of the same name; None where none was named
     batch: str | None
     within: str | None
     leakage: str | None
     time: str | None
+    # column and value of the rows where pseudotime begins; None for those of the earliest time
     root: tuple[str, str] | None
-    validation: float
+    validation: float  # validation, test: shares of rows that are drawn
     test: float
-    cells: int
-    min_class: int
-    k: int
-    resamples: int
-    seed: int
+    cells: int  # most rows that are judged
+    min_class: int  # rows that a class needs
+    k: int  # neighbours of the kNN classifier
+    resamples: int  # of groups, for intervals
+    seed: int  # keys every draw
 
     @classmethod
     def of(cls, config: EvaluateJob) -> Self:

@@ -30,16 +30,12 @@ I64 = NDArray[np.int64]
 
 
 class EvaluatedRows(NamedTuple):
-    """What is judged.
-
-    Attributes:
-        warnings: what the reader must know of it.
-        unused: settings that drew nothing, because the data come split: they part no run from another, and where each
-            row stands is in recipe.split.
-    """
+    """What is judged."""
 
     judged: EvalSet
-    warnings: list[str]
+    warnings: list[str]  # what the reader must know of it
+    # settings that drew nothing, because the data come split: they part no run from another, and where each row stands
+    # is in recipe.split
     unused: frozenset[str] = frozenset()
 
 

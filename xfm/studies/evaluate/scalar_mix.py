@@ -30,15 +30,10 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """A learned mix.
+    """A learned mix."""
 
-    Attributes:
-        weights: (L,) of the layers, adding up to 1.
-        steps: after which validation was best.
-    """
-
-    weights: NDArray[np.float64]
-    steps: int
+    weights: NDArray[np.float64]  # (L,) of the layers, adding up to 1
+    steps: int  # after which validation was best
 
 
 def mix_layers(

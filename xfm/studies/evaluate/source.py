@@ -30,17 +30,11 @@ EMBEDDINGS = "embeddings"
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What there is to judge now.
+    """What there is to judge now."""
 
-    Attributes:
-        config: of the evaluation, with `embeddings` filled in.
-        code: exit code of the embed job; OK where there was nothing to embed.
-        ends: whether there is nothing to judge: a dry run, or every row was refused.
-    """
-
-    config: EvaluateJob
-    code: int = OK
-    ends: bool = False
+    config: EvaluateJob  # of the evaluation, with `embeddings` filled in
+    code: int = OK  # exit code of the embed job; OK where there was nothing to embed
+    ends: bool = False  # whether there is nothing to judge: a dry run, or every row was refused
 
 
 def embedded(config: EvaluateJob, opened: Opened | None = None) -> Embedded:

@@ -100,18 +100,13 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """A layer against a rival, on test rows.
-
-    Attributes:
-        difference: of macro F1, layer minus rival.
-        p: two-sided, corrected for the number of layers.
-        least_p: what p would be if every swap of groups made the difference smaller: few groups allow few swaps.
-    """
+    """A layer against a rival, on test rows."""
 
     layer: str
     rival: str
-    difference: Estimate
-    p: float
+    difference: Estimate  # of macro F1, layer minus rival
+    p: float  # two-sided, corrected for the number of layers
+    # what p would be if every swap of groups made the difference smaller: few groups allow few swaps
     least_p: float = 0.0
 
     @property
@@ -132,30 +127,21 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found for one label.
-
-    Attributes:
-        chosen: the layer that did best on validation rows.
-        last: the last layer that was judged; where it has several poolings, the better one on validation. None where
-            representations have no numbers, or where there is one only.
-        is_last: whether it is the last one of those stored.
-        rivals: name of the representation by what it stands for: last layer, majority, hvg, pca, random, scvi, and the
-            combination of layers that is best on validation.
-        duels: by (layer, what the rival stands for).
-        layers: how many were tested against each rival.
-        by: the classifier that chose and speaks: probe or svm.
-        noun: what rows are called.
-    """
+    """What was found for one label."""
 
     label: str
-    chosen: Representation
+    chosen: Representation  # the layer that did best on validation rows
+    # the last layer that was judged; where it has several poolings, the better one on validation. None where
+    # representations have no numbers, or where there is one only.
     last: Representation | None
-    is_last: bool
+    is_last: bool  # whether it is the last one of those stored
+    # name of the representation by what it stands for: last layer, majority, hvg, pca, random, scvi, and the
+    # combination of layers that is best on validation
     rivals: Mapping[str, str]
-    duels: Mapping[tuple[str, str], Duel]
-    layers: int
-    by: str = "probe"
-    noun: str = ROWS
+    duels: Mapping[tuple[str, str], Duel]  # by (layer, what the rival stands for)
+    layers: int  # how many were tested against each rival
+    by: str = "probe"  # the classifier that chose and speaks: probe or svm
+    noun: str = ROWS  # what rows are called
 
     def duel(self, rival: str) -> Duel | None:
         """The chosen layer against a rival; None against itself."""

@@ -19,34 +19,22 @@ from xfm.studies.evaluate.scalar_mix import Mix, mix_layers
 
 @dataclass(frozen=True, slots=True)
 class WorkPlace:
-    """Where columns lie.
+    """Where columns lie."""
 
-    Attributes:
-        store: OUTPUT or AnnData.
-        rows: (N,) positions of the judged cells there, rising.
-        order: (N,) which of the rows read is each judged cell; None where they come in order.
-    """
-
-    store: StoredEmbeddings
-    rows: NDArray[np.int64]
+    store: StoredEmbeddings  # OUTPUT or AnnData
+    rows: NDArray[np.int64]  # (N,) positions of the judged cells there, rising
+    # (N,) which of the rows read is each judged cell; None where they come in order
     order: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What all workers share.
+    """What all workers share."""
 
-    Attributes:
-        places: by name: embeddings, random, expression.
-        judged: the cells and how they are judged.
-        representations: by name.
-        tasks: what to score.
-    """
-
-    places: Mapping[str, WorkPlace]
-    judged: EvalSet
-    representations: Mapping[str, Representation]
-    tasks: tuple[str, ...]
+    places: Mapping[str, WorkPlace]  # by name: embeddings, random, expression
+    judged: EvalSet  # the cells and how they are judged
+    representations: Mapping[str, Representation]  # by name
+    tasks: tuple[str, ...]  # what to score
 
     def reader(self) -> Read:
         """Reads one column of the judged cells."""

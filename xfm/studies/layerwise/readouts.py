@@ -22,14 +22,10 @@ GENE_SUMS = ("n", "t", "d", "dd", "td")  # per gene over fitting cells: count, t
 
 @dataclass(frozen=True, slots=True)
 class GeneBaselines:
-    """Predictions from the gene and the cell's depth alone, without any model.
+    """Predictions from the gene and the cell's depth alone, without any model."""
 
-    Attributes:
-        mean: (V,) mean bin of each token id over the fitting cells, the overall mean where never seen.
-        intercept, slope: (V,) of bin against log depth; slope 0 where a gene was seen in fewer than 10 cells.
-    """
-
-    mean: F64
+    mean: F64  # (V,) mean bin of each token id over the fitting cells, the overall mean where never seen
+    # intercept, slope: (V,) of bin against log depth; slope 0 where a gene was seen in fewer than 10 cells
     intercept: F64
     slope: F64
 
@@ -93,19 +89,12 @@ def calibrated_mse(moments: F64) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ridge:
-    """A linear readout of one layer.
+    """A linear readout of one layer."""
 
-    Attributes:
-        weights: (D,).
-        shift: the intercept.
-        penalty: chosen from PENALTIES.
-        validation_mse: on the half of the fitting cells that the choice was made on.
-    """
-
-    weights: F64
-    shift: float
-    penalty: float
-    validation_mse: float
+    weights: F64  # (D,)
+    shift: float  # the intercept
+    penalty: float  # chosen from PENALTIES
+    validation_mse: float  # on the half of the fitting cells that the choice was made on
 
 
 def fit_ridge(halves: tuple[F64, F64]) -> Ridge:

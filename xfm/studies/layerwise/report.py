@@ -24,24 +24,16 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class LayerScore:
-    """One predictor (a baseline, or a readout of one layer) over all scored cells; errors are in bins.
+    """One predictor (a baseline, or a readout of one layer) over all scored cells; errors are in bins."""
 
-    Attributes:
-        mse, mae: over all predictions.
-        pearson, spearman: means over the cells that define them; None where no cell does.
-        skill: 1 - MSE / MSE of each baseline; NaN where the baseline makes no error.
-        cell_mse, cell_mae: mean and standard deviation over cells of a cell's own error.
-        undefined: cells without a correlation.
-    """
-
-    mse: Estimate
+    mse: Estimate  # mse, mae: over all predictions
     mae: Estimate
-    pearson: Estimate | None
+    pearson: Estimate | None  # pearson, spearman: means over the cells that define them; None where no cell does
     spearman: Estimate | None
-    skill: dict[str, Estimate]
-    cell_mse: tuple[float, float]
+    skill: dict[str, Estimate]  # 1 - MSE / MSE of each baseline; NaN where the baseline makes no error
+    cell_mse: tuple[float, float]  # cell_mse, cell_mae: mean and standard deviation over cells of a cell's own error
     cell_mae: tuple[float, float]
-    undefined: int
+    undefined: int  # cells without a correlation
 
 
 @dataclass(slots=True)

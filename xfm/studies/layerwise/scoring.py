@@ -35,21 +35,13 @@ READOUTS = ("decoder", "calibrated", "ridge")
 
 @dataclass(frozen=True)
 class Design:
-    """How cells are split, masked and run.
+    """How cells are split, masked and run."""
 
-    Attributes:
-        modes: which of visible, masked.
-        mask_fraction: share of a cell's genes that `masked` hides.
-        fit_fraction: share of the cells that readouts and baselines are fitted on; the rest are scored, once.
-        group: obs column whose values never stand on both sides of the split, or None to split by cell.
-        seed, batch_tokens, device: as in `Embedder`.
-    """
-
-    modes: tuple[Mode, ...]
-    mask_fraction: float
-    fit_fraction: float
-    group: str | None
-    seed: int
+    modes: tuple[Mode, ...]  # which of visible, masked
+    mask_fraction: float  # share of a cell's genes that `masked` hides
+    fit_fraction: float  # share of the cells that readouts and baselines are fitted on; the rest are scored, once
+    group: str | None  # obs column whose values never stand on both sides of the split, or None to split by cell
+    seed: int  # seed, batch_tokens, device: as in `Embedder`
     batch_tokens: int
     device: str
 

@@ -13,13 +13,9 @@ from xfm.training.learner import Learner, Recipe
 
 @dataclass(frozen=True, slots=True)
 class WithoutOutcome:
-    """A recipe whose learner says nothing at the end.
+    """A recipe whose learner says nothing at the end."""
 
-    Attributes:
-        recipe: of the learner.
-    """
-
-    recipe: Recipe
+    recipe: Recipe  # of the learner
 
     def build(self, group: Group, device: str) -> Learner:
         return cast(Learner, _Silent(self.recipe.build(group, device)))

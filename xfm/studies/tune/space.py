@@ -30,17 +30,11 @@ LISTED = ("choice", "grid")
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How the value of one field is drawn.
+    """How the value of one field is drawn."""
 
-    Attributes:
-        field: dotted, as on the command line of the job.
-        kind: a word of `CONTINUOUS` or `LISTED`.
-        arguments: bounds and step, or the values.
-    """
-
-    field: str
-    kind: str
-    arguments: tuple[Any, ...]
+    field: str  # dotted, as on the command line of the job
+    kind: str  # a word of `CONTINUOUS` or `LISTED`
+    arguments: tuple[Any, ...]  # bounds and step, or the values
 
     @property
     def is_log(self) -> bool:

@@ -36,21 +36,13 @@ AFTERWARDS = "is used after training alone, which a search does not look at"
 
 @dataclass(frozen=True, slots=True)
 class SearchTarget:
-    """A job, and what is wanted of it.
+    """A job, and what is wanted of it."""
 
-    Attributes:
-        word: of the job: finetune or pretrain.
-        base: its settings, nested, as they were given.
-        output: of the search.
-        aim: what is searched for.
-        given: the job as it was given: trial 0.
-    """
-
-    word: str
-    base: Mapping[str, Any]
-    output: str
-    aim: Aim
-    given: LearnConfig
+    word: str  # of the job: finetune or pretrain
+    base: Mapping[str, Any]  # its settings, nested, as they were given
+    output: str  # of the search
+    aim: Aim  # what is searched for
+    given: LearnConfig  # the job as it was given: trial 0
 
     @property
     def job(self) -> type[LearnConfig]:

@@ -27,15 +27,10 @@ OBJECTIVES = (OBJECTIVE, "objective_beside")  # one for each score that is wante
 
 @dataclass(frozen=True, repr=False)
 class Drawn:
-    """A trial on its way to a worker.
+    """A trial on its way to a worker."""
 
-    Attributes:
-        trial: number, values, and what an earlier start of it reached.
-        recipe, settings: of its training.
-    """
-
-    trial: Trial
-    recipe: Recipe
+    trial: Trial  # number, values, and what an earlier start of it reached
+    recipe: Recipe  # recipe, settings: of its training
     settings: Settings
 
     def __repr__(self) -> str:

@@ -16,18 +16,12 @@ DEFAULT = 0  # number of the trial that is the job as it was given
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a search wants: one score on validation rows, or two at once.
+    """What a search wants: one score on validation rows, or two at once."""
 
-    Attributes:
-        metric: name of a record's entry, e.g. "validation_f1".
-        is_lower_better: less of it is better.
-        near: the nearer to this the better, e.g. .5 for an AUROC that shall be chance.
-        also: what is wanted beside it. The weights that are kept are still those of the best `metric`.
-    """
-
-    metric: str
-    is_lower_better: bool = False
-    near: float | None = None
+    metric: str  # name of a record's entry, e.g. "validation_f1".
+    is_lower_better: bool = False  # less of it is better
+    near: float | None = None  # the nearer to this the better, e.g. .5 for an AUROC that shall be chance.
+    # what is wanted beside it. The weights that are kept are still those of the best `metric`.
     also: "Aim | None" = None
 
     @classmethod
@@ -102,26 +96,18 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One trial.
+    """One trial."""
 
-    Attributes:
-        number: from 0; it names the trial in OUTPUT and in MLflow, and what it is called does not depend on when or
-            how often it was started.
-        values: what was drawn, by dotted field; of trial 0 nothing was.
-        status: running, until it ended of itself, was pruned, or failed.
-        history: its validation records, as in `xfm.training.settings.Progress`.
-        reason: why it failed.
-        is_final: a failure that would be the same another time.
-        on_front: what the trial's run was told at the end of a search for two scores.
-    """
-
+    # from 0; it names the trial in OUTPUT and in MLflow, and what it is called does not depend on when or how often it
+    # was started
     number: int
-    values: dict[str, Any]
-    status: Status = "running"
+    values: dict[str, Any]  # what was drawn, by dotted field; of trial 0 nothing was
+    status: Status = "running"  # running, until it ended of itself, was pruned, or failed
+    # its validation records, as in `xfm.training.settings.Progress`
     history: list[Record] = field(default_factory=list)
-    reason: str = ""
-    is_final: bool = True
-    on_front: bool = False
+    reason: str = ""  # why it failed
+    is_final: bool = True  # a failure that would be the same another time
+    on_front: bool = False  # what the trial's run was told at the end of a search for two scores
 
     @property
     def name(self) -> str:

@@ -16,14 +16,10 @@ SHOWN = 60  # letters of a value in a message
 
 @dataclass(frozen=True, slots=True)
 class RowChoice:
-    """Which rows are read for.
+    """Which rows are read for."""
 
-    Attributes:
-        column: that states parts; None reads all rows as test rows.
-        value: only the rows that have it, all of them test rows; None takes train, validation and test as stated.
-    """
-
-    column: str | None = None
+    column: str | None = None  # that states parts; None reads all rows as test rows
+    # only the rows that have it, all of them test rows; None takes train, validation and test as stated
     value: str | None = None
 
     @classmethod
@@ -51,20 +47,13 @@ class RowChoice:
 
 @dataclass(frozen=True, slots=True)
 class ChosenRows:
-    """A source with fewer rows.
+    """A source with fewer rows."""
 
-    Attributes:
-        source: where rows come from.
-        label: column of the class.
-        known: values that are classes; None lets any value through.
-        choice: which rows.
-        promised: rows by shard, as the source promised them; None where only reading can tell.
-    """
-
-    source: Any
-    label: str
-    known: frozenset[str] | None = None
-    choice: RowChoice = field(default_factory=RowChoice)
+    source: Any  # where rows come from
+    label: str  # column of the class
+    known: frozenset[str] | None = None  # values that are classes; None lets any value through
+    choice: RowChoice = field(default_factory=RowChoice)  # which rows
+    # rows by shard, as the source promised them; None where only reading can tell
     promised: Mapping[str, int | None] = field(default_factory=dict)
 
     @classmethod

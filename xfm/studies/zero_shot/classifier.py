@@ -33,19 +33,12 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TextClassifier:
-    """Unit vectors that images are compared with.
+    """Unit vectors that images are compared with."""
 
-    Attributes:
-        weights: (K, P) float32.
-        prompts: what they were made from.
-        made_by: identity of the checkpoint whose text tower read them.
-        cut: prompts that were longer than the tower reads.
-    """
-
-    weights: F32
-    prompts: Prompts
-    made_by: Mapping[str, Any]
-    cut: int = 0
+    weights: F32  # (K, P) float32
+    prompts: Prompts  # what they were made from
+    made_by: Mapping[str, Any]  # identity of the checkpoint whose text tower read them
+    cut: int = 0  # prompts that were longer than the tower reads
 
     def to_bytes(self) -> bytes:
         """A safetensors file."""
@@ -89,19 +82,12 @@ def read_classifier(place: str) -> TextClassifier:
 
 @dataclass(frozen=True, slots=True)
 class PromptWork:
-    """What all workers share that encode prompts.
+    """What all workers share that encode prompts."""
 
-    Attributes:
-        networks: recipes by name.
-        identities: of their weights, as the job was planned.
-        prompts: by name.
-        device: where to compute.
-    """
-
-    networks: Mapping[str, Any]
-    identities: Mapping[str, Mapping[str, Any]]
-    prompts: Mapping[str, Prompts]
-    device: str
+    networks: Mapping[str, Any]  # recipes by name
+    identities: Mapping[str, Mapping[str, Any]]  # of their weights, as the job was planned
+    prompts: Mapping[str, Prompts]  # by name
+    device: str  # where to compute
 
     def keys(self, network: str, prompts: str) -> list[str]:
         """Pieces of work for one classifier, in the order of its classes."""

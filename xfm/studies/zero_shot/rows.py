@@ -22,32 +22,20 @@ LENS, ONE_TEMPLATE, ZERO_SHOT = "lens", "one_template", "zero_shot"
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """What one representation says of N rows.
+    """What one representation says of N rows."""
 
-    Attributes:
-        ranked: (N, T) class numbers, best first; places in the list of classes.
-        confidence: (N,) probability of the first one; None where nobody states any.
-    """
-
-    ranked: NDArray[np.int32]
-    confidence: NDArray[np.float32] | None = None
+    ranked: NDArray[np.int32]  # (N, T) class numbers, best first; places in the list of classes
+    confidence: NDArray[np.float32] | None = None  # (N,) probability of the first one; None where nobody states any
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All rows of some parts, in the order of the parts.
+    """All rows of some parts, in the order of the parts."""
 
-    Attributes:
-        row_ids: (N,) names.
-        obs: (N,) words by column, None where a row has none.
-        guesses: by name of a head and layer, e.g. lens_l07.
-        scale: that cosines were multiplied by.
-    """
-
-    row_ids: tuple[str, ...]
-    obs: Mapping[str, Sequence[str | None]]
-    guesses: Mapping[str, Guesses]
-    scale: float
+    row_ids: tuple[str, ...]  # (N,) names
+    obs: Mapping[str, Sequence[str | None]]  # (N,) words by column, None where a row has none
+    guesses: Mapping[str, Guesses]  # by name of a head and layer, e.g. lens_l07.
+    scale: float  # that cosines were multiplied by
 
     def ordered_as(self, row_ids: Sequence[str]) -> "Table | None":
         """The same with its rows in another order; None where they are not the same rows."""

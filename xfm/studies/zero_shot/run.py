@@ -50,25 +50,15 @@ TRAINED, ENSEMBLE = "trained", "ensemble"
 
 @dataclass(frozen=True, slots=True)
 class ZeroShot:
-    """What a job is about to do.
+    """What a job is about to do."""
 
-    Attributes:
-        config: of the job, its source carrying the columns that are needed.
-        shards: of the source, and the content of run.json.
-        source: the rows that are scored.
-        layers: that the lens reads, the last one among them.
-        prompts: where the settings or a saved classifier name the classes; else None.
-        loaded: the saved classifier, or None.
-        noun: what rows are called.
-    """
-
-    config: Any
-    shards: ShardPlan
-    source: ChosenRows
-    layers: tuple[int, ...]
-    prompts: Prompts | None
-    loaded: TextClassifier | None
-    noun: str
+    config: Any  # of the job, its source carrying the columns that are needed
+    shards: ShardPlan  # of the source, and the content of run.json
+    source: ChosenRows  # the rows that are scored
+    layers: tuple[int, ...]  # that the lens reads, the last one among them
+    prompts: Prompts | None  # where the settings or a saved classifier name the classes; else None
+    loaded: TextClassifier | None  # the saved classifier, or None
+    noun: str  # what rows are called
 
     @property
     def choice(self) -> RowChoice:

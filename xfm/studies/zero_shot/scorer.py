@@ -26,17 +26,11 @@ SCALE = "learned_scale"  # column: what cosines were multiplied by, the same in 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One classifier and the layers that it reads.
+    """One classifier and the layers that it reads."""
 
-    Attributes:
-        name: of its columns, e.g. lens: `lens_l07_classes`, `lens_l07_logits`, `lens_l07_confidence`.
-        weights: (K, P) unit vectors of the classes.
-        layers: states, 0 to L.
-    """
-
-    name: str
-    weights: NDArray[np.float32]
-    layers: tuple[int, ...]
+    name: str  # of its columns, e.g. lens: `lens_l07_classes`, `lens_l07_logits`, `lens_l07_confidence`.
+    weights: NDArray[np.float32]  # (K, P) unit vectors of the classes
+    layers: tuple[int, ...]  # states, 0 to L
 
 
 class LensScorer:

@@ -40,17 +40,11 @@ HEADS = (ZERO_SHOT, ONE_TEMPLATE)  # whose confidence means something: they use 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of every representation.
+    """What is asked of every representation."""
 
-    Attributes:
-        judged: rows, split, resamples.
-        prompts: classes.
-        truth: (N,) true classes, places in `prompts`.
-    """
-
-    judged: EvalSet
-    prompts: Prompts
-    truth: NDArray[np.int32]
+    judged: EvalSet  # rows, split, resamples
+    prompts: Prompts  # classes
+    truth: NDArray[np.int32]  # (N,) true classes, places in `prompts`
 
     @property
     def label(self) -> str:
@@ -73,23 +67,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        representations: in the order of the report.
-        guesses: of the test rows, by representation.
-        scores: by (representation, metric), on test rows.
-        validation: likewise, on validation rows; empty where there are none.
-        duels: the classifier against its rivals, by what they are.
-        tables: rows of `judge.SCHEMA`.
-    """
-
-    representations: Sequence[Representation]
-    guesses: Mapping[str, Guesses]
-    scores: Mapping[tuple[str, str], Resampled]
-    validation: Mapping[tuple[str, str], Resampled]
-    duels: Mapping[str, Duel]
-    tables: Sequence[pa.Table]
+    representations: Sequence[Representation]  # in the order of the report
+    guesses: Mapping[str, Guesses]  # of the test rows, by representation
+    scores: Mapping[tuple[str, str], Resampled]  # by (representation, metric), on test rows
+    validation: Mapping[tuple[str, str], Resampled]  # likewise, on validation rows; empty where there are none
+    duels: Mapping[str, Duel]  # the classifier against its rivals, by what they are
+    tables: Sequence[pa.Table]  # rows of `judge.SCHEMA`
 
     def estimate(self, name: str, metric: str) -> Estimate | None:
         """A score with its interval, or None where it is not defined."""

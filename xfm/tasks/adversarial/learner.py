@@ -46,18 +46,12 @@ EVERY = slice(None)
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where in the rows things are, and in which order classes are counted.
+    """Where in the rows things are, and in which order classes are counted."""
 
-    Attributes:
-        text: column of the words.
-        label, classes: what is told apart.
-        attribute, attributes: what is unlearned; None and nothing where there is none.
-    """
-
-    text: str
-    label: str
+    text: str  # column of the words
+    label: str  # label, classes: what is told apart
     classes: tuple[str, ...]
-    attribute: str | None
+    attribute: str | None  # attribute, attributes: what is unlearned; None and nothing where there is none
     attributes: tuple[str, ...]
 
     def cells(self, table: pa.Table, bank: TextBank) -> FusionBatch:

@@ -19,19 +19,12 @@ Network = FusionModel | Concatenation
 
 @dataclass(frozen=True, slots=True)
 class FusionBatch:
-    """B rows as the network takes them.
+    """B rows as the network takes them."""
 
-    Attributes:
-        gene: (B, D) float32 embeddings.
-        text: (B,) places of their words in the bank.
-        codes: (B,) classes, MISSING where a row has none.
-        attribute: (B,) classes of the attribute, MISSING where unknown.
-    """
-
-    gene: Tensor
-    text: Tensor
-    codes: Tensor
-    attribute: Tensor
+    gene: Tensor  # (B, D) float32 embeddings
+    text: Tensor  # (B,) places of their words in the bank
+    codes: Tensor  # (B,) classes, MISSING where a row has none
+    attribute: Tensor  # (B,) classes of the attribute, MISSING where unknown
 
     def to(self, device: str) -> "FusionBatch":
         """The same rows there."""

@@ -32,31 +32,18 @@ class FusionRecipe(BackboneConfig, Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdversarialRecipe:
-    """The adversarial classifier, as it travels to every worker.
+    """The adversarial classifier, as it travels to every worker."""
 
-    Attributes:
-        backbone: a fusion, from scratch or aligned.
-        task: what is learned and unlearned.
-        columns: of the rows, and their classes.
-        bank: vectors of all words, made once.
-        gene_dim: numbers of an embedding.
-        parts: the rows.
-        batch_size: rows of a step, over all workers.
-        steps: of the whole run.
-        seed: keys order, network from scratch, head and adversary.
-        identity: what `backbone` must find; another copy of a checkpoint is refused.
-    """
-
-    backbone: FusionRecipe
-    task: AdversarialClassification
-    columns: Columns
-    bank: TextBank
-    gene_dim: int
-    parts: TokenParts
-    batch_size: int
-    steps: int
-    seed: int
-    identity: dict[str, Any]
+    backbone: FusionRecipe  # a fusion, from scratch or aligned
+    task: AdversarialClassification  # what is learned and unlearned
+    columns: Columns  # of the rows, and their classes
+    bank: TextBank  # vectors of all words, made once
+    gene_dim: int  # numbers of an embedding
+    parts: TokenParts  # the rows
+    batch_size: int  # rows of a step, over all workers
+    steps: int  # of the whole run
+    seed: int  # keys order, network from scratch, head and adversary
+    identity: dict[str, Any]  # what `backbone` must find; another copy of a checkpoint is refused
 
     def build(self, group: Group, device: str) -> AdversarialLearner:
         """Draws or reads the weights.

@@ -21,19 +21,12 @@ Negatives = Literal["uniform_types", "balanced"]
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Some cells and what they are.
+    """Some cells and what they are."""
 
-    Attributes:
-        genes: (M, D) embeddings.
-        types: (M,) which label of the bank is theirs.
-        others: (M,) a label that is not theirs; None where no wrong pairs are made.
-        total: N.
-    """
-
-    genes: Tensor
-    types: Tensor
-    others: Tensor | None
-    total: int
+    genes: Tensor  # (M, D) embeddings
+    types: Tensor  # (M,) which label of the bank is theirs
+    others: Tensor | None  # (M,) a label that is not theirs; None where no wrong pairs are made
+    total: int  # N
 
     def to(self, device: str) -> "PairBatch":
         """The same on another device."""

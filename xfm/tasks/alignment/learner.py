@@ -154,31 +154,18 @@ class AlignmentLearner:
 
 @dataclass(frozen=True)
 class AlignmentRecipe:
-    """The recipe of an `AlignmentLearner`; it travels.
+    """The recipe of an `AlignmentLearner`; it travels."""
 
-    Attributes:
-        start: the network at step 0.
-        bank: every label of the rows, with its vectors.
-        gene_dim: numbers of an embedding.
-        parts: embeddings and words.
-        task: the loss and its settings.
-        batch_size: cells of a step, over all workers.
-        validation_rows: cells to validate on at most.
-        seed: of draws and of initial weights.
-        identity: what `start` must find; another copy of a checkpoint is refused.
-        group: column whose values are resampled whole for intervals; None for cells.
-    """
-
-    start: Fusion
-    bank: TextBank
-    gene_dim: int
-    parts: TokenParts
-    task: Alignment
-    batch_size: int
-    validation_rows: int
-    seed: int
-    identity: dict[str, Any]
-    group: str | None = None
+    start: Fusion  # the network at step 0
+    bank: TextBank  # every label of the rows, with its vectors
+    gene_dim: int  # numbers of an embedding
+    parts: TokenParts  # embeddings and words
+    task: Alignment  # the loss and its settings
+    batch_size: int  # cells of a step, over all workers
+    validation_rows: int  # cells to validate on at most
+    seed: int  # of draws and of initial weights
+    identity: dict[str, Any]  # what `start` must find; another copy of a checkpoint is refused
+    group: str | None = None  # column whose values are resampled whole for intervals; None for cells
 
     def network(self, device: str) -> AlignedFusion:
         """At step 0.

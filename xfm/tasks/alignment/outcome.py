@@ -48,21 +48,15 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AlignedRows:
-    """Cells to be judged: worker r holds the embeddings of the cells r, r + world, ...
+    """Cells to be judged: worker r holds the embeddings of the cells r, r + world, ..."""
 
-    Attributes:
-        parts, rows: (N,) where they lie.
-        types: (N,) their labels, the same on every worker.
-        groups: (N,) who is resampled together: every cell alone, or those with one value of a column; where that is
-            not known, the cell alone.
-        genes: (M, D) embeddings of this worker's.
-    """
-
-    parts: I64
+    parts: I64  # parts, rows: (N,) where they lie
     rows: I64
-    types: I64
+    types: I64  # (N,) their labels, the same on every worker
+    # (N,) who is resampled together: every cell alone, or those with one value of a column; where that is not known,
+    # the cell alone
     groups: I64
-    genes: Tensor
+    genes: Tensor  # (M, D) embeddings of this worker's
 
     @classmethod
     def of(

@@ -30,44 +30,26 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Rows of a store, the column of their classes, and what stands for the classes.
+    """Rows of a store, the column of their classes, and what stands for the classes."""
 
-    Attributes:
-        parts: the rows.
-        label: column of the classes.
-        prompts: sentences of each class.
-    """
-
-    parts: TokenParts
-    label: str
-    prompts: Prompts
+    parts: TokenParts  # the rows
+    label: str  # column of the classes
+    prompts: Prompts  # sentences of each class
 
 
 @dataclass(frozen=True, slots=True)
 class ClassPromptsRecipe:
-    """CLIP with updates, as it travels to every worker.
+    """CLIP with updates, as it travels to every worker."""
 
-    Attributes:
-        backbone: of the network before.
-        task: what is trained, on how many images.
-        images: to train, choose and test on.
-        forgetting: other images, scored at each share of the update; None where there are none.
-        batch_size: images of a step, over all workers.
-        batch_tokens: of one pass.
-        seed: keys shots, order, crops and updates.
-        tokens_seed: that the tokens were made with.
-        identity: what `backbone` must find; another copy of a checkpoint is refused.
-    """
-
-    backbone: CLIP
-    task: ClassPromptTuning
-    images: Images
-    forgetting: Images | None
-    batch_size: int
-    batch_tokens: int
-    seed: int
-    tokens_seed: int
-    identity: dict[str, Any]
+    backbone: CLIP  # of the network before
+    task: ClassPromptTuning  # what is trained, on how many images
+    images: Images  # to train, choose and test on
+    forgetting: Images | None  # other images, scored at each share of the update; None where there are none
+    batch_size: int  # images of a step, over all workers
+    batch_tokens: int  # of one pass
+    seed: int  # keys shots, order, crops and updates
+    tokens_seed: int  # that the tokens were made with
+    identity: dict[str, Any]  # what `backbone` must find; another copy of a checkpoint is refused
 
     def build(self, group: Group, device: str) -> ClassPromptsLearner:
         """Reads the weights and puts updates beside them.

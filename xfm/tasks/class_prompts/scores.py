@@ -31,34 +31,22 @@ SCORES = {name: words_of(name) for name in ("accuracy", "balanced_accuracy")}
 
 @dataclass(frozen=True, slots=True)
 class ShareScores:
-    """Of one set of images at every share.
+    """Of one set of images at every share."""
 
-    Attributes:
-        accuracy, recall: by share; `recall` is the mean over classes.
-    """
-
-    accuracy: tuple[Resampled, ...]
+    accuracy: tuple[Resampled, ...]  # accuracy, recall: by share; `recall` is the mean over classes
     recall: tuple[Resampled, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """All there is to say of the shares.
+    """All there is to say of the shares."""
 
-    Attributes:
-        shares: (A,) rising from 0.
-        chosen: position of the share that validation chooses; the last one where there are no validation images.
-        validation, test: scores of the images; validation is None without any.
-        forgetting: of the other images, None where there are none.
-        difference: chosen share minus zero-shot on test images, by metric of SCORES.
-    """
-
-    shares: tuple[float, ...]
-    chosen: int
-    validation: ShareScores | None
+    shares: tuple[float, ...]  # (A,) rising from 0
+    chosen: int  # position of the share that validation chooses; the last one where there are no validation images
+    validation: ShareScores | None  # validation, test: scores of the images; validation is None without any
     test: ShareScores
-    forgetting: ShareScores | None
-    difference: dict[str, Difference]
+    forgetting: ShareScores | None  # of the other images, None where there are none
+    difference: dict[str, Difference]  # chosen share minus zero-shot on test images, by metric of SCORES
 
     @property
     def share(self) -> float:

@@ -13,13 +13,9 @@ from xfm.training.tokens import TokenStore
 
 @dataclass(frozen=True, slots=True)
 class ClassificationRecipe(HeadedRecipe):
-    """See `HeadedRecipe`.
+    """See `HeadedRecipe`."""
 
-    Attributes:
-        classes: in the order of their codes.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # in the order of their codes
 
     @property
     def n_outputs(self) -> int:

@@ -37,18 +37,12 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What a network says of N pairs, in an order that does not depend on the number of workers.
+    """What a network says of N pairs, in an order that does not depend on the number of workers."""
 
-    Attributes:
-        images, texts: (N, P) unit vectors.
-        captions: (N, 2) as in `Pairs`.
-        scale: () of similarities.
-    """
-
-    images: Tensor
+    images: Tensor  # images, texts: (N, P) unit vectors
     texts: Tensor
-    captions: Tensor
-    scale: Tensor
+    captions: Tensor  # (N, 2) as in `Pairs`
+    scale: Tensor  # () of similarities
 
 
 class ContrastiveLearner:
@@ -193,28 +187,17 @@ class ContrastiveLearner:
 
 @dataclass(frozen=True)
 class ContrastiveRecipe:
-    """The recipe of a `ContrastiveLearner`; it travels.
+    """The recipe of a `ContrastiveLearner`; it travels."""
 
-    Attributes:
-        start: the network at step 0.
-        parts: images and captions.
-        caption, match: columns of the captions, and of what they mean.
-        batch_size: pairs of a step, over all workers.
-        batch_tokens: of one pass.
-        validation_rows: pairs to validate on at most.
-        seed: of the order.
-        identity: what `start` must find; another copy of a checkpoint is refused.
-    """
-
-    start: CLIP | FreshCLIP
-    parts: TokenParts
-    caption: str
+    start: CLIP | FreshCLIP  # the network at step 0
+    parts: TokenParts  # images and captions
+    caption: str  # caption, match: columns of the captions, and of what they mean
     match: str
-    batch_size: int
-    batch_tokens: int
-    validation_rows: int
-    seed: int
-    identity: dict[str, Any]
+    batch_size: int  # pairs of a step, over all workers
+    batch_tokens: int  # of one pass
+    validation_rows: int  # pairs to validate on at most
+    seed: int  # of the order
+    identity: dict[str, Any]  # what `start` must find; another copy of a checkpoint is refused
 
     def build(self, group: Group, device: str) -> ContrastiveLearner:
         """Opens the rows and builds the network.

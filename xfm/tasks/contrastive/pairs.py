@@ -20,17 +20,11 @@ from xfm.tokenizers.text import TextTokenizer
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Some images and their captions.
+    """Some images and their captions."""
 
-    Attributes:
-        images: pixels.
-        texts: ids of the captions.
-        captions: (M, 2) int64 that stand for their words, and for what they mean.
-    """
-
-    images: Tokens
-    texts: Tokens
-    captions: Tensor
+    images: Tokens  # pixels
+    texts: Tokens  # ids of the captions
+    captions: Tensor  # (M, 2) int64 that stand for their words, and for what they mean
 
     def to(self, device: str) -> "Pairs":
         """The same on another device."""
@@ -39,21 +33,13 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Rows with an encoded picture and a caption to pairs.
+    """Rows with an encoded picture and a caption to pairs."""
 
-    Attributes:
-        images: tokenizer of the pictures.
-        prompts: tokenizer of the captions.
-        caption: column of the captions.
-        match: column of what they mean.
-        batch_tokens: of one pass, of both towers.
-    """
-
-    images: Tokenizer
-    prompts: TextTokenizer
-    caption: str
-    match: str
-    batch_tokens: int
+    images: Tokenizer  # tokenizer of the pictures
+    prompts: TextTokenizer  # tokenizer of the captions
+    caption: str  # column of the captions
+    match: str  # column of what they mean
+    batch_tokens: int  # of one pass, of both towers
 
     def __call__(self, rows: pa.Table) -> list[Pairs]:
         """M rows in pieces of one pass each, in their order."""

@@ -28,29 +28,17 @@ from xfm.training.tokens import RowReader, TokenParts, TokenStore
 
 @dataclass(frozen=True, slots=True)
 class MaskedExpressionRecipe:
-    """The recipe of a learner.
+    """The recipe of a learner."""
 
-    Attributes:
-        backbone: of the network at step 0.
-        parts: the tokens.
-        objectives: what counts how much.
-        mask_fractions: of a cell's genes, one drawn for each cell and epoch.
-        batch_size: cells of a step, over all workers.
-        batch_tokens: of one pass, padding included.
-        validation_cells: scored at most.
-        seed: keys masks, order and initial weights.
-        identity: what `backbone` must find; another copy of a checkpoint is refused.
-    """
-
-    backbone: ScGPT | FreshScGPT
-    parts: TokenParts
-    objectives: Objectives
-    mask_fractions: tuple[float, ...]
-    batch_size: int
-    batch_tokens: int
-    validation_cells: int
-    seed: int
-    identity: dict[str, Any]
+    backbone: ScGPT | FreshScGPT  # of the network at step 0
+    parts: TokenParts  # the tokens
+    objectives: Objectives  # what counts how much
+    mask_fractions: tuple[float, ...]  # of a cell's genes, one drawn for each cell and epoch
+    batch_size: int  # cells of a step, over all workers
+    batch_tokens: int  # of one pass, padding included
+    validation_cells: int  # scored at most
+    seed: int  # keys masks, order and initial weights
+    identity: dict[str, Any]  # what `backbone` must find; another copy of a checkpoint is refused
 
     def build(self, group: Group, device: str) -> "MaskedExpressionLearner":
         """Reads vocabulary and weights.

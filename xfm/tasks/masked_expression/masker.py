@@ -19,21 +19,13 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Masker:
-    """Hides genes of tokenised cells.
+    """Hides genes of tokenised cells."""
 
-    Attributes:
-        tokenizer: pads.
-        mask_value: stands for a hidden value.
-        fractions: of a cell's genes; one of them is drawn for each cell and epoch.
-        batch_tokens: of one example, padding included.
-        seed: keys the draws.
-    """
-
-    tokenizer: BinnedTokenizer
-    mask_value: float
-    fractions: tuple[float, ...]
-    batch_tokens: int
-    seed: int
+    tokenizer: BinnedTokenizer  # pads
+    mask_value: float  # stands for a hidden value
+    fractions: tuple[float, ...]  # of a cell's genes; one of them is drawn for each cell and epoch
+    batch_tokens: int  # of one example, padding included
+    seed: int  # keys the draws
 
     def examples(self, cells: pa.Table, purpose: str) -> list[Example]:
         """N cells cut into examples of similar lengths; `purpose` names the draw, e.g. "epoch 3"."""

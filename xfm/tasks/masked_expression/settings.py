@@ -98,15 +98,10 @@ class MaskedExpression(TaskSettings):
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """How much each objective counts, and when.
+    """How much each objective counts, and when."""
 
-    Attributes:
-        weights: in the order of OBJECTIVES; 0 leaves one out.
-        prompt_after: steps without the objective "prompt".
-    """
-
-    weights: tuple[float, float, float]
-    prompt_after: int
+    weights: tuple[float, float, float]  # in the order of OBJECTIVES; 0 leaves one out
+    prompt_after: int  # steps without the objective "prompt"
 
     def is_on(self, step: int) -> Switches:
         """Which objectives are trained after `step` steps."""
@@ -116,19 +111,12 @@ class Objectives:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Cells with some genes hidden.
+    """Cells with some genes hidden."""
 
-    Attributes:
-        tokens: values at hidden positions are the model's mask value.
-        target: (B, T) float32 true bins; only hidden positions mean anything.
-        hidden: (B, T) bool.
-        rows: (B,) place of each cell in the batch it was cut from.
-    """
-
-    tokens: Tokens
-    target: "Tensor"
-    hidden: "Tensor"
-    rows: NDArray[np.int64]
+    tokens: Tokens  # values at hidden positions are the model's mask value
+    target: "Tensor"  # (B, T) float32 true bins; only hidden positions mean anything
+    hidden: "Tensor"  # (B, T) bool
+    rows: NDArray[np.int64]  # (B,) place of each cell in the batch it was cut from
 
     def to(self, device: str) -> "Example":
         """The same on another device."""

@@ -14,13 +14,9 @@ from xfm.training.tokens import TokenStore
 
 @dataclass(frozen=True, slots=True)
 class RegressionRecipe(HeadedRecipe):
-    """See `HeadedRecipe`.
+    """See `HeadedRecipe`."""
 
-    Attributes:
-        scale: of the numbers.
-    """
-
-    scale: Scale
+    scale: Scale  # of the numbers
 
     @property
     def n_outputs(self) -> int:

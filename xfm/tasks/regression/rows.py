@@ -17,29 +17,19 @@ FLAG = "--task.label"
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How numbers are standardised: the network learns (number - mean) / deviation.
+    """How numbers are standardised: the network learns (number - mean) / deviation."""
 
-    Attributes:
-        mean, deviation: of the training rows, in the unit of the column; the deviation with divisor n.
-    """
-
-    mean: float
+    mean: float  # mean, deviation: of the training rows, in the unit of the column; the deviation with divisor n
     deviation: float
 
 
 @dataclass(frozen=True, slots=True)
 class RegressionRows:
-    """What the driver knows of all rows, in the order of the store; see `training.task.TaskRows`.
+    """What the driver knows of all rows, in the order of the store; see `training.task.TaskRows`."""
 
-    Attributes:
-        judged: rows, the target, the split, what keys the resamples.
-        scale: of the training rows.
-        warnings: what a reader must know of the data.
-    """
-
-    judged: EvalSet
-    scale: Scale
-    warnings: tuple[str, ...]
+    judged: EvalSet  # rows, the target, the split, what keys the resamples
+    scale: Scale  # of the training rows
+    warnings: tuple[str, ...]  # what a reader must know of the data
 
     def settled(self) -> dict[str, Any]:
         """Digests of cells and split, and what rows are called."""
