@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DRIVER = Path(__file__).with_name("commit_driver.py")
 _spec = importlib.util.spec_from_file_location("commit_driver", DRIVER)
 driver = importlib.util.module_from_spec(_spec)

@@ -85,6 +85,7 @@ def truth() -> tuple[float, float, float]:
     return mean, ((test - mean) ** 2).mean(), (test**2).mean()
 
 
+@pytest.mark.slow
 def test_a_task_of_another_package_runs_from_its_rows_to_its_report(installed, given, tmp_path):
     nested: dict[str, object] = {}
     for name, value in settings(given, tmp_path).items():
@@ -103,6 +104,7 @@ def test_a_task_of_another_package_runs_from_its_rows_to_its_report(installed, g
     assert found["warnings"] == ["1 rows belong to no part of --split or have no score: they were left out."]
 
 
+@pytest.mark.slow
 def test_it_is_listed_and_its_flags_are_shown(installed):
     env = os.environ | {"PYTHONPATH": path(installed, PACKAGE), "COLUMNS": "200"}
     command = [sys.executable, "-m", "xfm", "list"]
@@ -113,6 +115,7 @@ def test_it_is_listed_and_its_flags_are_shown(installed):
     assert "--task.column" in shown.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_user_trains_it_with_two_workers_and_again(cluster, installed, given, tmp_path):
     flags = [word for name, value in settings(given, tmp_path / "out").items() for word in (f"--{name}", str(value))]
@@ -128,6 +131,7 @@ def test_a_user_trains_it_with_two_workers_and_again(cluster, installed, given, 
     assert json.loads((tmp_path / "out" / "report.json").read_text())["numbers"] == report["numbers"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_package_that_the_nodes_of_the_cluster_lack_is_named(cluster, given, tmp_path):
     """It is a copy under another name, which the driver alone can import."""

@@ -20,6 +20,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "said"), [("together", ["True", "True"]), ("alone", ["False", ""])])
 def test_a_worker_that_refuses_knows_whether_the_others_do(how, said, tmp_path):
     words = [sys.executable, "-c", WORKER]

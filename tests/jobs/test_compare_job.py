@@ -89,6 +89,7 @@ def test_many_runs_become_one_leaderboard_in_every_form(compare, runs, tmp_path)
     assert report.headline in (board / "report.html").read_text().replace("&#39;", "'")
 
 
+@pytest.mark.slow
 def test_mlflow_has_the_leaderboard_and_the_runs_it_rests_on(compare, runs, tmp_path):
     import mlflow
 
@@ -106,6 +107,7 @@ def test_mlflow_has_the_leaderboard_and_the_runs_it_rests_on(compare, runs, tmp_
     assert run.data.metrics["runs"] == 2
 
 
+@pytest.mark.slow
 def test_a_query_finds_the_runs_of_a_store(compare, runs, tmp_path):
     from tests.evaluate_outputs import fingerprint
     from xfm.track.mlflow import start_run
@@ -132,6 +134,7 @@ def test_a_dry_run_says_what_would_be_compared_and_writes_nothing(compare, runs)
     assert not (runs / "board").exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_listed_and_the_exit_code_says_so(compare, runs):
     write_evaluate(runs / "killed", [], finished=False)
     compare("--runs", "runs/*", expect=3)
@@ -143,6 +146,7 @@ def test_an_unfinished_run_is_listed_and_the_exit_code_says_so(compare, runs):
     assert "runs/killed" in (runs / "board" / "leaderboard.md").read_text()
 
 
+@pytest.mark.slow
 def test_other_cells_end_with_4_and_with_columns_data_stand_side_by_side(compare, runs):
     write_evaluate(runs / "lung", scores(0.5, 0), weights="big", cells="lung", embedded="lung", choice="mean_l03")
     text = compare("--runs", "runs/*", expect=4)
@@ -161,6 +165,7 @@ def test_other_cells_end_with_4_and_with_columns_data_stand_side_by_side(compare
     assert len(report.figures) == 2
 
 
+@pytest.mark.slow
 def test_the_same_command_again_continues_and_other_runs_need_another_output(compare, runs):
     compare("--runs", "runs/big-0,runs/small-0")
     # The same runs, however they were found and in whatever order.
@@ -174,6 +179,7 @@ def test_typos_end_with_2_and_the_nearest_name(compare):
     assert "data" in compare("--runs", "runs/*", "--columns", "date", expect=2)
 
 
+@pytest.mark.slow
 def test_no_ray_and_no_torch_is_imported(runs):
     words = ["jobs/compare.py", "--runs", "runs/*", "--output", "runs/board"]
     code = (
@@ -190,6 +196,7 @@ def test_no_ray_and_no_torch_is_imported(runs):
     assert "ended 0 []" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_leaderboard_in_a_browser(compare, runs, tmp_path):
     compare("--runs", "runs/*")
     profile = tmp_path / "profile"

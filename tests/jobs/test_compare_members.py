@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from tests.text_examples import write_encoder
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 FINETUNE = {
     "lr": 0.003, "batch_size": 16, "epochs": 3, "patience": 5, "bootstrap": 200, "log_every": 2,

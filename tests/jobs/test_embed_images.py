@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.clip_examples import pictures, write_clip
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from tests.text_examples import sentences, write_encoder, write_sentences
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

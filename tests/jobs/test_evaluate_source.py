@@ -8,7 +8,7 @@ import pytest
 
 from tests.text_examples import write_encoder, write_sentences
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

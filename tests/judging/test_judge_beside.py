@@ -139,6 +139,7 @@ def test_without_a_column_of_sets_and_for_other_labels_there_is_no_such_score():
     assert list(judge_within("probe", Prediction(*[judged.labels[0].codes] * 2), none, none.labels[0])) == []
 
 
+@pytest.mark.slow
 def test_a_planted_sex_leaks_and_none_does_not():
     """Sex is a donor's: with donors held out, only what all of one sex share is of use."""
     told = found(*cells(donor=0.3, sex=2.0))
@@ -149,6 +150,7 @@ def test_a_planted_sex_leaks_and_none_does_not():
     assert abs(silent["leakage", "auroc", "test"].value - 0.5) < 0.25
 
 
+@pytest.mark.slow
 def test_donors_are_held_out_whole():
     """Vectors that name the donor and nothing else: cell by cell the sex is read, donor by donor not."""
     vectors, judged = cells(donor=4.0)

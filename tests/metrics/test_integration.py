@@ -55,6 +55,7 @@ def known(found):
 # Against scib-metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_effect", [0.0, 0.6, 1.5])
 def test_scores_are_those_of_scib_metrics(scib, batch_effect, monkeypatch):
     x, batch = cells(batch_effect)
@@ -193,6 +194,7 @@ def test_a_resample_of_one_batch_has_no_share_that_batches_explain():
     assert 0 < sum(alone) < 40
 
 
+@pytest.mark.slow
 def test_kbet_is_the_same_every_time():
     x, batch = cells(0.5)
     x, batch, labels = np.tile(x, (4, 1)), np.tile(batch, 4), np.zeros(4 * CELLS, dtype=int)

@@ -117,6 +117,7 @@ def test_repeats_and_seeds_have_other_folds_each_with_every_class_although_donor
     assert len(partitions) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[8] * 20, [11, 12, 7, 5, 16, 9, 17, 14, 13, 10, 5, 8, 9, 20], [10] * 6])
 def test_where_nothing_leaks_both_scores_are_chance_in_the_mean(sizes):
     """Donors of their own place and no place of a sex; five of the fourteen are of one sex, else half.

@@ -84,6 +84,7 @@ def sought(distances, is_in_class, perplexity):
         (30, 6, [0.6, 0.4]),
     ],
 )
+@pytest.mark.slow
 def test_every_cell_has_the_lisi_of_scib_metrics(scib, number, k, shares):
     for seed in range(3):
         x, batch = cells(seed, number, shares)
@@ -106,6 +107,7 @@ def test_duplicates_have_the_lisi_of_scib_metrics(scib):
     np.testing.assert_allclose(lisi(found, batch), double(scib, found, batch), rtol=SAME)
 
 
+@pytest.mark.slow
 def test_single_precision_is_near_but_for_wide_representations(scib):
     # The one difference from scib-metrics. When the last line fails, the reference has been mended.
     batch = np.arange(150) % 2
@@ -225,6 +227,7 @@ def test_too_few_neighbours_and_other_cells_are_refused():
         lisi(neighbours(x, 9), batch[:-1])
 
 
+@pytest.mark.slow
 def test_batch_mixing_imports_neither_jax_nor_scib_metrics():
     code = """
 import sys

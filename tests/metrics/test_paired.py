@@ -142,6 +142,7 @@ def test_draws_that_define_nothing_and_draws_of_other_resamples():
         bootstrap_difference(np.ones(9), np.ones(10), 1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_paired_interval_covers_no_difference_as_often_as_it_says_and_is_narrower_than_an_unpaired_one():
     # Predictors share most of their errors. Shares of 150 repeats have a standard error of 1.8 %.
     covered, shares, p_values = 0, [], []

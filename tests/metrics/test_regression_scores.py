@@ -71,6 +71,7 @@ def test_a_resample_whose_drawn_donors_are_all_of_one_age_has_no_r2():
     assert 0 < np.isnan(found).sum() < 50
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_correlation():
     """Of 100 samples from a bivariate normal distribution about 95 intervals should hold rho; 85 allows for luck
     (a binomial with p = 0.95 falls below 88 once in 1,000) and for the small sample."""

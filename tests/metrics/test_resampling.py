@@ -136,6 +136,7 @@ def test_an_undefined_score_has_no_estimate():
     assert estimate(float("nan"), np.arange(5.0)) is None
 
 
+@pytest.mark.slow
 def test_groups_cover_the_truth_where_cells_do_not():
     # 30 donors with 20 cells each; a donor's cells share most of their deviation from the true mean 0. Shares covered
     # of 200 repeats have a standard error of 1.5 %; percentile intervals of 30 groups are a little narrow.

@@ -101,6 +101,7 @@ def test_weights_with_dropout_in_them_are_refused(tmp_path):
         draw_mean_attention(tmp_path, some(4, 4) * 1.4, entropy=1.0, variation=0.1, cells=3)
 
 
+@pytest.mark.slow
 def test_the_picture_opens_and_its_bytes_are_the_same_each_time(tmp_path, pixels):
     path = tmp_path / draw_cross_attention(tmp_path, SAMPLES).png
     first = path.read_bytes()

@@ -36,6 +36,7 @@ def report(tmp_path_factory):
     return rich_report(folder), folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_shows_everything_at_this_width(report, tmp_path, width, pixels):
     what, folder = report
@@ -72,6 +73,7 @@ def test_the_page_shows_everything_at_this_width(report, tmp_path, width, pixels
     assert (abs(part - [0x00, 0x72, 0xB2]).max(axis=-1) <= 40).sum() > 100
 
 
+@pytest.mark.slow
 def test_closed_tables_are_open_on_paper(report, tmp_path):
     """The page's own print style, asked of the browser's layout."""
     what, folder = report

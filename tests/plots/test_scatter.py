@@ -45,6 +45,7 @@ def test_the_csv_holds_every_cell_once_with_all_coordinates_and_labels(tmp_path,
     assert [row[6] for row in rows] == batches.tolist()
 
 
+@pytest.mark.slow
 def test_every_class_has_its_colour_in_the_picture_and_the_bytes_are_the_same_each_time(tmp_path, clouds, pixels):
     path = tmp_path / draw_panels(tmp_path, "umap", four_panels(clouds), "c").png
     first = path.read_bytes()

@@ -16,6 +16,8 @@ from datasets.table import CastError
 
 from tests.image_examples import picture, tar
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _no_torch_and_own_cache(monkeypatch, tmp_path):

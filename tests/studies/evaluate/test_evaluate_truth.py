@@ -70,6 +70,7 @@ def test_shuffled_labels_give_chance_at_every_layer():
     assert "every baseline" not in said
 
 
+@pytest.mark.slow
 def test_where_all_layers_tell_alike_nothing_is_claimed():
     codes = balanced()
     rng = np.random.default_rng(1)
@@ -90,6 +91,7 @@ def test_a_baseline_that_is_better_is_named():
     assert "loses to PCA" in headline(scores, verdict)
 
 
+@pytest.mark.slow
 def test_a_label_that_donors_carry_does_not_survive_a_split_by_donor():
     """The label is a coin a donor, and vectors tell the donor alone: by cell it can be read, by donor it cannot."""
     rng = np.random.default_rng(3)
@@ -108,6 +110,7 @@ def test_a_label_that_donors_carry_does_not_survive_a_split_by_donor():
     assert honest.high - honest.low > 3 * (leaked.high - leaked.low)  # 12 donors are no 480 cells
 
 
+@pytest.mark.slow
 def test_copies_on_both_sides_would_be_read_by_neighbours():
     """Vectors and labels are noise, each cell is there twice: only a split through copies can read it."""
     rng = np.random.default_rng(6)
@@ -146,6 +149,7 @@ def test_a_constant_layer_tells_the_largest_class_and_nothing_fails():
     assert verdict.chosen.layer == 1
 
 
+@pytest.mark.slow
 def test_the_report_names_its_choice_and_its_tables_whatever_the_label_is_called(tmp_path):
     codes = balanced(400)
     judged = judged_cells(codes, name="cell/type ü")

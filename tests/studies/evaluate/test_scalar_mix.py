@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.studies.evaluate.scalar_mix import mix_layers
@@ -22,6 +23,7 @@ def learned(layers, codes, parts):
     return mix_layers(lambda place, column: layers[column].copy(), "x", sorted(layers), codes, parts, 0)
 
 
+@pytest.mark.slow
 def test_the_layer_that_tells_gets_the_largest_weight_whatever_the_scale_of_others():
     for telling in (0, 2, 3):
         layers, codes, parts = planted(telling=telling)
@@ -45,6 +47,7 @@ def test_test_cells_teach_nothing():
     np.testing.assert_array_equal(mixed[parts != TEST], mixed_too[parts != TEST])
 
 
+@pytest.mark.slow
 def test_cells_without_a_label_are_mixed_and_not_learned_from():
     layers, codes, parts = planted()
     codes[::7] = -1
