@@ -29,7 +29,7 @@ test: .venv/.ready-dev
 	.ci/test
 
 test-all: test
-	$(BIN)/python -m pytest -m "slow and not nightly and not demo" --durations 12
+	.ci/test slow
 
 test-numeric: .venv/.ready-dev
 	.ci/numeric
