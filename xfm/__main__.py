@@ -43,8 +43,7 @@ def _list(_arguments: argparse.Namespace) -> int:
         "tasks (--task.kind)": ("xfm.tasks", registry.TASKS),
     }
     for title, (group, table) in tables.items():
-        known = registry.entries(group, table)
-        kinds = {name: registry.load(known, name, group) for name in sorted(known)}
+        kinds = registry.load_all(group, table, group.removeprefix("xfm.").rstrip("s"))
         jobs = {"task": "pretrain", "backbone": "finetune"}
         for start, job in jobs.items() if table is registry.TASKS else [("", "")]:
             own = {name: kind for name, kind in kinds.items() if not start or kind.starts_from == start}

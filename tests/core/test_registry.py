@@ -31,6 +31,27 @@ def test_other_packages_add_entries(monkeypatch):
     assert registry.entries("xfm.backbones", {"scgpt": "a:b"}) == {"scgpt": "a:b"}
 
 
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import absent_library", "No module named 'absent_library'"),
+        ("x = (", "was never closed"),
+        ("", "no attribute"),
+    ],
+)
+def test_an_entry_of_another_package_that_cannot_be_imported_is_left_out_and_said(
+    source, reason, monkeypatch, tmp_path, caplog
+):
+    name = f"broken_{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [SimpleNamespace(name="mine", value=f"{name}:Task")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    assert sorted(registry.load_all("xfm.tasks", registry.TASKS, "task")) == sorted(registry.TASKS)
+    assert f"task 'mine' of another package ({name}:Task) is left out" in caplog.text
+    assert reason in caplog.text
+
+
 def test_the_list_of_the_command_line_says_of_every_entry_what_it_is(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     points = [SimpleNamespace(name="mine", value="xfm.sources.h5ad.source:H5ad")]

@@ -1,9 +1,13 @@
 """The table of contents of the house: one line an entry, loaded when asked for."""
 
+import logging
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 SOURCES = {
     "atlas": "xfm.sources.synthetic.atlas:Atlas",
@@ -49,3 +53,21 @@ def load(table: dict[str, str], name: str, what: str) -> Any:
         raise KeyError(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(table))}")
     module, _, attribute = table[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def load_all(group: str, table: dict[str, str], what: str) -> dict[str, Any]:
+    """Every entry by name; one of another package that cannot be imported is left out and said, as ours still run."""
+    found = {}
+    for name, place in sorted(entries(group, table).items()):
+        try:
+            found[name] = load({name: place}, name, what)
+        except (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError, OSError) as problem:
+            if name in table:
+                raise
+            _say_once(f"{what} {name!r} of another package ({place}) is left out: {type(problem).__name__}: {problem}")
+    return found
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger.warning(message)

@@ -17,8 +17,7 @@ def union_of(table: dict[str, str], group: str, what: str, is_wanted: Callable[[
         what: an entry is, for messages.
         is_wanted: says which of the classes are meant.
     """
-    known = registry.entries(group, table)
-    kinds = tuple(kind for kind in (registry.load(known, name, what) for name in known) if is_wanted(kind))
+    kinds = tuple(filter(is_wanted, registry.load_all(group, table, what).values()))
     return kinds[0] if len(kinds) == 1 else Annotated[Union[kinds], Field(discriminator="kind")]  # noqa: UP007
 
 

@@ -55,10 +55,9 @@ class LearnConfig(TrainingConfig, JobConfig):
         if isinstance(task, Mapping):
             task = ({"kind": cls.default_task} if cls.default_task else {}) | dict(task)
         kind = task.get("kind") if isinstance(task, Mapping) else getattr(task, "kind", None)
-        known = registry.entries(GROUP, registry.TASKS)
-        if kind not in known:
+        model: type[TaskSettings] | None = registry.load_all(GROUP, registry.TASKS, "task").get(kind)
+        if model is None:
             return values | ({"task": task} if task else {})
-        model: type[TaskSettings] = registry.load(known, kind, "task")
         given = task if isinstance(task, Mapping) else task.model_dump()
         own = model.training_defaults(given, values)
         if "epochs" in values:
