@@ -2,13 +2,14 @@
 # make demo    the environment, then the main job on real cells
 # make test    the environment with the test tools, then all that needs no Ray and one small job of each kind
 # make test-all     and what starts further processes, kills or repeats
+# make test-nightly    at night: what the others show too, at more places
 # make resolve whether the tested versions install on each Python, from wheels alone; reads metadata, installs nothing
 # make test-numeric   at night: the tests that compute, with the kernels of other CPUs and on one and two threads
 PYTHON ?= python3
 BIN := .venv/bin
 PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo test test-all test-numeric check resolve clean
+.PHONY: setup demo test test-all test-nightly test-numeric check resolve clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -28,8 +29,11 @@ demo: .venv/.ready
 test: .venv/.ready-dev
 	.ci/test
 
-test-all: test
-	.ci/test slow
+test-all: .venv/.ready-dev
+	.ci/test all
+
+test-nightly: .venv/.ready-dev
+	$(BIN)/python -m pytest -m nightly --durations 12
 
 test-numeric: .venv/.ready-dev
 	.ci/numeric

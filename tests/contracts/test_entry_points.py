@@ -115,7 +115,7 @@ def test_it_is_listed_and_its_flags_are_shown(installed):
     assert "--task.column" in shown.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_a_user_trains_it_with_two_workers_and_again(cluster, installed, given, tmp_path):
     flags = [word for name, value in settings(given, tmp_path / "out").items() for word in (f"--{name}", str(value))]

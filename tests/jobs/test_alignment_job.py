@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.ray]
 PRESET = str(REPOSITORY / "jobs" / "presets" / "fusion_align.yaml")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nine_of_ten_test_cells_find_the_words_for_their_type(cluster, tmp_path):
     printed = cluster.run("pretrain", "--config", PRESET, "--output", str(tmp_path / "out"), cwd=tmp_path)
     assert "removes donor information by design" in printed

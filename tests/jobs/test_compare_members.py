@@ -178,7 +178,7 @@ def test_seeds_share_their_tokens(undisturbed):
     assert len(list((folder / "out" / "members").glob("tokens-*"))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_finished_members_are_not_run_again_and_seeds_and_members_may_join(cluster, given, undisturbed):
     folder, _ = undisturbed
     before = {file: file.stat().st_mtime_ns for file in (folder / "out" / "members").rglob("report.json")}
@@ -196,7 +196,7 @@ def test_finished_members_are_not_run_again_and_seeds_and_members_may_join(clust
     assert "lr: 0.003 -> 0.5" in changed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_comparison_ends_with_the_weights_of_an_undisturbed_one(cluster, given, undisturbed, tmp_path):
     folder, _ = undisturbed
     words = preset(given, tmp_path)

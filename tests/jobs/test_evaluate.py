@@ -82,8 +82,8 @@ def test_the_planted_layer_is_found_beside_its_baselines_and_a_rerun_computes_no
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
-@pytest.mark.slow
 def test_killed_and_continued_it_ends_as_if_undisturbed(cluster, cells, tmp_path):
     more = {"baselines": "majority,pca", "combinations": "mean", "tasks": "probe,knn,clustering"}
     cluster.run("evaluate", *flags(cells, output="whole", **more), cwd=tmp_path)

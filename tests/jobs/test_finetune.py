@@ -133,7 +133,6 @@ def test_a_label_that_is_no_column_is_refused(cluster, given, tmp_path):
     assert "label" in printed
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_two_workers_have_the_first_loss_of_one_and_learn_the_same(cluster, given, undisturbed, tmp_path):
     cluster.run("finetune", *flags(given, tmp_path / "out", workers=2), cwd=tmp_path, expect=3)

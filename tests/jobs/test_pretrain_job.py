@@ -66,7 +66,6 @@ def test_the_report_sets_the_model_beside_its_baselines(undisturbed):
     assert (undisturbed / figure["png"]).stat().st_size > 5000
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_a_killed_driver_ends_with_the_weights_of_an_undisturbed_run(cluster, undisturbed, tiny_scgpt, tmp_path):
     words = flags(tiny_scgpt, tmp_path / "out")

@@ -171,7 +171,6 @@ def test_two_scores_turn_halving_off(data, tmp_path):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_killed_driver_ends_with_eight_children_none_of_them_twice(cluster, data, tmp_path):

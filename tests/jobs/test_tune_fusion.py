@@ -33,6 +33,7 @@ def check_no_test_rows(output):
     assert len(kept) < len(words)
 
 
+@pytest.mark.nightly
 def test_a_killed_search_for_an_alignment_ends_with_eight_children_none_of_them_twice(cluster, tmp_path):
     pretrain = {"source": ATLAS, "split": "split", "task": {"kind": "alignment", **SIZES}, "epochs": 4,
                 "batch_size": 20, "checkpoint_every": 0.5}  # fmt: skip
