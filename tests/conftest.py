@@ -25,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--threads", type=int, default=1, help="threads of PyTorch in each test")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of jobs lie where `.ci/test` looks for them."""
+    for item in items:
+        if item.get_closest_marker("ray") and item.path.parent.name not in ("jobs", "contracts"):
+            raise pytest.UsageError(f"{item.nodeid} is marked ray: move it to tests/jobs or tests/contracts")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """One thread unless asked for more: tensors of these sizes are slower on two, far slower on a busy machine."""

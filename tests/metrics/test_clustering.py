@@ -134,6 +134,7 @@ def test_two_cliques_joined_by_an_edge_are_two_communities():
     assert len(set(single)) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 42])
 def test_the_best_of_ten_resolutions_is_that_of_scib_metrics(scib, seed):
     x = blobs(0.8)
@@ -223,6 +224,7 @@ def test_components_of_a_graph_drawn_by_hand_are_strong_and_stay_within_a_label(
     np.testing.assert_array_equal(in_largest_component(found, labels), [1, 0, 0, 0, 1, 1, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["overlapping", "duplicates", "random labels"])
 def test_graph_connectivity_is_that_of_scib_metrics(scib, kind):
     x, labels = blobs(0.5), LABELS

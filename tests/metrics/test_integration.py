@@ -90,6 +90,7 @@ def test_scores_are_those_of_scib_metrics(scib, batch_effect, monkeypatch):
     assert {0.0: 1.0, 0.6: 0.8, 1.5: 0.2}[batch_effect] >= ours["kbet"].value
 
 
+@pytest.mark.slow
 def test_pcr_comparison_is_that_of_scib_metrics(scib):
     before, batch = cells(3.0)
     after, _ = cells(0.5)

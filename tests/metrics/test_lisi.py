@@ -120,6 +120,7 @@ def test_single_precision_is_near_but_for_wide_representations(scib):
         assert is_off.mean() > 0.5 if width == 1000 else not is_off.any()
 
 
+@pytest.mark.slow
 def test_one_batch_has_no_scaled_score_in_scib_metrics_either(scib):
     x, _ = cells(1, 150, [1.0])
     found, one = neighbours(x, 31), np.zeros(150, dtype=int)

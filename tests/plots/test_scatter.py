@@ -94,6 +94,7 @@ def test_no_class_lies_on_top_of_the_others(tmp_path, pixels):
     assert 0.6 < seen[0] / seen[1] < 1.7
 
 
+@pytest.mark.slow
 def test_a_large_picture_stays_small(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.array(KINDS)[rng.integers(8, size=20_000)]

@@ -60,6 +60,7 @@ def test_numbers_that_are_none_are_not_drawn(tmp_path, axes):
     assert lines_of(axes[0])[0][1] == [5, 15, 20]
 
 
+@pytest.mark.slow
 def test_the_pictures_bytes_are_the_same_each_time(tmp_path, pixels):
     path = tmp_path / draw_training_metrics(tmp_path, HISTORY).png
     first = path.read_bytes()

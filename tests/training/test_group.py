@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WORKER = """
 import sys, torch
 from xfm.training.group import TorchGroup
@@ -21,6 +23,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_rows_are_gathered_in_the_order_of_ranks_whatever_their_number(tmp_path: Path):
     command = [sys.executable, "-c", WORKER]
     workers = [subprocess.Popen([*command, str(rank), str(tmp_path / "store")]) for rank in range(2)]

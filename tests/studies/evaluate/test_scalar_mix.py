@@ -34,6 +34,7 @@ def test_the_layer_that_tells_gets_the_largest_weight_whatever_the_scale_of_othe
         assert mix.steps > 0
 
 
+@pytest.mark.slow
 def test_test_cells_teach_nothing():
     layers, codes, parts = planted()
     mixed, mix = learned(layers, codes, parts)

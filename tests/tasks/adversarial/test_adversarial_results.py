@@ -157,6 +157,7 @@ def test_a_data_set_with_a_single_donor_has_no_value_but_a_note(cells):
     assert "1 group" in row["note"]
 
 
+@pytest.mark.slow
 def test_a_donor_of_two_sexes_is_left_out_and_said(cells, labelled):
     donor, sex = np.array(cells["donor_id"].to_pylist()), np.array(cells["sex"].to_pylist())
     mixed = np.where((donor == "donor 00") & (np.arange(len(donor)) % 2 == 0), "male", sex)
@@ -172,6 +173,7 @@ def test_a_donor_of_two_sexes_is_left_out_and_said(cells, labelled):
     assert "is a function of" not in said
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_unknown_of_every_row_is_said(cells):
     table = rows_with(cells, "dataset_id", ["unknown"] * len(cells))
     rows = memory(table)
@@ -184,6 +186,7 @@ def test_a_data_set_that_is_unknown_of_every_row_is_said(cells):
     assert scores_of(found, "within_majority", "accuracy") == scores_of(found, "majority", "accuracy")
 
 
+@pytest.mark.slow
 def test_rows_of_an_unknown_data_set_get_the_largest_class_of_all_rows(cells):
     """Also of those that are themselves of no known data set: here these are all rows of the largest donor."""
     donor = np.array(cells["donor_id"].to_pylist())
