@@ -8,8 +8,8 @@ import pyarrow as pa
 from xfm.core.metric import LEAKAGE, words_of
 from xfm.core.report import DASH, Cell, Estimate, Report, Table, markdown_table
 from xfm.studies.ablation.table import TESTED, Ablation, AblationRow
-from xfm.studies.compare.files import link, plain
 from xfm.studies.compare.finished_run import Run
+from xfm.studies.compare.report import link, plain
 from xfm.studies.compare.row import Column, Measure
 
 SUMMARY = "ablation_summary"

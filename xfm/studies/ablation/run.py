@@ -24,10 +24,9 @@ from xfm.studies.ablation.schedule import Ran, describe_members, run_members
 from xfm.studies.ablation.shown import Show, shown_of
 from xfm.studies.ablation.table import TESTED, Ablation, Asked, ablation
 from xfm.studies.compare.boards import Board, compare
-from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Run, RunRefused
 from xfm.studies.compare.gather import Gathered, gather, read_run
-from xfm.studies.compare.report import compare_report
+from xfm.studies.compare.report import compare_report, leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.run import draw, page_of, track_boards
 from xfm.studies.compare.tables import board_table
 

@@ -17,9 +17,8 @@ from xfm.core.parts import TEST
 from xfm.judging.representations import UNSEEING
 from xfm.metrics.paired import holm
 from xfm.studies.compare.boards import difference
-from xfm.studies.compare.choose_representation import Pick
 from xfm.studies.compare.finished_run import Metric, Run, StoredScore
-from xfm.studies.compare.row import Against, BoardRow, Column, Measure, measure_of
+from xfm.studies.compare.row import Against, BoardRow, Column, Measure, Pick, measure_of
 
 TRAINED = "finetune"  # job that trains what it judges, and the task of its scores, which nothing is chosen of
 SHOWN = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
