@@ -1,16 +1,17 @@
 """An ablation as tables, Markdown and Parquet: every number beside the runs that it comes from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from xfm.core.metric import LEAKAGE, words_of
-from xfm.core.report import DASH, Cell, Estimate, Report, Table, markdown_table
-from xfm.studies.ablation.table import TESTED, Ablation, AblationRow
+from xfm.core.report import DASH, Cell, Report, Table
+from xfm.studies.ablation.table import TESTED, Ablation, AblationRow, is_leakage
 from xfm.studies.compare.finished_run import Run
-from xfm.studies.compare.report import link, plain
+from xfm.studies.compare.report import columns_of, difference_columns, link, links_to, markdown_of
 from xfm.studies.compare.row import Column, Measure
+from xfm.studies.compare.tables import estimate_of, p_of
 
 SUMMARY = "ablation_summary"
 PUBLISHED = "published, different data"
@@ -50,18 +51,13 @@ SCHEMA = pa.schema(
 
 def name_of(column: Column) -> str:
     """A column's heading."""
-    if column.metric.task.startswith(LEAKAGE):
-        return column.metric.task.replace(LEAKAGE, f"{LEAKAGE} AUROC", 1)
-    return words_of(column.metric.name)
+    task, name = column.metric
+    return task.replace(LEAKAGE, f"{LEAKAGE} AUROC", 1) if is_leakage(column) else words_of(name)
 
 
 def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Table:
-    """The table itself: means over seeds with their standard deviation.
-
-    Args:
-        table: what was found.
-        runs: Markdown that leads to the runs of each row, by title.
-    """
+    """The table itself: means over seeds with their standard deviation; `runs` is Markdown that leads to the runs of
+    each row, by title."""
     marks = _marks(table)
     words = list(dict.fromkeys(word for row in table.rows for word in row.asked.words))
     heads = ["row", *words, "seeds", *map(name_of, table.columns)]
@@ -72,10 +68,7 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
         line: list[Cell] = [row.asked.title, *(row.asked.words.get(word, DASH) for word in words)]
         line.append(str(len(row.asked.runs)))
         line += [_spread(row.measures.get(column)) or f"- [{marks[row.reasons[column]]}]" for column in table.columns]
-        if table.against:
-            against = row.against
-            line.append(Estimate(value=against.value, low=against.low, high=against.high) if against else None)
-            line.append(_p(row))
+        line += [estimate_of(row.against), p_of(row.against)] if table.against else []
         line += [runs.get(row.asked.title, DASH)] if runs else []
         lines.append(line)
     return Table(
@@ -90,7 +83,7 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
 def interval_table(table: Ablation) -> Table:
     """Every number with its interval."""
     lines: list[list[Cell]] = [
-        [row.asked.title, *(_estimate(row.measures.get(column)) for column in table.columns)] for row in table.rows
+        [row.asked.title, *(estimate_of(row.measures.get(column)) for column in table.columns)] for row in table.rows
     ]
     return Table(
         name="ablation_intervals",
@@ -126,12 +119,7 @@ def published_table(table: Ablation) -> Table | None:
 
 
 def members_table(table: Ablation, links: Mapping[str, str] | None = None) -> Table:
-    """Where every number comes from: one line a row and seed.
-
-    Args:
-        table: what was found.
-        links: Markdown that takes the place of a run's name, by fingerprint.
-    """
+    """Where every number comes from: one line a row and seed; `links` as for `runs_table`."""
     lines: list[list[Cell]] = []
     for row in table.rows:
         for number, run in enumerate(row.asked.runs):
@@ -157,16 +145,9 @@ def ablation_markdown(report: Report, table: Ablation, pages: Mapping[str, str])
         pages: where the page of each run lies, by fingerprint; relative to OUTPUT or an address.
     """
     runs = {row.asked.title: ", ".join(_linked(run, pages) for run in row.asked.runs) or DASH for row in table.rows}
-    links = {run.fingerprint: link(run.name, pages[run.fingerprint]) for row in table.rows for run in row.asked.runs
-             if run.fingerprint in pages}  # fmt: skip
-    parts = [f"# {plain(report.title)}", plain(report.headline)]
+    links = links_to([run for row in table.rows for run in row.asked.runs], pages)
     shown = [summary_table(table, runs), interval_table(table), published_table(table), members_table(table, links)]
-    for each in (one for one in shown if one is not None):
-        parts += [f"## {plain(each.caption)}", markdown_table(each).rstrip()]
-        parts += [plain(each.note)] if each.note else []
-    if report.warnings:
-        parts += ["## Before you believe it", "\n".join(f"- {plain(warning)}" for warning in report.warnings)]
-    return "\n\n".join(parts) + "\n"
+    return markdown_of(report, [each for each in shown if each is not None])
 
 
 def ablation_table(table: Ablation) -> pa.Table:
@@ -175,36 +156,27 @@ def ablation_table(table: Ablation) -> pa.Table:
     return pa.Table.from_pylist(lines, schema=SCHEMA)
 
 
-def _lines(table: Ablation, row: AblationRow, number: int) -> list[dict[str, Any]]:
-    runs = row.asked.runs
-    common: dict[str, Any] = {
+def _lines(table: Ablation, row: AblationRow, number: int) -> Iterator[dict[str, Any]]:
+    common = columns_of(row.asked.runs) | {
         "row": row.asked.title,
         "position": number,
         "words": list(row.asked.words.items()),
         "representations": [pick.name for pick in row.row.picks] if row.row else [],
         "against": table.against,
-        "seeds": [run.seed for run in runs],
-        "fingerprints": [run.fingerprint for run in runs],
-        "outputs": [run.place for run in runs],
-        "mlflow": [run.tracked for run in runs],
     }
-    lines = []
     for column in table.columns:
-        is_leakage = column.metric.task.startswith(LEAKAGE)
+        leaks = is_leakage(column)
         line = common | {
             "metric": column.metric.name,
-            "task": LEAKAGE if is_leakage else (row.row.runs[0].classifier if row.row else None),
-            "label": column.metric.task.removeprefix(f"{LEAKAGE} of ") if is_leakage else table.label,
+            "task": LEAKAGE if leaks else (row.row.runs[0].classifier if row.row else None),
+            "label": column.metric.task.removeprefix(f"{LEAKAGE} of ") if leaks else table.label,
             "missing": row.reasons.get(column),
-            "published": None if is_leakage else row.asked.published.get(column.metric.name),
+            "published": None if leaks else row.asked.published.get(column.metric.name),
         }
         if (measure := row.measures.get(column)) is not None:
             line |= {name: getattr(measure, name) for name in ("value", "sd", "low", "high", "values")}
             line["rows"] = measure.cells
-        if column == TESTED and (test := row.against) is not None:
-            line |= {"difference": test.value, "difference_low": test.low, "difference_high": test.high, "p": test.p}
-        lines.append(line)
-    return lines
+        yield line | (difference_columns(row.against) if column == TESTED else {})
 
 
 def _linked(run: Run, pages: Mapping[str, str]) -> str:
@@ -218,18 +190,6 @@ def _spread(measure: Measure | None) -> str:
     if measure is None:
         return ""
     return f"{measure.value:.3f}" + (f" ± {measure.sd:.3f}" if measure.sd is not None else "")
-
-
-def _estimate(measure: Measure | None) -> Cell:
-    if measure is None or measure.low is None or measure.high is None:
-        return measure.value if measure else None
-    return Estimate(value=measure.value, low=measure.low, high=measure.high)
-
-
-def _p(row: AblationRow) -> str:
-    if row.against is None:
-        return DASH
-    return "< 0.001" if row.against.p < 0.001 else f"{row.against.p:.3f}"
 
 
 def _marks(table: Ablation) -> dict[str, int]:
@@ -246,7 +206,7 @@ def _note(table: Ablation, marks: Mapping[str, int]) -> str:
             f"minus {table.against}: paired difference on shared resamples of test rows, with the 95 % interval of a "
             f"seed against a seed; p is corrected for {tests} tests."
         )
-    if any(column.metric.task.startswith(LEAKAGE) for column in table.columns):
+    if any(map(is_leakage, table.columns)):
         parts.append(
             "leakage: a fresh logistic regression on frozen features, on held-out groups; 0.5 tells nothing, what lies "
             "below it is noise, and few groups make much of it."
@@ -255,18 +215,13 @@ def _note(table: Ablation, marks: Mapping[str, int]) -> str:
 
 
 def headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
-    """Words only where a test supports them.
-
-    Args:
-        table: what was found.
-        rows: that have a number.
-    """
+    """Words only where a test supports them, of the rows that have a number."""
     if not table.against:
         return f"{len(rows)} rows on {_test_rows(table)}, none named to test the others against."
-    tests = [row for row in rows if row.against is not None]
-    better = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value > 0]
-    worse = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value < 0]
-    even = [row.asked.title for row in tests if row.asked.title not in (*better, *worse)]
+    tests = {row.asked.title: row.against for row in rows if row.against is not None}
+    better = [title for title, test in tests.items() if test.p < ALPHA and test.value > 0]
+    worse = [title for title, test in tests.items() if test.p < ALPHA and test.value < 0]
+    even = [title for title in tests if title not in (*better, *worse)]
     first = next((row for row in rows if row.asked.title == table.against), None)
     if first is None:
         return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."

@@ -17,7 +17,7 @@ from xfm.engine.columns import with_columns
 from xfm.engine.learn import all_columns, task_of
 from xfm.engine.learn_config import LearnConfig
 from xfm.engine.resume_check import earlier_run
-from xfm.studies.ablation.entry import Entry
+from xfm.studies.ablation.plan import Entry
 
 # Of an evaluation whose data come split: they draw nothing there, and its run.json leaves them out (`evaluate.plan`).
 UNUSED = ("test", "validation")

@@ -1,11 +1,11 @@
 """The page of an ablation: the table first, then its picture, what others published, and the run behind each number."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xfm.core.ledger import Refusal
-from xfm.core.metric import LEAKAGE
-from xfm.core.report import Estimate, Figure, Report, Table
+from xfm.core.report import Figure, Report, Table
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
 from xfm.studies.ablation.files import (
@@ -17,9 +17,9 @@ from xfm.studies.ablation.files import (
     summary_table,
 )
 from xfm.studies.ablation.shown import number_of
-from xfm.studies.ablation.table import TESTED, Ablation
-from xfm.studies.compare.row import Column, Measure
-from xfm.studies.compare.tables import refused_table
+from xfm.studies.ablation.table import TESTED, Ablation, is_leakage
+from xfm.studies.compare.row import Column
+from xfm.studies.compare.tables import estimate_of, refused_table
 
 ALONE = "other rows"  # of a trade-off: those of no series
 
@@ -32,21 +32,9 @@ def ablation_report(
     versions: Mapping[str, str],
     more: Sequence[Table] = (),
 ) -> Report:
-    """What the members of a comparison found.
-
-    Args:
-        table: with all rows.
-        title: of the page.
-        notes: sentences for the reader, before everything else.
-        refused: members that came to nothing.
-        versions: of what ran.
-        more: leaderboards, below.
-    """
+    """What the members of a comparison found: `notes` before everything else, `more` (leaderboards) below."""
     rows = [row for row in table.rows if row.row is not None]
     runs = {run.fingerprint: run for row in rows for run in row.asked.runs}
-    counts: dict[str, int] = {}
-    for refusal in refused:
-        counts[refusal.code] = counts.get(refusal.code, 0) + 1
     tables = [summary_table(table), published_table(table), interval_table(table), members_table(table)]
     return Report(
         title=title,
@@ -64,7 +52,7 @@ def ablation_report(
             "fingerprints": {run.name: fingerprint for fingerprint, run in runs.items()},
             "versions": dict(versions),
         },
-        refused=counts,
+        refused=Counter(refusal.code for refusal in refused),
     )
 
 
@@ -76,14 +64,13 @@ def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> li
         folder: OUTPUT.
         curve: the rows' word, a number, in whose order points of one series are joined; None joins none.
     """
-    shown = [(row, row.measures[TESTED]) for row in table.rows if TESTED in row.measures]
-    if not shown:
-        return []
     dots = [
-        Dot(row.asked.title, row.row.kind if row.row else "layer", found.value, found.low,
-            found.high, found.values)
-        for row, found in shown
-    ]  # fmt: skip
+        Dot(row.asked.title, row.row.kind, found.value, found.low, found.high, found.values)
+        for row in table.rows
+        if row.row and (found := row.measures.get(TESTED)) is not None
+    ]
+    if not dots:
+        return []
     against = f" The paired differences to {table.against} are in the table." if table.against else ""
     figures = [
         draw_leaderboard(
@@ -93,7 +80,7 @@ def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> li
             alt=f"Dots with whiskers, one for each of {len(dots)} rows.",
         )
     ]  # fmt: skip
-    for number, column in enumerate(column for column in table.columns if column.metric.task.startswith(LEAKAGE)):
+    for number, column in enumerate(filter(is_leakage, table.columns)):
         name = "tradeoff" if number == 0 else f"tradeoff_{number + 1}"
         figures.append(_tradeoff(table, column, name, folder, curve))
     return figures
@@ -101,13 +88,14 @@ def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> li
 
 def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: str | None) -> Figure:
     """Accuracy against one column of leakage. Rows of one series are joined in the order of the curve's numbers."""
+    found = [(row.asked, *(estimate_of(row.measures.get(each)) for each in (TESTED, column))) for row in table.rows]
     points = [
         TradeoffPoint(
-            row.asked.title, _shown(row.measures[TESTED]), _shown(row.measures[column]),
-            number_of(row.asked.words.get(curve or "", "")) if row.asked.series else None, row.asked.series or ALONE,
+            asked.title, score, leakage, number_of(asked.words.get(curve or "", "")) if asked.series else None,
+            asked.series or ALONE,
         )
-        for row in table.rows
-        if TESTED in row.measures and column in row.measures
+        for asked, score, leakage in found
+        if score is not None and leakage is not None
     ]  # fmt: skip
     return draw_tradeoff(
         folder, points, name=name, score=f"{table.label} accuracy (test)", leakage=name_of(column),
@@ -116,9 +104,3 @@ def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: s
         "never saw, with 95 % intervals. Dashed: chance; what lies below it is noise, and few groups make much of it. "
         + (f"Lines join rows of one series in the order of {curve}." if curve else ""),
     )  # fmt: skip
-
-
-def _shown(measure: Measure) -> Estimate | float:
-    if measure.low is None or measure.high is None:
-        return measure.value
-    return Estimate(value=measure.value, low=measure.low, high=measure.high)

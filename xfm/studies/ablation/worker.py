@@ -5,7 +5,6 @@ as those of a child (`track.forward`).
 """
 
 import contextlib
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -138,8 +137,3 @@ def _open(config: JobConfig, run: dict[str, Any], *, joint: bool = True) -> Iter
         except BaseException:
             tracker.close("FAILED")
             raise
-
-
-def here() -> str:
-    """The folder that relative paths of settings mean."""
-    return os.getcwd()
