@@ -104,7 +104,7 @@ class Entry:
     seed: int
 
     @property
-    def config(self) -> JobConfig:
+    def config(self) -> Any:
         return self.member.configs[self.seed]
 
     @property

@@ -169,19 +169,18 @@ class _Crew:
         if entry.start in self.failed:
             before = entry.member.words.after
             return MemberResult(4, 0.0, ("NOT_RUN", f"it starts from {before}, which has no checkpoint for this seed"))
-        config: Any = entry.config
         job = entry.member.words.job
         try:
-            prepared = None if job == "evaluate" else self.tokens.prepared_for(config)
+            prepared = None if job == "evaluate" else self.tokens.prepared_for(entry.config)
         except Refused as problem:
             return MemberResult(4, 0.0, (problem.code, problem.message))
         except EnvironmentProblem as problem:
             return MemberResult(5, 0.0, ("ENVIRONMENT", str(problem)))
         # A member that starts workers of its own only waits for them: what it claimed would be theirs.
-        cpus = config.threads if job != "evaluate" and is_alone(config) else 0
+        cpus = entry.config.threads if job != "evaluate" and is_alone(entry.config) else 0
         task: Any = ray.remote(num_cpus=cpus, max_retries=RETRIES)(work_on)
         logger.info("member %s: begins, %d of %d", entry, self.total - len(self.waiting), self.total)
-        work = MemberTask(job, config, prepared, os.getcwd())  # relative paths of settings mean this folder
+        work = MemberTask(job, entry.config, prepared, os.getcwd())  # relative paths of settings mean this folder
         self.running[task.remote(work)] = entry, _child(entry, self.job)
         return None
 
@@ -213,7 +212,7 @@ def need_of(entry: Entry, have: Need) -> Need:
     Raises:
         EnvironmentProblem: its training asks for more than there is: its task would wait for ever.
     """
-    config: Any = entry.config
+    config = entry.config
     if entry.member.words.job == "evaluate":  # its stages fit themselves to the cluster
         workers = config.workers or (max(1, int(have.gpus / config.gpus + 1e-9)) if config.gpus else 1)
         return Need(workers, workers * config.gpus)

@@ -15,20 +15,15 @@ from xfm.core.random import key64
 from xfm.studies.tune.space import Draw, Space
 from xfm.studies.tune.trial import OBJECTIVES
 from xfm.studies.tune.trial_log import TrialLog
-from xfm.studies.tune.trials import DEFAULT, Trial, is_over
+from xfm.studies.tune.trials import DEFAULT, Trial
 
 STARTUP = 10  # most trials that are drawn at random before anything is modelled; of a short search a third
 
 
 class TreeParzen:
-    """TrialSource the free values of trials, and learns from what became of them.
+    """Draws the free values of trials, and learns from what became of them.
 
     Its draws are keyed by how many trials there were: a new start must not draw again what an earlier one drew.
-
-    Args:
-        space: what is drawn.
-        book: of the search.
-        seed: of the draws.
     """
 
     def __init__(self, space: Space, book: TrialLog, seed: int) -> None:
@@ -50,11 +45,11 @@ class TreeParzen:
             metric=list(self._names) if many else self._names[0],
             mode=["max"] * len(self._names) if many else "max",
             sampler=sampler,
-            points_to_evaluate=[_raw(space, trial) for trial in known],
+            points_to_evaluate=[{draw.field: _raw(draw, trial) for draw in space.free} for trial in known],
         )
         for trial in known:
             self.suggest(trial.number)
-            if is_over(trial):
+            if trial.is_over:
                 self.tell(trial.number, book.aim.merits(trial.history))
             elif trial.status == "failed" and trial.is_final:
                 self.tell(trial.number, None)
@@ -89,11 +84,6 @@ def _from_raw(draw: Draw, value: Any) -> Any:
     return draw.settled(value) if draw.is_number else draw.arguments[value]
 
 
-def _raw(space: Space, trial: Trial) -> dict[str, Any]:
-    places = {draw.field: [repr(value) for value in draw.arguments] for draw in space.free if not draw.is_number}
-    return {
-        draw.field: trial.values[draw.field]
-        if draw.is_number
-        else places[draw.field].index(repr(trial.values[draw.field]))
-        for draw in space.free
-    }
+def _raw(draw: Draw, trial: Trial) -> Any:
+    value = trial.values[draw.field]
+    return value if draw.is_number else [repr(each) for each in draw.arguments].index(repr(value))

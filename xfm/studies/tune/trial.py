@@ -9,16 +9,16 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import below
 from xfm.engine.train import TrainingPlace
 from xfm.engine.train_in_task import state_folder
-from xfm.studies.tune.outcome import WithoutOutcome
 from xfm.studies.tune.trial_log import FOLDER
 from xfm.studies.tune.trials import Aim, Trial
-from xfm.training.learner import Recipe
+from xfm.training.group import Group
+from xfm.training.learner import Learner, Recipe
 from xfm.training.settings import VALIDATION, Record, Settings
 
 OBJECTIVE, EPOCH = "objective", "epoch"  # what Tune, its searcher and its scheduler look at
@@ -35,6 +35,33 @@ class Drawn:
 
     def __repr__(self) -> str:
         return self.trial.name
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutOutcome:
+    """A recipe whose learner says nothing at the end: what a job does after the last step belongs to no search.
+
+    `Learner.outcome` is the only place where test rows are read, and it may draw maps and project features: time that
+    a trial has no use for.
+    """
+
+    recipe: Recipe  # of the learner
+
+    def build(self, group: Group, device: str) -> Learner:
+        return cast(Learner, _Silent(self.recipe.build(group, device)))
+
+
+class _Silent:
+    """A learner in all but its outcome."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._learner, name)
+
+    def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
+        return {}
 
 
 def run_trial(config: dict[str, Any], uri: str, place: TrainingPlace, aim: Aim) -> None:
