@@ -1,6 +1,6 @@
 """An ablation as tables, Markdown and Parquet: every number beside the runs that it comes from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,13 +10,11 @@ from xfm.core.report import DASH, Cell, Report, Table
 from xfm.studies.ablation.table import TESTED, Ablation, AblationRow, is_leakage
 from xfm.studies.compare.finished_run import Run
 from xfm.studies.compare.report import columns_of, difference_columns, link, links_to, markdown_of
-from xfm.studies.compare.row import Column, Measure
+from xfm.studies.compare.row import Column
 from xfm.studies.compare.tables import estimate_of, p_of
 
 SUMMARY = "ablation_summary"
 PUBLISHED = "published, different data"
-ALPHA = 0.05
-FEW = 3  # rows that a headline names
 
 # One line for each (row, metric).
 SCHEMA = pa.schema(
@@ -67,13 +65,13 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
     for row in table.rows:
         line: list[Cell] = [row.asked.title, *(row.asked.words.get(word, DASH) for word in words)]
         line.append(str(len(row.asked.runs)))
-        line += [_spread(row.measures.get(column)) or f"- [{marks[row.reasons[column]]}]" for column in table.columns]
+        line += [str(row.measures.get(column) or f"- [{marks[row.reasons[column]]}]") for column in table.columns]
         line += [estimate_of(row.against), p_of(row.against)] if table.against else []
         line += [runs.get(row.asked.title, DASH)] if runs else []
         lines.append(line)
     return Table(
         name=SUMMARY,
-        caption=f"{table.label} on {_test_rows(table)}, mean over seeds and its standard deviation",
+        caption=f"{table.label} on {table.test_rows}, mean over seeds and its standard deviation",
         columns=heads,
         rows=lines,
         note=_note(table, marks),
@@ -186,12 +184,6 @@ def _linked(run: Run, pages: Mapping[str, str]) -> str:
     return f"{page} ({link('MLflow', run.tracked) if '://' in run.tracked else f'MLflow run {run.tracked}'})"
 
 
-def _spread(measure: Measure | None) -> str:
-    if measure is None:
-        return ""
-    return f"{measure.value:.3f}" + (f" ± {measure.sd:.3f}" if measure.sd is not None else "")
-
-
 def _marks(table: Ablation) -> dict[str, int]:
     """A number for every reason why something is missing, in the order of the table."""
     found = dict.fromkeys(reason for row in table.rows for reason in row.reasons.values())
@@ -212,32 +204,3 @@ def _note(table: Ablation, marks: Mapping[str, int]) -> str:
             "below it is noise, and few groups make much of it."
         )
     return " ".join(parts)
-
-
-def headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
-    """Words only where a test supports them, of the rows that have a number."""
-    if not table.against:
-        return f"{len(rows)} rows on {_test_rows(table)}, none named to test the others against."
-    tests = {row.asked.title: row.against for row in rows if row.against is not None}
-    better = [title for title, test in tests.items() if test.p < ALPHA and test.value > 0]
-    worse = [title for title, test in tests.items() if test.p < ALPHA and test.value < 0]
-    even = [title for title in tests if title not in (*better, *worse)]
-    first = next((row for row in rows if row.asked.title == table.against), None)
-    if first is None:
-        return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."
-    measure = first.measures.get(TESTED)
-    own = f"{table.against} tells {table.label} with accuracy {_spread(measure)}" if measure else table.against
-    if not tests:
-        return f"{own}; no other row could be tested against it."
-    said = f"{_named('better', better)}, {_named('worse', worse)}, and {_named('not told apart', even)}"
-    return f"{own}. Of {len(tests)} rows tested against it, {said}."
-
-
-def _test_rows(table: Ablation) -> str:
-    return "the same test rows" if table.is_of_same_rows else "test rows that are not all the same"
-
-
-def _named(what: str, titles: Sequence[str]) -> str:
-    """How many, and which where they are few."""
-    few = "; ".join(titles) if len(titles) <= FEW else ""
-    return f"{len(titles)} {'is' if len(titles) == 1 else 'are'} {what}" + (f" ({few})" if few else "")

@@ -8,19 +8,14 @@ from xfm.core.ledger import Refusal
 from xfm.core.report import Figure, Report, Table
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
-from xfm.studies.ablation.files import (
-    headline,
-    interval_table,
-    members_table,
-    name_of,
-    published_table,
-    summary_table,
-)
+from xfm.studies.ablation.files import interval_table, members_table, name_of, published_table, summary_table
 from xfm.studies.ablation.shown import number_of
-from xfm.studies.ablation.table import TESTED, Ablation, is_leakage
+from xfm.studies.ablation.table import TESTED, Ablation, AblationRow, is_leakage
 from xfm.studies.compare.row import Column
 from xfm.studies.compare.tables import estimate_of, refused_table
 
+ALPHA = 0.05
+FEW = 3  # rows that a headline names
 ALONE = "other rows"  # of a trade-off: those of no series
 
 
@@ -39,7 +34,7 @@ def ablation_report(
     return Report(
         title=title,
         job="compare",
-        headline=headline(table, rows),
+        headline=_headline(table, rows),
         numbers={"rows": len(rows), "runs": len(runs), "members that failed": len(refused)},
         tables=[
             *(each for each in tables if each is not None),
@@ -104,3 +99,28 @@ def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: s
         "never saw, with 95 % intervals. Dashed: chance; what lies below it is noise, and few groups make much of it. "
         + (f"Lines join rows of one series in the order of {curve}." if curve else ""),
     )  # fmt: skip
+
+
+def _headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
+    """Words only where a test supports them, of the rows that have a number."""
+    if not table.against:
+        return f"{len(rows)} rows on {table.test_rows}, none named to test the others against."
+    tests = {row.asked.title: row.against for row in rows if row.against is not None}
+    better = [title for title, test in tests.items() if test.p < ALPHA and test.value > 0]
+    worse = [title for title, test in tests.items() if test.p < ALPHA and test.value < 0]
+    even = [title for title in tests if title not in (*better, *worse)]
+    first = next((row for row in rows if row.asked.title == table.against), None)
+    if first is None:
+        return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."
+    measure = first.measures.get(TESTED)
+    own = f"{table.against} tells {table.label} with accuracy {measure}" if measure else table.against
+    if not tests:
+        return f"{own}; no other row could be tested against it."
+    said = f"{_named('better', better)}, {_named('worse', worse)}, and {_named('not told apart', even)}"
+    return f"{own}. Of {len(tests)} rows tested against it, {said}."
+
+
+def _named(what: str, titles: Sequence[str]) -> str:
+    """How many, and which where they are few."""
+    few = "; ".join(titles) if len(titles) <= FEW else ""
+    return f"{len(titles)} {'is' if len(titles) == 1 else 'are'} {what}" + (f" ({few})" if few else "")

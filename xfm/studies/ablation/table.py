@@ -64,7 +64,7 @@ class Ablation:
     rows: tuple[AblationRow, ...]  # in order
     against: str = ""  # title of the row that all are tested against; empty where none was named
     notes: tuple[str, ...] = ()  # what a reader must know
-    is_of_same_rows: bool = True  # whether all rows were judged on the same ones
+    test_rows: str = ""  # what all rows were judged on, in words
 
 
 def ablation(asked: Sequence[Asked], against: str | None = None) -> Ablation:
@@ -94,7 +94,8 @@ def ablation(asked: Sequence[Asked], against: str | None = None) -> Ablation:
         ]
     data = {run.data_of(label) for row in rows if row.row for run in row.row.runs}
     notes = _notes(rows, first, len(data))
-    return Ablation(label, tuple(columns), tuple(rows), against or "", tuple(notes), len(data) <= 1)
+    judged = "the same test rows" if len(data) <= 1 else "test rows that are not all the same"
+    return Ablation(label, tuple(columns), tuple(rows), against or "", tuple(notes), judged)
 
 
 def is_leakage(column: Column) -> bool:

@@ -58,6 +58,9 @@ class Measure:
     cells: int | None  # cells, groups: the fewest over seeds; None where no run says
     groups: int | None
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f}" + (f" ± {self.sd:.3f}" if self.sd is not None else "")
+
 
 class Against(NamedTuple):
     """A row minus the first row, on shared resamples."""

@@ -65,23 +65,14 @@ class _Silent:
 
 
 def run_trial(config: dict[str, Any], uri: str, place: TrainingPlace, aim: Aim) -> None:
-    """Ray Tune's trainable.
-
-    Args:
-        config: `drawn`: a `Drawn`.
-        uri: of OUTPUT, absolute.
-        place: where a trial trains; more than one worker trains on Ray Train.
-        aim: what is searched for.
-    """
+    """Ray Tune's trainable: `config` holds a `Drawn`. More than one worker trains on Ray Train."""
     from torch import OutOfMemoryError
 
     drawn: Drawn = config["drawn"]
     teller = _Teller(drawn, aim)
     try:
-        if place.workers == 1:
-            _train_alone(drawn, uri, place, teller)
-        else:
-            _train_together(drawn, uri, place, teller)
+        train = _train_alone if place.workers == 1 else _train_together
+        train(drawn, uri, place, teller)
     except Refused as problem:
         teller.end("failed", str(problem))
     except (EnvironmentProblem, MemoryError, OutOfMemoryError) as problem:
@@ -123,7 +114,6 @@ class _Teller:
         tune.report(news)
 
     def end(self, status: str, reason: str = "", *, is_final: bool = True) -> None:
-        """The last word."""
         self.tell(ended=status, reason=reason, is_final=is_final)
 
 
