@@ -13,7 +13,6 @@ from xfm.studies.compare.report import columns_of, difference_columns, link, lin
 from xfm.studies.compare.row import Column
 from xfm.studies.compare.tables import estimate_of, p_of
 
-SUMMARY = "ablation_summary"
 PUBLISHED = "published, different data"
 
 # One line for each (row, metric).
@@ -70,7 +69,7 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
         line += [runs.get(row.asked.title, DASH)] if runs else []
         lines.append(line)
     return Table(
-        name=SUMMARY,
+        name="ablation_summary",
         caption=f"{table.label} on {table.test_rows}, mean over seeds and its standard deviation",
         columns=heads,
         rows=lines,
@@ -135,13 +134,7 @@ def members_table(table: Ablation, links: Mapping[str, str] | None = None) -> Ta
 
 
 def ablation_markdown(report: Report, table: Ablation, pages: Mapping[str, str]) -> str:
-    """The table in Markdown, every row linked to its runs' pages and to MLflow.
-
-    Args:
-        report: of the comparison: title, headline, warnings.
-        table: what was found.
-        pages: where the page of each run lies, by fingerprint; relative to OUTPUT or an address.
-    """
+    """The report with its table in Markdown, every row linked to its runs' `pages`, as by `links_to`, and to MLflow."""
     runs = {row.asked.title: ", ".join(_linked(run, pages) for run in row.asked.runs) or DASH for row in table.rows}
     links = links_to([run for row in table.rows for run in row.asked.runs], pages)
     shown = [summary_table(table, runs), interval_table(table), published_table(table), members_table(table, links)]

@@ -85,7 +85,6 @@ class Member:
 
     @property
     def rows(self) -> tuple[RowWords, ...]:
-        """Of the table."""
         words = self.words
         if words.rows is not None or words.job == "pretrain":
             return words.rows or ()
@@ -210,12 +209,10 @@ def _in_order(words: Mapping[str, MemberWords]) -> list[str]:
 
 
 def _check_base(base: Mapping[str, Any], used: Sequence[type[JobConfig]], jobs: Mapping[str, type[JobConfig]]) -> None:
-    for key in base:
+    for key, own in base.items():
         name = key.replace("-", "_")
-        if name in jobs and not isinstance(base[key] or {}, Mapping):
-            raise UsageError(
-                f"--base.{key}: settings of {name} jobs, e.g. {{{key}: {{workers: 1}}}}, not {base[key]!r}"
-            )
+        if name in jobs and not isinstance(own or {}, Mapping):
+            raise UsageError(f"--base.{key}: settings of {name} jobs, e.g. {{{key}: {{workers: 1}}}}, not {own!r}")
         if name in jobs or (name not in OURS and any(name in job.model_fields for job in used)):
             continue
         known = sorted({*jobs, *(each for job in used for each in job.model_fields)} - set(OURS))

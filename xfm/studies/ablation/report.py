@@ -52,13 +52,8 @@ def ablation_report(
 
 
 def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> list[Figure]:
-    """Accuracy of every row, in the table's order; and accuracy against what leaks, where that was measured.
-
-    Args:
-        table: what was found.
-        folder: OUTPUT.
-        curve: the rows' word, a number, in whose order points of one series are joined; None joins none.
-    """
+    """Accuracy of every row, in the table's order; and accuracy against what leaks, where that was measured. `curve` is
+    the rows' word, a number, in whose order points of one series are joined; None joins none."""
     dots = [
         Dot(row.asked.title, row.row.kind, found.value, found.low, found.high, found.values)
         for row in table.rows
@@ -83,15 +78,12 @@ def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> li
 
 def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: str | None) -> Figure:
     """Accuracy against one column of leakage. Rows of one series are joined in the order of the curve's numbers."""
-    found = [(row.asked, *(estimate_of(row.measures.get(each)) for each in (TESTED, column))) for row in table.rows]
-    points = [
-        TradeoffPoint(
-            asked.title, score, leakage, number_of(asked.words.get(curve or "", "")) if asked.series else None,
-            asked.series or ALONE,
-        )
-        for asked, score, leakage in found
-        if score is not None and leakage is not None
-    ]  # fmt: skip
+    points = []
+    for row in table.rows:
+        asked, score, leakage = row.asked, estimate_of(row.measures.get(TESTED)), estimate_of(row.measures.get(column))
+        if score is not None and leakage is not None:
+            strength = number_of(asked.words.get(curve or "", "")) if asked.series else None
+            points.append(TradeoffPoint(asked.title, score, leakage, strength, asked.series or ALONE))
     return draw_tradeoff(
         folder, points, name=name, score=f"{table.label} accuracy (test)", leakage=name_of(column),
         title=f"What is kept of {table.label}, and what leaks",

@@ -27,7 +27,6 @@ from xfm.studies.compare.report import compare_report, leaderboard_markdown, lea
 from xfm.studies.compare.run import draw, page_of, run_of, track_boards
 from xfm.studies.compare.tables import board_table
 
-TABLE = "ablation"
 ENVIRONMENT = "ENVIRONMENT"  # code of a member that this machine or cluster could not run
 
 
@@ -66,8 +65,8 @@ def compare_members(config: CompareJob, members: Sequence[Member], job: OpenJob)
         [board_table(board) for board in boards],
     )  # fmt: skip
     pages = {run.fingerprint: page_of(run, job.output.uri) for run in [*runs.values(), *beside]}
-    job.publish(f"{TABLE}.md", ablation_markdown(report, table, pages).encode())
-    job.publish_table(f"{TABLE}.parquet", ablation_table(table))
+    job.publish("ablation.md", ablation_markdown(report, table, pages).encode())
+    job.publish_table("ablation.parquet", ablation_table(table))
     if boards:
         page = compare_report(boards, beside, refused, others.notes if others else [], job.run["versions"])
         job.publish("leaderboard.md", leaderboard_markdown(page, boards, beside, pages).encode())

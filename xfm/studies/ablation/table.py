@@ -150,8 +150,7 @@ def _picked(asked: Asked, run: Run, own: Sequence[StoredScore], task: str) -> Pi
                       f"{wanted or 'one representation alone'}. It has tasks "
                       f"{', '.join(sorted({s.metric.task for s in run.scores}))}, and of {task} "
                       f"{', '.join(every) or 'nothing'}: say task and representation of the row")  # fmt: skip
-    score = every[wanted]
-    return Pick(score.representation, score.kind, score.layer)
+    return Pick(wanted, every[wanted].kind, every[wanted].layer)
 
 
 def _reason(row: AblationRow, column: Column) -> str:

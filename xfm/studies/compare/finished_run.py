@@ -99,7 +99,6 @@ class Run:
         return self.data_by_label.get(label, self.data)
 
     def find(self, representation: str, label: str, metric: Metric, split: str) -> StoredScore | None:
-        """One of its scores."""
         return self._by_name.get((representation, label, metric, split))
 
     def frozen(self) -> "Run":

@@ -56,11 +56,8 @@ class Gathered:
 
 
 def gather(words: Sequence[str], query: str | None, metrics: Sequence[str], output: str) -> Gathered:
-    """Reads everything that is asked for.
-
-    Args:
-        words, query, metrics: as `runs`, `query` and `metrics` of `Leaderboards`.
-        output: the comparison's own OUTPUT, which is no run of it.
+    """Reads everything that is asked for, by `runs`, `query` and `metrics` of `Leaderboards`, but for the comparison's
+    own OUTPUT, which is no run of it.
 
     Raises:
         Refused: NO_RUNS, NOT_AN_OUTPUT, or NOTHING_TO_COMPARE where every run is refused.
@@ -92,14 +89,7 @@ def _read_named(name: str, place: str, metrics: Sequence[str]) -> Run:
 def read_run(
     name: str, storage: Storage, metrics: Sequence[str] = ("primary",), *, place: str = "", tracked: str = ""
 ) -> Run:
-    """One OUTPUT.
-
-    Args:
-        name: for people.
-        storage: where it lies.
-        metrics: whose scores to keep.
-        place: what to call the place of a copy.
-        tracked: its MLflow run.
+    """One OUTPUT; `place` is what to call the place of a copy, `tracked` its MLflow run.
 
     Raises:
         Refused: NOT_AN_OUTPUT.

@@ -61,14 +61,7 @@ def compare_report(
     notes: Sequence[str],
     versions: Mapping[str, str],
 ) -> Report:
-    """What a `compare` found.
-
-    Args:
-        boards: in the order of the page; the first one makes the headline.
-        runs, refused: those that were compared, and those that were not.
-        notes: what gathering has to say, e.g. which run was given twice.
-        versions: of what ran.
-    """
+    """What a `compare` found. Its first board makes the headline; `notes` are what gathering has to say."""
     tables = [*overviews(boards), *map(board_table, boards), runs_table(boards, runs)]
     return Report(
         title=f"Leaderboard of {count(len(runs), 'run')}",
@@ -174,11 +167,8 @@ def _lines(board: Board) -> Iterator[dict[str, Any]]:
         }
         for column, measure in row.measures.items():
             own = {name: getattr(measure, name) for name in ("value", "low", "high", "sd", "values", "cells", "groups")}
-            own |= {
-                "task": column.metric.task or row.runs[0].classifier,
-                "metric": column.metric.name,
-                "split": column.split,
-            }
+            task = column.metric.task or row.runs[0].classifier
+            own |= {"task": task, "metric": column.metric.name, "split": column.split}
             if column == board.columns[0]:
                 own |= {"validation": row.rank_by} | difference_columns(row.against)
             yield common | own
@@ -201,20 +191,15 @@ def difference_columns(test: Against | None) -> dict[str, float]:
     return {"difference": test.value, "difference_low": test.low, "difference_high": test.high, "p": test.p}
 
 
-def leaderboard_markdown(report: Report, boards: Sequence[Board], runs: Sequence[Run], links: Mapping[str, str]) -> str:
-    """The report in Markdown, its runs linked.
-
-    Args:
-        report: of these boards.
-        boards, runs: as for `compare_report`.
-        links: where a run's page lies, by fingerprint; relative to OUTPUT or an address.
-    """
-    linked = runs_table(boards, runs, links_to(runs, links))
+def leaderboard_markdown(report: Report, boards: Sequence[Board], runs: Sequence[Run], pages: Mapping[str, str]) -> str:
+    """The report of these boards in Markdown, each run linked to its page as by `links_to`."""
+    linked = runs_table(boards, runs, links_to(runs, pages))
     return markdown_of(report, [linked if table.name == linked.name else table for table in report.tables])
 
 
 def links_to(runs: Sequence[Run], pages: Mapping[str, str]) -> dict[str, str]:
-    """{fingerprint: the run's name as a link to its page}, of those that have one."""
+    """{fingerprint: the run's name as a link}, of the runs whose fingerprint `pages` has, relative to OUTPUT or as an
+    address."""
     return {run.fingerprint: link(run.name, pages[run.fingerprint]) for run in runs if run.fingerprint in pages}
 
 

@@ -137,13 +137,8 @@ class BoardRow:
 def rows_of(
     family: Sequence[Run], label: str, columns: Sequence[Column], representations: Sequence[str]
 ) -> list[BoardRow]:
-    """One row for each role, all seeds in it; roles that mean the same representations become one.
-
-    Args:
-        family: runs that differ in the seed alone, in its order.
-        label, columns: of the board; the first column ranks.
-        representations: as for `picks`.
-    """
+    """One row for each role of runs that differ in the seed alone, all seeds in it; roles that mean the same
+    representations become one. The first column ranks."""
     roles: dict[str, list[tuple[Run, Pick]]] = {}
     for run in family:
         for pick in picks(run, label, representations):
@@ -189,14 +184,11 @@ def _interval(scores: Sequence[StoredScore]) -> tuple[float | None, float | None
 
 
 def picks(run: Run, label: str, wanted: Sequence[str]) -> list[Pick]:
-    """What is wanted of a run, in the order of its scores.
+    """What is wanted of a run, in the order of its scores; a run that has only reported numbers has an empty label.
 
-    Args:
-        run: where from.
-        label: empty for a run that has only reported numbers.
-        wanted: best (chosen on validation cells), last (deepest layer; of several poolings the better one on
-            validation), baselines (of networks that learned nothing, whose layers are many, the best on validation),
-            all, or names.
+    Wanted are best (chosen on validation cells), last (deepest layer; of several poolings the better one on
+    validation), baselines (of networks that learned nothing, whose layers are many, the best on validation), all, or
+    names.
     """
     every = {score.representation: score for score in run.scores if score.label == label}
     found = [_pick(every[REPORTED])] if REPORTED in every else []

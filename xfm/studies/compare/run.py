@@ -47,9 +47,8 @@ def plan_comparison(config: Leaderboards) -> Comparison:
         EnvironmentProblem: a store that cannot be read.
     """
     found = gather(config.runs, config.query, config.metrics, config.output)
-    boards = compare(
-        found.runs, config.metrics, config.labels, config.representations, is_by_data=config.columns == "data"
-    )
+    by_data = config.columns == "data"
+    boards = compare(found.runs, config.metrics, config.labels, config.representations, is_by_data=by_data)
     if not boards:
         raise Refused("NOTHING_TO_COMPARE", f"{len(found.runs)} runs have none of --metrics {','.join(config.metrics)} "
                       f"for --representations {','.join(config.representations)}. Try --metrics all")  # fmt: skip

@@ -31,12 +31,9 @@ def tune_report(
 
     Args:
         trials: all, in order; one of them has finished at least.
-        aim: what was searched for.
         fields: that were searched; whether on a logarithmic scale.
         defaults: their values in trial 0.
-        run: content of run.json.
         rows: trained on, and compared on.
-        refused: quarantine lines by code.
         title, script: what the searched job does, and its file below jobs/.
     """
     best = best_of(trials, aim)

@@ -19,7 +19,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
-from xfm.engine.learn import Prepared
+from xfm.engine.learn import Prepared, plan_learning
 from xfm.engine.planning import ShardPlan
 from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.engine.train import TrainingPlace, place
@@ -54,7 +54,7 @@ def run_tune(config: TuneJob) -> int:
     sections = {"finetune": config.finetune, "pretrain": config.pretrain}
     searched = searched_job(sections, config.output, config.metric, config.also, place)
     searched.check(space, config.seed)
-    aim, plan = searched.aim, searched.plan()
+    aim, plan = searched.aim, plan_learning(searched.given)
     if config.dry_run:
         return print_plan(describe_search(plan, space, config.trials, aim))
     with open_job(config, run_of(plan, config, searched), joint=True) as job:
@@ -180,7 +180,7 @@ def publish(
         why = next((f"; the first because: {trial.reason}" for trial in trials if trial.reason), "")
         raise Refused("NO_TRIAL", f"none of {len(trials)} trials ran to its end{why}")
     of = f"The best of {len(trials)} trials: {aim.metric} {aim.best(best.history):.6g} (trial {best.number}), "
-    job.publish(BEST, preset_of(best, searched, of + "a maximum on the rows it was chosen by.", job.output.place, BEST))
+    _publish_preset(job, BEST, best, searched, of + "a maximum on the rows it was chosen by.")
     if aim.also is not None:
         _publish_front(job, book, front_of(trials, aim), searched)
 
@@ -195,25 +195,18 @@ def _publish_front(job: OpenJob, book: TrialLog, front: Sequence[Trial], searche
         scores = zip(searched.aim.each, searched.aim.values(trial.history) or (), strict=True)
         reached = " and ".join(f"{aim.metric} {value:.6g}" for aim, value in scores)
         said = f"On the front of {len(book.trials)} trials: {reached} (trial {trial.number}), chosen on validation rows"
-        preset = preset_of(trial, searched, f"{said}.", job.output.place, f"{FRONT}/{name}")
-        job.publish(f"{FRONT}/{name}", preset)
+        _publish_preset(job, f"{FRONT}/{name}", trial, searched, f"{said}.")
     book.mark_front({trial.number for trial in front})
 
 
-def preset_of(trial: Trial, searched: SearchTarget, said: str, place: str, name: str) -> bytes:
-    """A preset of the searched job with the settings of a trial.
-
-    Args:
-        trial, searched: whose values it has, and of which job.
-        said: what the trial reached.
-        place, name: of OUTPUT, and of the file below it.
-    """
+def _publish_preset(job: OpenJob, name: str, trial: Trial, searched: SearchTarget, said: str) -> None:
+    """A preset of the searched job with the settings of a trial; `said` is what the trial reached."""
     settings = with_values(searched.base, trial.values | {"watch": watch_of(searched.aim)})
     # Credentials in an address are never written down; where the result goes is for its user to say.
     kept = redact({name: value for name, value in settings.items() if name not in ("output", "dry_run", "experiment")})
     text = (
         f"# {said}\n"
         "# What it is worth, the test rows say, which the search has not read:\n"
-        f"#   python jobs/{searched.word}.py --config {place}/{name} --output OUTPUT\n"
+        f"#   python jobs/{searched.word}.py --config {job.output.place}/{name} --output OUTPUT\n"
     )
-    return (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode()
+    job.publish(name, (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode())

@@ -163,7 +163,8 @@ class TreeParzen:
         self._calls[number] = str(number) if before is None else f"{before} again"
         raw = self._search.suggest(self._calls[number])
         assert raw is not None
-        return {draw.field: _from_raw(draw, raw[draw.field]) for draw in self._space.free}
+        told = ((draw, raw[draw.field]) for draw in self._space.free)
+        return {draw.field: draw.settled(each) if draw.is_number else draw.arguments[each] for draw, each in told}
 
     def tell(self, number: int, merits: tuple[float, ...] | None) -> None:
         """What a trial reached, higher is better; None where it failed."""
@@ -179,10 +180,6 @@ def _domain(draw: Draw) -> Any:
     if draw.kind == "randint":
         return tune.randint(low, high)
     return tune.loguniform(low, high) if draw.is_log else tune.uniform(low, high)
-
-
-def _from_raw(draw: Draw, value: Any) -> Any:
-    return draw.settled(value) if draw.is_number else draw.arguments[value]
 
 
 def _raw(draw: Draw, trial: Trial) -> Any:
@@ -259,10 +256,6 @@ class LogCallback(DriverOnly, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         """It died, more often than it may."""
-        self._book.end(trial.config["drawn"].trial.number, "failed", _reason(trial), is_final=False)
-
-
-def _reason(trial: Any) -> str:
-    """The last line of what Tune keeps of the failure."""
-    text = str(trial.get_error() or "its process died")
-    return [line.strip() for line in text.splitlines() if line.strip()][-1]
+        text = str(trial.get_error() or "its process died")
+        reason = [line.strip() for line in text.splitlines() if line.strip()][-1]
+        self._book.end(trial.config["drawn"].trial.number, "failed", reason, is_final=False)

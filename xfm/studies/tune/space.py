@@ -69,7 +69,6 @@ class Draw:
         return [self.settled(value) for value in (low, high, between)]
 
     def draw(self, rng: Generator) -> Any:
-        """One value."""
         if not self.is_number:
             return self.arguments[int(rng.integers(len(self.arguments)))]
         low, high = self.arguments[:2]

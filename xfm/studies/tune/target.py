@@ -9,7 +9,7 @@ from xfm.core.errors import Refused
 from xfm.core.metric import find_metric
 from xfm.core.parts import TRAIN
 from xfm.core.parts import VALIDATION as VALIDATION_ROWS
-from xfm.engine.learn import HELD_OUT, Prepared, class_of, plan_learning, prepare, recipe_of, task_of
+from xfm.engine.learn import HELD_OUT, Prepared, class_of, prepare, recipe_of, task_of
 from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
 from xfm.engine.planning import ShardPlan
 from xfm.engine.settings import UsageError, build, merge, named_as_fields, nested, read_yaml
@@ -61,10 +61,6 @@ class SearchTarget:
 
     def check(self, space: Space, seed: int) -> None:
         check_space(space, JOBS[self.word], self.config_of, seed, self.why_not)
-
-    def plan(self) -> ShardPlan:
-        """Lists the source of the job and checks it."""
-        return plan_learning(self.given)
 
     def prepare(self, plan: ShardPlan, uri: str) -> Prepared:
         """Tokens of training and validation rows in URI/tokens, shared by all trials; test rows are not stored.
@@ -136,7 +132,6 @@ def searched_job(
 
     Args:
         sections: the job by its kind; one of them is not None.
-        output: of the search.
         metric, also: what is wanted, as `Aim.of` reads it; None for what the job watches.
         place: fields of the job that the search sets.
 

@@ -37,7 +37,6 @@ class TrialLog:
 
     Args:
         uri: of OUTPUT, absolute.
-        aim: what is searched for.
         total: trials that the search is to have.
         tracker: the job's run; each trial becomes a child of it.
         defaults: values of the searched fields in trial 0.
@@ -81,7 +80,6 @@ class TrialLog:
         return self._put(Trial(number, dict(values)))
 
     def start(self, number: int) -> None:
-        """It runs now."""
         trial = self._trials[number]
         if trial.status != "running":
             self._put(replace(trial, status="running", reason=""))
@@ -114,7 +112,7 @@ class TrialLog:
         run.tags({"xfm.status": status} | ({"xfm.reason": trial.reason} if reason else {}))
         self._close(trial)  # a kill between its run's end and its file's does both again
         if status != "failed" or is_final:
-            clear(below(self.uri, f"{FOLDER}/{trial.name}"))
+            _clear(below(self.uri, f"{FOLDER}/{trial.name}"))
         logger.info("%s", self.line(trial))
 
     def mark_front(self, numbers: Collection[int]) -> None:
@@ -174,8 +172,7 @@ class TrialLog:
                           "the trial is drawn and run again") from None  # fmt: skip
 
 
-def clear(uri: str) -> None:
-    """Removes a folder below OUTPUT with all that is in it."""
+def _clear(uri: str) -> None:
     if "://" not in uri:
         shutil.rmtree(uri, ignore_errors=True)
         return

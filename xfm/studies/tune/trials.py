@@ -145,12 +145,8 @@ def best_of(trials: Sequence[Trial], aim: Aim) -> Trial | None:
 
 
 def front_of(trials: Sequence[Trial], aim: Aim) -> list[Trial]:
-    """The Pareto front of the trials that ran to their end: each that no other is as good as in every score and better
-    than in one. Two that are alike in every score are both on it.
-
-    Returns:
-        In the order of the first score, the best first.
-    """
+    """The Pareto front of the trials that ran to their end, the best of the first score first: each that no other is as
+    good as in every score and better than in one. Two that are alike in every score are both on it."""
     scored = [(aim.merits(trial.history), trial) for trial in trials if trial.status == "finished"]
     known = [(merits, trial) for merits, trial in scored if merits is not None]
     free = [(merits, trial) for merits, trial in known if not any(_dominates(other, merits) for other, _ in known)]
