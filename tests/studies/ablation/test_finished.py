@@ -12,9 +12,8 @@ from xfm.core.errors import Refused
 from xfm.engine.learn import plan_learning
 from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
 from xfm.engine.output import Output
-from xfm.studies.ablation.entry import entries_of
 from xfm.studies.ablation.finished import finished_of
-from xfm.studies.ablation.plan import plan_members
+from xfm.studies.ablation.plan import entries_of, plan_members
 from xfm.studies.ablation.schedule import describe_members
 from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe

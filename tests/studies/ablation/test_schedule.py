@@ -13,11 +13,9 @@ from xfm.engine.train import TrainingPlace
 from xfm.models.clip.writing import write_checkpoint
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
-from xfm.studies.ablation import scheduler, tokens, worker
-from xfm.studies.ablation.entry import Entry
-from xfm.studies.ablation.plan import Member, MemberWords
-from xfm.studies.ablation.scheduler import Need, need_of, next_of
-from xfm.studies.ablation.tokens import TokenStores
+from xfm.studies.ablation import schedule, worker
+from xfm.studies.ablation.plan import Entry, Member, MemberWords
+from xfm.studies.ablation.schedule import Need, TokenStores, need_of, next_of
 from xfm.studies.ablation.worker import MemberTask, work_on
 from xfm.tasks.adversarial import task as adversarial
 from xfm.tasks.adversarial.task import AdversarialTask
@@ -58,7 +56,7 @@ def test_a_member_waits_for_the_one_that_it_starts_from():
 
 
 def test_a_member_takes_what_its_workers_take(monkeypatch):
-    monkeypatch.setattr(scheduler, "place", lambda workers, gpus, threads: TrainingPlace(workers or 4, threads, gpus))
+    monkeypatch.setattr(schedule, "place", lambda workers, gpus, threads: TrainingPlace(workers or 4, threads, gpus))
     assert need_of(entry("a", workers=2, threads=3), Need(8, 0)) == Need(6, 0)
     assert need_of(entry("a", gpus=0.5, threads=2), Need(8, 2)) == Need(8, 2.0)
 
@@ -67,7 +65,7 @@ def test_a_member_that_does_not_fit_is_named(monkeypatch):
     def place(workers, gpus, threads):
         raise EnvironmentProblem("too few CPUs")
 
-    monkeypatch.setattr(scheduler, "place", place)
+    monkeypatch.setattr(schedule, "place", place)
     with pytest.raises(EnvironmentProblem, match="member big, seed 0: too few CPUs"):
         need_of(entry("big", threads=64), Need(2, 0))
 
@@ -129,7 +127,7 @@ def stored(monkeypatch, tmp_path):
         made.append(place.rpartition("/")[2])
         return Prepared(plan, TokenParts(place, (), ()), None, {}, StageResult())
 
-    monkeypatch.setattr(tokens, "prepare", prepare)
+    monkeypatch.setattr(schedule, "prepare", prepare)
     monkeypatch.setattr(Task, "share", lambda *_: None)
     monkeypatch.setattr(AlignmentTask, "share", lambda *_: None)
     monkeypatch.setattr(AdversarialTask, "share", lambda *_: None)

@@ -9,9 +9,8 @@ from tests.evaluate_outputs import score, spread, write_evaluate
 from xfm.core.errors import Refused
 from xfm.core.storage import open_storage
 from xfm.studies.compare.boards import compare
-from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.gather import read_run
-from xfm.studies.compare.report import compare_report
+from xfm.studies.compare.report import compare_report, leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.tables import model_of_row
 
 SHIFT = spread(0.0, seed=7)

@@ -18,11 +18,10 @@ from xfm.core.schema import PART
 from xfm.engine.output import write_part
 from xfm.engine.settings import UsageError
 from xfm.models.hf_text.config import HFText
-from xfm.studies.tune.outcome import WithoutOutcome
 from xfm.studies.tune.search import Halving, TrialSource
 from xfm.studies.tune.space import parse_space
 from xfm.studies.tune.target import compared_on
-from xfm.studies.tune.trial import OBJECTIVES, Drawn
+from xfm.studies.tune.trial import OBJECTIVES, Drawn, WithoutOutcome
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, front_of
 from xfm.tasks.classification.learner import ClassificationLearner

@@ -11,9 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.engine.settings import build
-from xfm.studies.tune.space import parse_space
-from xfm.studies.tune.space_check import base_settings, check_space, fields_of, with_values
-from xfm.studies.tune.target import searched_job
+from xfm.studies.tune.space import check_space, fields_of, parse_space
+from xfm.studies.tune.target import base_settings, searched_job, with_values
 
 
 class Task(Config):

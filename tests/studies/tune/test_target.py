@@ -19,8 +19,7 @@ from xfm.engine.settings import UsageError, read_yaml
 from xfm.engine.stage import StageResult
 from xfm.models.clip.writing import write_checkpoint
 from xfm.sources.synthetic.atlas import Atlas
-from xfm.studies.tune.space import parse_space
-from xfm.studies.tune.space_check import fields_of
+from xfm.studies.tune.space import fields_of, parse_space
 from xfm.studies.tune.target import JOBS, ROWS, compared_on, searched_job
 from xfm.studies.tune.trials import Aim
 from xfm.tokenizers.embedding import EmbeddingTokenizer

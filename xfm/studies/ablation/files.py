@@ -1,21 +1,19 @@
 """An ablation as tables, Markdown and Parquet: every number beside the runs that it comes from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from xfm.core.metric import LEAKAGE, words_of
-from xfm.core.report import DASH, Cell, Estimate, Report, Table, markdown_table
-from xfm.studies.ablation.table import TESTED, Ablation, AblationRow
-from xfm.studies.compare.files import link, plain
+from xfm.core.report import DASH, Cell, Report, Table
+from xfm.studies.ablation.table import TESTED, Ablation, AblationRow, is_leakage
 from xfm.studies.compare.finished_run import Run
-from xfm.studies.compare.row import Column, Measure
+from xfm.studies.compare.report import columns_of, difference_columns, link, links_to, markdown_of
+from xfm.studies.compare.row import Column
+from xfm.studies.compare.tables import estimate_of, p_of
 
-SUMMARY = "ablation_summary"
 PUBLISHED = "published, different data"
-ALPHA = 0.05
-FEW = 3  # rows that a headline names
 
 # One line for each (row, metric).
 SCHEMA = pa.schema(
@@ -50,18 +48,13 @@ SCHEMA = pa.schema(
 
 def name_of(column: Column) -> str:
     """A column's heading."""
-    if column.metric.task.startswith(LEAKAGE):
-        return column.metric.task.replace(LEAKAGE, f"{LEAKAGE} AUROC", 1)
-    return words_of(column.metric.name)
+    task, name = column.metric
+    return task.replace(LEAKAGE, f"{LEAKAGE} AUROC", 1) if is_leakage(column) else words_of(name)
 
 
 def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Table:
-    """The table itself: means over seeds with their standard deviation.
-
-    Args:
-        table: what was found.
-        runs: Markdown that leads to the runs of each row, by title.
-    """
+    """The table itself: means over seeds with their standard deviation; `runs` is Markdown that leads to the runs of
+    each row, by title."""
     marks = _marks(table)
     words = list(dict.fromkeys(word for row in table.rows for word in row.asked.words))
     heads = ["row", *words, "seeds", *map(name_of, table.columns)]
@@ -71,16 +64,13 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
     for row in table.rows:
         line: list[Cell] = [row.asked.title, *(row.asked.words.get(word, DASH) for word in words)]
         line.append(str(len(row.asked.runs)))
-        line += [_spread(row.measures.get(column)) or f"- [{marks[row.reasons[column]]}]" for column in table.columns]
-        if table.against:
-            against = row.against
-            line.append(Estimate(value=against.value, low=against.low, high=against.high) if against else None)
-            line.append(_p(row))
+        line += [str(row.measures.get(column) or f"- [{marks[row.reasons[column]]}]") for column in table.columns]
+        line += [estimate_of(row.against), p_of(row.against)] if table.against else []
         line += [runs.get(row.asked.title, DASH)] if runs else []
         lines.append(line)
     return Table(
-        name=SUMMARY,
-        caption=f"{table.label} on {_test_rows(table)}, mean over seeds and its standard deviation",
+        name="ablation_summary",
+        caption=f"{table.label} on {table.test_rows}, mean over seeds and its standard deviation",
         columns=heads,
         rows=lines,
         note=_note(table, marks),
@@ -90,7 +80,7 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
 def interval_table(table: Ablation) -> Table:
     """Every number with its interval."""
     lines: list[list[Cell]] = [
-        [row.asked.title, *(_estimate(row.measures.get(column)) for column in table.columns)] for row in table.rows
+        [row.asked.title, *(estimate_of(row.measures.get(column)) for column in table.columns)] for row in table.rows
     ]
     return Table(
         name="ablation_intervals",
@@ -126,12 +116,7 @@ def published_table(table: Ablation) -> Table | None:
 
 
 def members_table(table: Ablation, links: Mapping[str, str] | None = None) -> Table:
-    """Where every number comes from: one line a row and seed.
-
-    Args:
-        table: what was found.
-        links: Markdown that takes the place of a run's name, by fingerprint.
-    """
+    """Where every number comes from: one line a row and seed; `links` as for `runs_table`."""
     lines: list[list[Cell]] = []
     for row in table.rows:
         for number, run in enumerate(row.asked.runs):
@@ -149,24 +134,11 @@ def members_table(table: Ablation, links: Mapping[str, str] | None = None) -> Ta
 
 
 def ablation_markdown(report: Report, table: Ablation, pages: Mapping[str, str]) -> str:
-    """The table in Markdown, every row linked to its runs' pages and to MLflow.
-
-    Args:
-        report: of the comparison: title, headline, warnings.
-        table: what was found.
-        pages: where the page of each run lies, by fingerprint; relative to OUTPUT or an address.
-    """
+    """The report with its table in Markdown, every row linked to its runs' `pages`, as by `links_to`, and to MLflow."""
     runs = {row.asked.title: ", ".join(_linked(run, pages) for run in row.asked.runs) or DASH for row in table.rows}
-    links = {run.fingerprint: link(run.name, pages[run.fingerprint]) for row in table.rows for run in row.asked.runs
-             if run.fingerprint in pages}  # fmt: skip
-    parts = [f"# {plain(report.title)}", plain(report.headline)]
+    links = links_to([run for row in table.rows for run in row.asked.runs], pages)
     shown = [summary_table(table, runs), interval_table(table), published_table(table), members_table(table, links)]
-    for each in (one for one in shown if one is not None):
-        parts += [f"## {plain(each.caption)}", markdown_table(each).rstrip()]
-        parts += [plain(each.note)] if each.note else []
-    if report.warnings:
-        parts += ["## Before you believe it", "\n".join(f"- {plain(warning)}" for warning in report.warnings)]
-    return "\n\n".join(parts) + "\n"
+    return markdown_of(report, [each for each in shown if each is not None])
 
 
 def ablation_table(table: Ablation) -> pa.Table:
@@ -175,36 +147,27 @@ def ablation_table(table: Ablation) -> pa.Table:
     return pa.Table.from_pylist(lines, schema=SCHEMA)
 
 
-def _lines(table: Ablation, row: AblationRow, number: int) -> list[dict[str, Any]]:
-    runs = row.asked.runs
-    common: dict[str, Any] = {
+def _lines(table: Ablation, row: AblationRow, number: int) -> Iterator[dict[str, Any]]:
+    common = columns_of(row.asked.runs) | {
         "row": row.asked.title,
         "position": number,
         "words": list(row.asked.words.items()),
         "representations": [pick.name for pick in row.row.picks] if row.row else [],
         "against": table.against,
-        "seeds": [run.seed for run in runs],
-        "fingerprints": [run.fingerprint for run in runs],
-        "outputs": [run.place for run in runs],
-        "mlflow": [run.tracked for run in runs],
     }
-    lines = []
     for column in table.columns:
-        is_leakage = column.metric.task.startswith(LEAKAGE)
+        leaks = is_leakage(column)
         line = common | {
             "metric": column.metric.name,
-            "task": LEAKAGE if is_leakage else (row.row.runs[0].classifier if row.row else None),
-            "label": column.metric.task.removeprefix(f"{LEAKAGE} of ") if is_leakage else table.label,
+            "task": LEAKAGE if leaks else (row.row.runs[0].classifier if row.row else None),
+            "label": column.metric.task.removeprefix(f"{LEAKAGE} of ") if leaks else table.label,
             "missing": row.reasons.get(column),
-            "published": None if is_leakage else row.asked.published.get(column.metric.name),
+            "published": None if leaks else row.asked.published.get(column.metric.name),
         }
         if (measure := row.measures.get(column)) is not None:
             line |= {name: getattr(measure, name) for name in ("value", "sd", "low", "high", "values")}
             line["rows"] = measure.cells
-        if column == TESTED and (test := row.against) is not None:
-            line |= {"difference": test.value, "difference_low": test.low, "difference_high": test.high, "p": test.p}
-        lines.append(line)
-    return lines
+        yield line | (difference_columns(row.against) if column == TESTED else {})
 
 
 def _linked(run: Run, pages: Mapping[str, str]) -> str:
@@ -212,24 +175,6 @@ def _linked(run: Run, pages: Mapping[str, str]) -> str:
     if not run.tracked:
         return page
     return f"{page} ({link('MLflow', run.tracked) if '://' in run.tracked else f'MLflow run {run.tracked}'})"
-
-
-def _spread(measure: Measure | None) -> str:
-    if measure is None:
-        return ""
-    return f"{measure.value:.3f}" + (f" ± {measure.sd:.3f}" if measure.sd is not None else "")
-
-
-def _estimate(measure: Measure | None) -> Cell:
-    if measure is None or measure.low is None or measure.high is None:
-        return measure.value if measure else None
-    return Estimate(value=measure.value, low=measure.low, high=measure.high)
-
-
-def _p(row: AblationRow) -> str:
-    if row.against is None:
-        return DASH
-    return "< 0.001" if row.against.p < 0.001 else f"{row.against.p:.3f}"
 
 
 def _marks(table: Ablation) -> dict[str, int]:
@@ -246,43 +191,9 @@ def _note(table: Ablation, marks: Mapping[str, int]) -> str:
             f"minus {table.against}: paired difference on shared resamples of test rows, with the 95 % interval of a "
             f"seed against a seed; p is corrected for {tests} tests."
         )
-    if any(column.metric.task.startswith(LEAKAGE) for column in table.columns):
+    if any(map(is_leakage, table.columns)):
         parts.append(
             "leakage: a fresh logistic regression on frozen features, on held-out groups; 0.5 tells nothing, what lies "
             "below it is noise, and few groups make much of it."
         )
     return " ".join(parts)
-
-
-def headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
-    """Words only where a test supports them.
-
-    Args:
-        table: what was found.
-        rows: that have a number.
-    """
-    if not table.against:
-        return f"{len(rows)} rows on {_test_rows(table)}, none named to test the others against."
-    tests = [row for row in rows if row.against is not None]
-    better = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value > 0]
-    worse = [row.asked.title for row in tests if row.against and row.against.p < ALPHA and row.against.value < 0]
-    even = [row.asked.title for row in tests if row.asked.title not in (*better, *worse)]
-    first = next((row for row in rows if row.asked.title == table.against), None)
-    if first is None:
-        return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."
-    measure = first.measures.get(TESTED)
-    own = f"{table.against} tells {table.label} with accuracy {_spread(measure)}" if measure else table.against
-    if not tests:
-        return f"{own}; no other row could be tested against it."
-    said = f"{_named('better', better)}, {_named('worse', worse)}, and {_named('not told apart', even)}"
-    return f"{own}. Of {len(tests)} rows tested against it, {said}."
-
-
-def _test_rows(table: Ablation) -> str:
-    return "the same test rows" if table.is_of_same_rows else "test rows that are not all the same"
-
-
-def _named(what: str, titles: Sequence[str]) -> str:
-    """How many, and which where they are few."""
-    few = "; ".join(titles) if len(titles) <= FEW else ""
-    return f"{len(titles)} {'is' if len(titles) == 1 else 'are'} {what}" + (f" ({few})" if few else "")

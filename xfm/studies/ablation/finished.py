@@ -6,7 +6,7 @@ since numbers of two networks or two data sets must not stand in one table.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xfm.core.config import differing_fields
@@ -17,7 +17,7 @@ from xfm.engine.columns import with_columns
 from xfm.engine.learn import all_columns, task_of
 from xfm.engine.learn_config import LearnConfig
 from xfm.engine.resume_check import earlier_run
-from xfm.studies.ablation.entry import Entry
+from xfm.studies.ablation.plan import Entry
 
 # Of an evaluation whose data come split: they draw nothing there, and its run.json leaves them out (`evaluate.plan`).
 UNUSED = ("test", "validation")
@@ -33,8 +33,7 @@ def finished_of(entries: Sequence[Entry]) -> set[str]:
     """
     done: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        storage = open_storage(entry.config.output)
-        names = storage.names()
+        names = open_storage(entry.config.output).names()
         if RUN not in names:
             continue
         recipe = _recipe(entry.config.output)
@@ -43,8 +42,9 @@ def finished_of(entries: Sequence[Entry]) -> set[str]:
             done[entry.key] = recipe
     _check_starts(entries, done)
     known: dict[str, Any] = {}
-    for entry in (each for each in entries if each.key in done):
-        _check_inputs(entry, done[entry.key], known)
+    for entry in entries:
+        if entry.key in done:
+            _check_inputs(entry, done[entry.key], known)
     return set(done)
 
 
@@ -65,8 +65,7 @@ def _used(now: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
 def _check(entry: Entry, now: Mapping[str, Any], earlier: Mapping[str, Any], folder: str = "") -> None:
     """Raises Refused: OTHER_RUN, what is known of now is not what was written down."""
     old = {name: earlier.get(name) for name in now}
-    found = differing_fields(old, json.loads(json.dumps(now)))
-    if found:
+    if found := differing_fields(old, json.loads(json.dumps(now))):
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         place = open_storage(below(entry.config.output, folder) if folder else entry.config.output).place
         raise Refused("OTHER_RUN", f"{place} holds member {entry} with other settings, data or weights. Then -> now: "
@@ -96,7 +95,7 @@ def _check_inputs(entry: Entry, earlier: Mapping[str, Any], known: dict[str, Any
     from xfm.sources.stored.open import open_embeddings
     from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe
 
-    config: Any = entry.config
+    config = entry.config
     try:
         if entry.member.words.job != "evaluate":
             _check(entry, _inputs(config, known), earlier)
@@ -114,20 +113,16 @@ def _check_inputs(entry: Entry, earlier: Mapping[str, Any], known: dict[str, Any
 def _inputs(config: LearnConfig, known: dict[str, Any]) -> dict[str, Any]:
     """Data, weights and kind of device, as `plan_shards` writes them down; each is looked at once."""
     task = task_of(config)
+    source = with_columns(config.source, all_columns(config, task))
     return {
         "device": "cuda" if config.gpus else "cpu",
-        "weights": _once(known, task.start, task.start.identity),
-        "data": _data(known, config.source, all_columns(config, task)),
+        "weights": _identity(known, task.start),
+        "data": _identity(known, source),
     }
 
 
-def _data(known: dict[str, Any], source: Any, columns: Iterable[str]) -> Any:
-    read: Any = with_columns(source, columns)
-    return _once(known, read, read.identity)
-
-
-def _once(known: dict[str, Any], asked: Any, identity: Callable[[], dict[str, Any]]) -> Any:
+def _identity(known: dict[str, Any], asked: Any) -> Any:
     key = f"{type(asked).__name__} {asked.model_dump_json()}"
     if key not in known:
-        known[key] = identity()
+        known[key] = asked.identity()
     return known[key]

@@ -24,6 +24,7 @@ from xfm.core.storage import below, open_storage
 from xfm.engine.config import JobConfig
 from xfm.engine.session import CHECKPOINT
 from xfm.engine.settings import UsageError, build, merge, named_as_fields
+from xfm.studies.ablation.shown import nearest_of
 
 MEMBERS = "members"  # the folder below OUTPUT
 OURS = ("seed", "output", "dry_run", "experiment")  # settings that the comparison gives
@@ -84,20 +85,51 @@ class Member:
 
     @property
     def rows(self) -> tuple[RowWords, ...]:
-        """Of the table."""
         words = self.words
-        if words.rows is not None:
-            return words.rows
-        return (
-            ()
-            if words.job == "pretrain"
-            else (RowWords(title=self.title, series=words.series, published=words.published),)
-        )
+        if words.rows is not None or words.job == "pretrain":
+            return words.rows or ()
+        return (RowWords(title=self.title, series=words.series, published=words.published),)
 
     @property
     def title(self) -> str:
-        """For people."""
         return self.words.title or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One seed of a member."""
+
+    member: Member
+    seed: int
+
+    @property
+    def config(self) -> Any:
+        return self.member.configs[self.seed]
+
+    @property
+    def key(self) -> str:
+        """What it is called among the children of the comparison's MLflow run."""
+        return f"{self.member.name}-seed-{self.seed}"
+
+    @property
+    def place(self) -> str:
+        """Below the comparison's OUTPUT."""
+        return f"{MEMBERS}/{self.member.name}/seed-{self.seed}"
+
+    @property
+    def start(self) -> str | None:
+        """The key of the one whose checkpoint it starts from."""
+        before = self.member.words.after
+        return None if before is None else f"{before}-seed-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.member.name}, seed {self.seed}"
+
+
+def entries_of(members: Sequence[Member]) -> list[Entry]:
+    """Seed by seed: when the first ones are done, there is a whole table of one seed."""
+    seeds = sorted({seed for member in members for seed in member.configs})
+    return [Entry(member, seed) for seed in seeds for member in members if seed in member.configs]
 
 
 def check_rows(members: Sequence[Member], against: str | None) -> None:
@@ -124,43 +156,25 @@ def plan_members(
     seed: int,
     seeds: int,
 ) -> list[Member]:
-    """All members with the settings of all their seeds.
-
-    Args:
-        members: as the module says.
-        base: settings that they share.
-        jobs: class of the config of each job.
-        output: of the comparison.
-        seed, seeds: the first one, and how many.
+    """All members with the settings of all their seeds, the first of which is `seed`; `output` is the comparison's.
 
     Raises:
         UsageError: a setting that no job has, or no such member; nothing has run.
     """
     words = {name: _words(name, given) for name, given in members.items()}
     _check_base(base, [jobs[each.job] for each in words.values()], jobs)
-    order = _in_order(words)
     uri = below(open_storage(output).uri, MEMBERS)
     planned: dict[str, Member] = {}
-    for name in order:
+    for name in _in_order(words):
         own = words[name]
         count = own.seeds or (1 if own.job == "evaluate" else seeds)
         settings = _settings(name, own, members[name], base, jobs[own.job])
-        configs = {
-            number: _config(name, own, settings, jobs[own.job], uri, number) for number in range(seed, seed + count)
-        }
+        numbers = range(seed, seed + count)
+        configs = {number: _config(name, own, settings, jobs[own.job], uri, number) for number in numbers}
         if own.after is not None and not configs.keys() <= planned[own.after].configs.keys():
             raise UsageError(f"--members.{name}.after: {own.after} has fewer seeds than {count}")
         planned[name] = Member(name, own, configs)
     return [planned[name] for name in members]
-
-
-def place_of(uri: str, name: str, seed: int) -> str:
-    """OUTPUT of one seed of a member.
-
-    Args:
-        uri: of the members' folder.
-    """
-    return below(uri, f"{name}/seed-{seed}")
 
 
 def _words(name: str, given: Mapping[str, Any]) -> MemberWords:
@@ -183,9 +197,7 @@ def _in_order(words: Mapping[str, MemberWords]) -> list[str]:
         while (before := words[chain[-1]].after) is not None:
             where = f"--members.{chain[-1]}.after: {before}"
             if before not in words:
-                near = get_close_matches(before, words, n=1)
-                hint = f" Did you mean {near[0]}?" if near else ""
-                raise UsageError(f"{where} is no member.{hint} Known: {', '.join(words)}")
+                raise UsageError(f"{where} is no member.{nearest_of(before, words)} Known: {', '.join(words)}")
             if before in chain:
                 raise UsageError(f"{where} goes round in a circle: {' after '.join([*chain, before])}")
             if words[before].job == "evaluate" or words[chain[-1]].job == "pretrain":
@@ -197,18 +209,14 @@ def _in_order(words: Mapping[str, MemberWords]) -> list[str]:
 
 
 def _check_base(base: Mapping[str, Any], used: Sequence[type[JobConfig]], jobs: Mapping[str, type[JobConfig]]) -> None:
-    for key in base:
+    for key, own in base.items():
         name = key.replace("-", "_")
-        if name in jobs and not isinstance(base[key] or {}, Mapping):
-            raise UsageError(
-                f"--base.{key}: settings of {name} jobs, e.g. {{{key}: {{workers: 1}}}}, not {base[key]!r}"
-            )
+        if name in jobs and not isinstance(own or {}, Mapping):
+            raise UsageError(f"--base.{key}: settings of {name} jobs, e.g. {{{key}: {{workers: 1}}}}, not {own!r}")
         if name in jobs or (name not in OURS and any(name in job.model_fields for job in used)):
             continue
         known = sorted({*jobs, *(each for job in used for each in job.model_fields)} - set(OURS))
-        near = get_close_matches(name, known, n=1)
-        raise UsageError(f"--base.{key}: is no setting of any member's job." + (f" Did you mean {near[0]}?" if near
-                         else ""))  # fmt: skip
+        raise UsageError(f"--base.{key}: is no setting of any member's job.{nearest_of(name, known)}")
 
 
 def _settings(
@@ -225,24 +233,21 @@ def _settings(
                 raise UsageError(f"--members.{name}.{key}: the comparison gives every member its own")
         settings = merge(settings, layer)
     if words.after is not None:
-        _check_section(name, settings.get("backbone"))
+        backbone = settings.get("backbone")
+        if backbone is not None and not isinstance(backbone, Mapping):
+            raise UsageError(f"--members.{name}.backbone: settings with after, e.g. {{kind: {backbone}}}, not "
+                             f"{backbone!r}")  # fmt: skip
         if "checkpoint" in (own.get("backbone") or {}):
             raise UsageError(f"--members.{name}: after says where backbone.checkpoint lies; give one of them")
     return settings
 
 
-def _check_section(name: str, backbone: Any) -> None:
-    """That the settings which `after` fills in can be filled in."""
-    if backbone is not None and not isinstance(backbone, Mapping):
-        raise UsageError(f"--members.{name}.backbone: settings with after, e.g. {{kind: {backbone}}}, not {backbone!r}")
-
-
 def _config(
     name: str, words: MemberWords, settings: Mapping[str, Any], job: type[JobConfig], uri: str, seed: int
 ) -> JobConfig:
-    given: dict[str, Any] = {"output": place_of(uri, name, seed), "seed": seed}
+    given: dict[str, Any] = {"output": below(uri, f"{name}/seed-{seed}"), "seed": seed}
     if words.after is not None:
-        given["backbone"] = {"checkpoint": below(place_of(uri, words.after, seed), CHECKPOINT)}
+        given["backbone"] = {"checkpoint": below(uri, f"{words.after}/seed-{seed}/{CHECKPOINT}")}
     try:
         return build(job, merge(settings, given), f"jobs/{words.job}.py")
     except UsageError as error:

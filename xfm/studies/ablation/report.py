@@ -1,26 +1,21 @@
 """The page of an ablation: the table first, then its picture, what others published, and the run behind each number."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xfm.core.ledger import Refusal
-from xfm.core.metric import LEAKAGE
-from xfm.core.report import Estimate, Figure, Report, Table
+from xfm.core.report import Figure, Report, Table
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
-from xfm.studies.ablation.files import (
-    headline,
-    interval_table,
-    members_table,
-    name_of,
-    published_table,
-    summary_table,
-)
+from xfm.studies.ablation.files import interval_table, members_table, name_of, published_table, summary_table
 from xfm.studies.ablation.shown import number_of
-from xfm.studies.ablation.table import TESTED, Ablation
-from xfm.studies.compare.row import Column, Measure
-from xfm.studies.compare.tables import refused_table
+from xfm.studies.ablation.table import TESTED, Ablation, AblationRow, is_leakage
+from xfm.studies.compare.row import Column
+from xfm.studies.compare.tables import estimate_of, refused_table
 
+ALPHA = 0.05
+FEW = 3  # rows that a headline names
 ALONE = "other rows"  # of a trade-off: those of no series
 
 
@@ -32,26 +27,14 @@ def ablation_report(
     versions: Mapping[str, str],
     more: Sequence[Table] = (),
 ) -> Report:
-    """What the members of a comparison found.
-
-    Args:
-        table: with all rows.
-        title: of the page.
-        notes: sentences for the reader, before everything else.
-        refused: members that came to nothing.
-        versions: of what ran.
-        more: leaderboards, below.
-    """
+    """What the members of a comparison found: `notes` before everything else, `more` (leaderboards) below."""
     rows = [row for row in table.rows if row.row is not None]
     runs = {run.fingerprint: run for row in rows for run in row.asked.runs}
-    counts: dict[str, int] = {}
-    for refusal in refused:
-        counts[refusal.code] = counts.get(refusal.code, 0) + 1
     tables = [summary_table(table), published_table(table), interval_table(table), members_table(table)]
     return Report(
         title=title,
         job="compare",
-        headline=headline(table, rows),
+        headline=_headline(table, rows),
         numbers={"rows": len(rows), "runs": len(runs), "members that failed": len(refused)},
         tables=[
             *(each for each in tables if each is not None),
@@ -64,26 +47,20 @@ def ablation_report(
             "fingerprints": {run.name: fingerprint for fingerprint, run in runs.items()},
             "versions": dict(versions),
         },
-        refused=counts,
+        refused=Counter(refusal.code for refusal in refused),
     )
 
 
 def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> list[Figure]:
-    """Accuracy of every row, in the table's order; and accuracy against what leaks, where that was measured.
-
-    Args:
-        table: what was found.
-        folder: OUTPUT.
-        curve: the rows' word, a number, in whose order points of one series are joined; None joins none.
-    """
-    shown = [(row, row.measures[TESTED]) for row in table.rows if TESTED in row.measures]
-    if not shown:
-        return []
+    """Accuracy of every row, in the table's order; and accuracy against what leaks, where that was measured. `curve` is
+    the rows' word, a number, in whose order points of one series are joined; None joins none."""
     dots = [
-        Dot(row.asked.title, row.row.kind if row.row else "layer", found.value, found.low,
-            found.high, found.values)
-        for row, found in shown
-    ]  # fmt: skip
+        Dot(row.asked.title, row.row.kind, found.value, found.low, found.high, found.values)
+        for row in table.rows
+        if row.row and (found := row.measures.get(TESTED)) is not None
+    ]
+    if not dots:
+        return []
     against = f" The paired differences to {table.against} are in the table." if table.against else ""
     figures = [
         draw_leaderboard(
@@ -93,7 +70,7 @@ def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> li
             alt=f"Dots with whiskers, one for each of {len(dots)} rows.",
         )
     ]  # fmt: skip
-    for number, column in enumerate(column for column in table.columns if column.metric.task.startswith(LEAKAGE)):
+    for number, column in enumerate(filter(is_leakage, table.columns)):
         name = "tradeoff" if number == 0 else f"tradeoff_{number + 1}"
         figures.append(_tradeoff(table, column, name, folder, curve))
     return figures
@@ -101,14 +78,12 @@ def draw_ablation(table: Ablation, folder: Path, curve: str | None = None) -> li
 
 def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: str | None) -> Figure:
     """Accuracy against one column of leakage. Rows of one series are joined in the order of the curve's numbers."""
-    points = [
-        TradeoffPoint(
-            row.asked.title, _shown(row.measures[TESTED]), _shown(row.measures[column]),
-            number_of(row.asked.words.get(curve or "", "")) if row.asked.series else None, row.asked.series or ALONE,
-        )
-        for row in table.rows
-        if TESTED in row.measures and column in row.measures
-    ]  # fmt: skip
+    points = []
+    for row in table.rows:
+        asked, score, leakage = row.asked, estimate_of(row.measures.get(TESTED)), estimate_of(row.measures.get(column))
+        if score is not None and leakage is not None:
+            strength = number_of(asked.words.get(curve or "", "")) if asked.series else None
+            points.append(TradeoffPoint(asked.title, score, leakage, strength, asked.series or ALONE))
     return draw_tradeoff(
         folder, points, name=name, score=f"{table.label} accuracy (test)", leakage=name_of(column),
         title=f"What is kept of {table.label}, and what leaks",
@@ -118,7 +93,26 @@ def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: s
     )  # fmt: skip
 
 
-def _shown(measure: Measure) -> Estimate | float:
-    if measure.low is None or measure.high is None:
-        return measure.value
-    return Estimate(value=measure.value, low=measure.low, high=measure.high)
+def _headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
+    """Words only where a test supports them, of the rows that have a number."""
+    if not table.against:
+        return f"{len(rows)} rows on {table.test_rows}, none named to test the others against."
+    tests = {row.asked.title: row.against for row in rows if row.against is not None}
+    better = [title for title, test in tests.items() if test.p < ALPHA and test.value > 0]
+    worse = [title for title, test in tests.items() if test.p < ALPHA and test.value < 0]
+    even = [title for title in tests if title not in (*better, *worse)]
+    first = next((row for row in rows if row.asked.title == table.against), None)
+    if first is None:
+        return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."
+    measure = first.measures.get(TESTED)
+    own = f"{table.against} tells {table.label} with accuracy {measure}" if measure else table.against
+    if not tests:
+        return f"{own}; no other row could be tested against it."
+    said = f"{_named('better', better)}, {_named('worse', worse)}, and {_named('not told apart', even)}"
+    return f"{own}. Of {len(tests)} rows tested against it, {said}."
+
+
+def _named(what: str, titles: Sequence[str]) -> str:
+    """How many, and which where they are few."""
+    few = "; ".join(titles) if len(titles) <= FEW else ""
+    return f"{len(titles)} {'is' if len(titles) == 1 else 'are'} {what}" + (f" ({few})" if few else "")

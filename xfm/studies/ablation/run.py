@@ -7,31 +7,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import Refusal
 from xfm.core.report import Figure
 from xfm.core.storage import open_storage
-from xfm.engine.job import versions
 from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.studies.ablation.config import CompareJob, members_of
-from xfm.studies.ablation.entry import Entry
 from xfm.studies.ablation.files import ablation_markdown, ablation_table
-from xfm.studies.ablation.plan import Member, RowWords
+from xfm.studies.ablation.plan import Member, entries_of
 from xfm.studies.ablation.report import ablation_report, draw_ablation
 from xfm.studies.ablation.schedule import Ran, describe_members, run_members
 from xfm.studies.ablation.shown import Show, shown_of
 from xfm.studies.ablation.table import TESTED, Ablation, Asked, ablation
 from xfm.studies.compare.boards import Board, compare
-from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Run, RunRefused
 from xfm.studies.compare.gather import Gathered, gather, read_run
-from xfm.studies.compare.report import compare_report
-from xfm.studies.compare.run import draw, page_of, track_boards
+from xfm.studies.compare.report import compare_report, leaderboard_markdown, leaderboard_table
+from xfm.studies.compare.run import draw, page_of, run_of, track_boards
 from xfm.studies.compare.tables import board_table
 
-TABLE = "ablation"
 ENVIRONMENT = "ENVIRONMENT"  # code of a member that this machine or cluster could not run
 
 
@@ -40,30 +35,15 @@ def run_ablation(config: CompareJob) -> int:
     members = members_of(config)
     if config.dry_run:
         return print_plan(describe_members(members))
-    with open_job(config, run_of(config, members), joint=True) as job:
+    configs = [each for member in members for each in member.configs.values()]
+    sources = {getattr(getattr(each, "source", None), "kind", "") for each in configs}
+    # Members may be added later; each checks its own settings and data.
+    with open_job(config, run_of(config, {}, sources - {""}), joint=True) as job:
         return compare_members(config, members, job)
-
-
-def run_of(config: CompareJob, members: Sequence[Member]) -> dict[str, Any]:
-    """The content of run.json. Members may be added later; each checks its own settings."""
-    sources = {getattr(getattr(each, "source", None), "kind", "") for m in members for each in m.configs.values()}
-    kinds = sorted(kind for kind in sources if kind)
-    return {
-        "job": "compare",
-        "recipe": {"job": "compare", "config": config.recipe(), "data": {}},
-        "settings": config.model_dump(mode="json"),
-        "origin": {"data_name": kinds[0] if len(kinds) == 1 else "several"},
-        "versions": versions(),
-    }
 
 
 def compare_members(config: CompareJob, members: Sequence[Member], job: OpenJob) -> int:
     """Runs what is left of the members, and reports; returns the exit code.
-
-    Args:
-        config: of the comparison.
-        members: of `members_of`.
-        job: opened.
 
     Raises:
         Refused: other runs that are named cannot be read, or no member has a number.
@@ -85,8 +65,8 @@ def compare_members(config: CompareJob, members: Sequence[Member], job: OpenJob)
         [board_table(board) for board in boards],
     )  # fmt: skip
     pages = {run.fingerprint: page_of(run, job.output.uri) for run in [*runs.values(), *beside]}
-    job.publish(f"{TABLE}.md", ablation_markdown(report, table, pages).encode())
-    job.publish_table(f"{TABLE}.parquet", ablation_table(table))
+    job.publish("ablation.md", ablation_markdown(report, table, pages).encode())
+    job.publish_table("ablation.parquet", ablation_table(table))
     if boards:
         page = compare_report(boards, beside, refused, others.notes if others else [], job.run["versions"])
         job.publish("leaderboard.md", leaderboard_markdown(page, boards, beside, pages).encode())
@@ -115,28 +95,22 @@ def _asked(show: Show, members: Sequence[Member], runs: dict[str, Run], ran: Ran
     """The rows, in the order in which they are to stand."""
     rows = []
     for member in members:
-        entries = [Entry(member, seed) for seed in member.configs]
+        entries = entries_of([member])
         own = tuple(runs[entry.key] for entry in entries if entry.key in runs)
         places = {entry.place for entry in entries}
         why = next((f"{each.code}: {each.message}" for each in ran.refused if each.key in places), "it did not run")
+        lacking = "" if own else f"the member {member.name} failed, {why}"
         words = shown_of(show, member, members)
-        for row in member.rows:
-            rows.append(_row(row, words, own, f"the member {member.name} failed, {why}"))
+        rows += [
+            Asked(row.title, words, own, row.task, row.representation, row.series or "", row.published, lacking)
+            for row in member.rows
+        ]
     return rows
 
 
-def _row(row: RowWords, words: dict[str, str], runs: tuple[Run, ...], lacking: str) -> Asked:
-    return Asked(row.title, words, runs, row.task, row.representation, row.series or "", row.published,
-                 "" if runs else lacking)  # fmt: skip
-
-
 def _seeds_missing(members: Sequence[Member], ran: Ran) -> list[str]:
-    counts = {member.name: sum(entry.member is member for entry in ran.finished) for member in members}
-    return [
-        f"{member.name}: {len(member.configs) - counts[member.name]} of {len(member.configs)} seeds failed."
-        for member in members
-        if counts[member.name] < len(member.configs)
-    ]
+    lost = [(each, len(each.configs) - sum(entry.member is each for entry in ran.finished)) for each in members]
+    return [f"{each.name}: {failed} of {len(each.configs)} seeds failed." for each, failed in lost if failed]
 
 
 def _not_tracked(ran: Ran, runs: dict[str, Run]) -> list[str]:

@@ -1,7 +1,7 @@
 """Runs the members of a comparison: what is left of them, several side by side, each in an OUTPUT of its own.
 
 OUTPUT/members/NAME/seed-K/   a job's whole OUTPUT; its report.json says that it has finished
-OUTPUT/members/tokens-*/      rows as networks read them, shared (`tokens.py`)
+OUTPUT/members/tokens-FINGERPRINT/tokens/   rows as networks read them, shared (`engine.tokens`)
 OUTPUT/members/label_embeddings.parquet   vectors of the words in them, encoded once
 
 A member is one Ray task that trains in its own process (`worker.py`): a group of Ray Train's workers would take
@@ -10,32 +10,35 @@ checkpoint, and so does a comparison that was killed. What fails is reported, an
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from xfm.core.config import fingerprint
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import REPORT, RUN, Refusal
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
 from xfm.engine.job import scratch_path
+from xfm.engine.learn import Prepared, plan_learning, planned_as, prepare, shared_tokens, task_of
+from xfm.engine.learn_config import LearnConfig
 from xfm.engine.progress import ProgressLog
-from xfm.engine.resume_check import earlier_run
+from xfm.engine.resume_check import check_output, earlier_run
 from xfm.engine.session import SPOOL, OpenJob
 from xfm.engine.tables import RETRIES
-from xfm.studies.ablation.entry import Entry, entries_of
+from xfm.engine.train import place
 from xfm.studies.ablation.finished import finished_of
-from xfm.studies.ablation.plan import MEMBERS, Member
-from xfm.studies.ablation.scheduler import Need, need_of, next_of
-from xfm.studies.ablation.tokens import TokenStores
-from xfm.studies.ablation.worker import MemberResult, MemberTask, here, is_alone, work_on
+from xfm.studies.ablation.plan import MEMBERS, Entry, Member, entries_of
+from xfm.studies.ablation.worker import MemberResult, MemberTask, is_alone, work_on
 from xfm.studies.evaluate.source import EMBEDDINGS
 from xfm.track.forward import child_links, finished_children, forward
 from xfm.track.lineage import run_tags
 from xfm.track.tracker import SpoolTracker
 
 logger = logging.getLogger(__name__)
+
+SHORT = 12  # digits of a fingerprint in a folder's name
 
 
 @dataclass(slots=True)
@@ -51,10 +54,6 @@ class Ran:
 def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
     """Runs what is left.
 
-    Args:
-        members: of `plan_members`.
-        job: the comparison.
-
     Raises:
         Refused: as `finished_of`; nothing has run then.
         EnvironmentProblem: no cluster, or one that is too small for a member; nothing has run then.
@@ -65,10 +64,9 @@ def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
     spool = scratch_path(job.output.uri, SPOOL)
     told = finished_children(spool)
     for entry in entries:
-        if entry.key in done:
-            ran.finished.append(entry)
-            if entry.key not in told:  # the comparison was killed between the two
-                _close(_child(entry, job), entry, is_well=True)
+        if entry.key in done and entry.key not in told:  # the comparison was killed between the two
+            _close(_child(entry, job), entry, is_well=True)
+    ran.finished += [entry for entry in entries if entry.key in done]
     left = [entry for entry in entries if entry.key not in done]
     logger.info("members: %d of %d are finished already, %d are left", len(done), len(entries), len(left))
     if left:
@@ -78,8 +76,7 @@ def run_members(members: Sequence[Member], job: OpenJob) -> Ran:
             for entry, end in crew.run():
                 _note(ran, entry, end, progress)
                 progress.add(1)
-    order = {entry.key: number for number, entry in enumerate(entries)}
-    ran.finished.sort(key=lambda entry: order[entry.key])
+    ran.finished.sort(key=entries.index)
     ran.links = child_links(spool, [entry.key for entry in ran.finished])
     return ran
 
@@ -88,10 +85,10 @@ def describe_members(members: Sequence[Member]) -> str:
     """What `--dry-run` prints."""
     lines, done = [], finished_of(entries_of(members))
     for member in members:
-        entries = [Entry(member, seed) for seed in member.configs]
-        left = sum(entry.key not in done for entry in entries)
+        job, seeds = member.words.job, len(member.configs)
+        left = sum(entry.key not in done for entry in entries_of([member]))
         after = f", after {member.words.after}" if member.words.after else ""
-        lines.append(f"member        {member.name}: {member.words.job}{after}, {len(entries)} seeds, {left} left")
+        lines.append(f"member        {member.name}: {job}{after}, {seeds} seeds, {left} left")
     return "\n".join(lines)
 
 
@@ -113,7 +110,7 @@ def _child(entry: Entry, job: OpenJob) -> SpoolTracker:
 def _close(child: SpoolTracker, entry: Entry, *, is_well: bool) -> None:
     """Tells what the member recorded, and of an evaluation what embedding did, as a run below its own."""
     embeddings = below(entry.config.output, EMBEDDINGS)
-    if _spool(embeddings).exists():
+    if scratch_path(embeddings, SPOOL).exists():
         below_it = child.child(f"{entry.member.title}, seed {entry.seed}: {EMBEDDINGS}", key=EMBEDDINGS)
         _tell(below_it, embeddings)
         below_it.close("FINISHED" if open_storage(embeddings).size(REPORT) is not None else "FAILED")
@@ -125,11 +122,7 @@ def _tell(child: SpoolTracker, output: str) -> None:
     storage = open_storage(output)
     if (content := storage.read(RUN)) is not None:
         child.tags(run_tags(earlier_run(content, storage.place), storage.place))
-    forward(_spool(output), child)
-
-
-def _spool(output: str) -> Path:
-    return scratch_path(output, SPOOL)
+    forward(scratch_path(output, SPOOL), child)
 
 
 class _Crew:
@@ -176,24 +169,20 @@ class _Crew:
         if entry.start in self.failed:
             before = entry.member.words.after
             return MemberResult(4, 0.0, ("NOT_RUN", f"it starts from {before}, which has no checkpoint for this seed"))
-        config: Any = entry.config
         job = entry.member.words.job
         try:
-            work = MemberTask(job, config, self._prepared(job, config), here())
+            prepared = None if job == "evaluate" else self.tokens.prepared_for(entry.config)
         except Refused as problem:
             return MemberResult(4, 0.0, (problem.code, problem.message))
         except EnvironmentProblem as problem:
             return MemberResult(5, 0.0, ("ENVIRONMENT", str(problem)))
         # A member that starts workers of its own only waits for them: what it claimed would be theirs.
-        cpus = config.threads if job != "evaluate" and is_alone(config) else 0
+        cpus = entry.config.threads if job != "evaluate" and is_alone(entry.config) else 0
         task: Any = ray.remote(num_cpus=cpus, max_retries=RETRIES)(work_on)
-        number = self.total - len(self.waiting)
-        logger.info("member %s: begins, %d of %d", entry, number, self.total)
+        logger.info("member %s: begins, %d of %d", entry, self.total - len(self.waiting), self.total)
+        work = MemberTask(job, entry.config, prepared, os.getcwd())  # relative paths of settings mean this folder
         self.running[task.remote(work)] = entry, _child(entry, self.job)
         return None
-
-    def _prepared(self, job: str, config: Any) -> Any:
-        return None if job == "evaluate" else self.tokens.prepared_for(config)
 
     def _end(self, task: Any) -> tuple[Entry, MemberResult]:
         import ray
@@ -207,3 +196,82 @@ class _Crew:
         _close(child, entry, is_well=end.is_finished)
         (self.done if end.is_finished else self.failed).add(entry.key)
         return entry, end
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a member keeps busy, and what a cluster has."""
+
+    cpus: float
+    gpus: float
+
+
+def need_of(entry: Entry, have: Need) -> Need:
+    """What a member keeps busy of the cluster that is connected; one without a number of workers takes a GPU each.
+
+    Raises:
+        EnvironmentProblem: its training asks for more than there is: its task would wait for ever.
+    """
+    config = entry.config
+    if entry.member.words.job == "evaluate":  # its stages fit themselves to the cluster
+        workers = config.workers or (max(1, int(have.gpus / config.gpus + 1e-9)) if config.gpus else 1)
+        return Need(workers, workers * config.gpus)
+    try:
+        where = place(config.workers, config.gpus, config.threads)
+    except EnvironmentProblem as problem:
+        raise EnvironmentProblem(f"member {entry}: {problem}") from problem
+    return Need(where.workers * where.cpus, where.workers * where.gpus)
+
+
+def next_of(
+    waiting: Sequence[Entry], ended: Collection[str], running: Collection[str], needs: Mapping[str, Need], have: Need
+) -> Entry | None:
+    """The first one that can begin now: what it starts from has ended (well or not), and there is room, or nothing else
+    runs. Those that ended and run, and all needs, are by key; `have` is the cluster."""
+    cpus = sum(needs[key].cpus for key in running)
+    gpus = sum(needs[key].gpus for key in running)
+    for entry in waiting:
+        need, is_ready = needs[entry.key], entry.start is None or entry.start in ended
+        # A sum of shares of GPUs may miss a whole by its last digit.
+        has_room = cpus + need.cpus <= have.cpus and gpus + need.gpus <= have.gpus + 1e-9
+        if is_ready and (has_room or not running):
+            return entry
+    return None
+
+
+class TokenStores:
+    """The stores of one comparison, below the members' folder. Prepares on the driver, each store once.
+
+    What tokens are depends on the network that reads them only by its tokenizer. A network of embeddings and words
+    leaves rows as they are, from whichever checkpoint it starts: there all members of one job, source and split share
+    one store, however they train. What else members on the same rows have in common is for their tasks to say
+    (`Task.share`).
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._prepared: dict[str, Prepared] = {}
+
+    def prepared_for(self, config: LearnConfig) -> Prepared:
+        """Rows, classes and split, with the plan of this very job.
+
+        Raises:
+            Refused: as `plan_learning` and `prepare`, or OUTPUT is another run's.
+        """
+        plan, task = plan_learning(config), task_of(config)
+        check_output(config.output, plan.run["recipe"])
+        tokens = shared_tokens(config, plan)
+        extra = {
+            name: {"source": each.source.recipe(), "columns": each.columns, "weights": plan.weights}  # type: ignore[attr-defined]
+            for name, each in task.extra_sources().items()
+        }
+        # Members with other rows to measure forgetting on do not share a folder: these lie in it, too.
+        store = fingerprint({"tokens": tokens, "extra": extra}) if extra else tokens
+        place = below(self.uri, f"tokens-{store[:SHORT]}")
+        fixed = {name: value for name, value in config.task.recipe().items() if name in {"kind", *task.fixed}}
+        key = fingerprint({"store": store, "task": fixed, "bootstrap": config.bootstrap})
+        if key not in self._prepared:
+            self._prepared[key] = prepare(config.model_copy(update={"output": place}), plan, place)
+        found = self._prepared[key]
+        task.share(found.parts, self.uri, config.output)
+        return planned_as(plan, found)

@@ -7,7 +7,7 @@ show:
 curve: rank                                   # joins the points of a trade-off, series by series
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,9 @@ def shown_of(show: Show, member: "Member", members: Sequence["Member"]) -> dict[
     start = next((each for each in members if each.name == member.words.after), None)
     found = {}
     for column, asked in _settings(show).items():
-        condition = True if asked.where is None else _value(asked.where, member, start)
-        if condition is None or condition is False:
-            found[column] = asked.otherwise
-        else:
-            found[column] = _in_words(MISSING if condition is MISSING else _value(asked.setting, member, start))
+        is_on = True if asked.where is None else _value(asked.where, member, start)
+        value = MISSING if is_on is MISSING else _value(asked.setting, member, start)
+        found[column] = asked.otherwise if is_on is None or is_on is False else _in_words(value)
     return found
 
 
@@ -62,11 +60,11 @@ def check_shown(show: Show, curve: str | None, members: Sequence["Member"]) -> N
     for column, asked in _settings(show).items():
         for path in (asked.setting, asked.where):
             if path is not None and path not in known:
-                raise UsageError(f"--show.{column}: {path} is no setting of any member.{_nearest(path, known)}")
+                raise UsageError(f"--show.{column}: {path} is no setting of any member.{nearest_of(path, known)}")
     if curve is None:
         return
     if curve not in show:
-        raise UsageError(f"--curve {curve}: is no column of --show.{_nearest(curve, show)}")
+        raise UsageError(f"--curve {curve}: is no column of --show.{nearest_of(curve, show)}")
     for member in members:
         word = shown_of(show, member, members)[curve]
         if any(row.series for row in member.rows) and number_of(word) is None and word != NONE:
@@ -119,6 +117,7 @@ def _in_words(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _nearest(word: str, known: Any) -> str:
+def nearest_of(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean ...?", or nothing."""
     near = get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]}?" if near else ""

@@ -9,21 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from xfm.core.errors import Refused
 from xfm.core.metric import LEAKAGE, words_of
 from xfm.core.parts import TEST
 from xfm.judging.representations import UNSEEING
-from xfm.metrics.paired import holm
-from xfm.studies.compare.boards import difference
-from xfm.studies.compare.choose_representation import Pick
+from xfm.studies.compare.boards import corrected, difference
 from xfm.studies.compare.finished_run import Metric, Run, StoredScore
-from xfm.studies.compare.row import Against, BoardRow, Column, Measure, measure_of
+from xfm.studies.compare.row import Against, BoardRow, Column, Measure, Pick, measure_of
 
 TRAINED = "finetune"  # job that trains what it judges, and the task of its scores, which nothing is chosen of
-SHOWN = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
-TESTED = Column(Metric("", "accuracy"), TEST.word)
+SCORES = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
+SHOWN = tuple(Column(Metric("", name), TEST.word) for name in SCORES)
+TESTED = SHOWN[0]
 
 
 class Asked(NamedTuple):
@@ -44,11 +41,18 @@ class AblationRow:
     """A row with its numbers."""
 
     asked: Asked  # what it is
-    row: BoardRow | None  # its runs and what was picked of each; None without a run
-    measures: Mapping[Column, Measure]  # by column; what a row does not have is missing
-    reasons: Mapping[Column, str]  # by column, why it is missing
-    # minus the row that all are tested against; None for that row, and where nothing is paired
-    against: Against | None = None
+    row: BoardRow | None = None  # its runs, what was picked of each, and its test; None without a run
+    label: str = ""  # what its classifier told
+    reasons: Mapping[Column, str] = field(default_factory=dict)  # by column, why it has no number there
+
+    @property
+    def measures(self) -> Mapping[Column, Measure]:
+        return self.row.measures if self.row else {}
+
+    @property
+    def against(self) -> Against | None:
+        """Minus the row that all are tested against; None for that row, and where nothing is paired."""
+        return self.row.against if self.row else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,53 +63,66 @@ class Ablation:
     columns: tuple[Column, ...]  # of numbers
     rows: tuple[AblationRow, ...]  # in order
     against: str = ""  # title of the row that all are tested against; empty where none was named
-    notes: tuple[str, ...] = field(default=())  # what a reader must know
-    is_of_same_rows: bool = True  # whether all rows were judged on the same ones
+    notes: tuple[str, ...] = ()  # what a reader must know
+    test_rows: str = ""  # what all rows were judged on, in words
 
 
 def ablation(asked: Sequence[Asked], against: str | None = None) -> Ablation:
-    """The table.
-
-    Args:
-        asked: its rows, in order.
-        against: title of the one that all others are tested against.
+    """The table: its rows in order, all tested against the one that has the title `against`.
 
     Raises:
         Refused: NOTHING_TO_COMPARE, or OTHER_LABELS where rows tell different things.
     """
-    found = [_found(each) for each in asked]
-    labels = list(dict.fromkeys(label for _, _, label in found if label))
+    rows = [_row(each) for each in asked]
+    labels = list(dict.fromkeys(row.label for row in rows if row.label))
     if not labels:
-        lacking = next((each.lacking for each, _, _ in found if each.lacking), "")
-        raise Refused(
-            "NOTHING_TO_COMPARE", "no member has scores of a classifier" + (f"; {lacking}" if lacking else "")
-        )
+        lacking = next((f"; {row.asked.lacking}" for row in rows if row.asked.lacking), "")
+        raise Refused("NOTHING_TO_COMPARE", f"no member has scores of a classifier{lacking}")
     if len(labels) > 1:
-        told = "; ".join(f"{each.title}: {label}" for each, _, label in found if label)
+        told = "; ".join(f"{row.asked.title}: {row.label}" for row in rows if row.label)
         raise Refused("OTHER_LABELS", f"one table is of one label, and its rows tell {', '.join(labels)}. {told}")
     (label,) = labels
-    rows = [_row(each, row, label) for each, row, _ in found]
-    columns = tuple(dict.fromkeys(column for column in _all_columns(rows)))
-    rows = [replace(row, reasons=_reasons(row, columns)) for row in rows]
+    found = dict.fromkeys(column for row in rows for column in row.measures)
+    columns = sorted(found, key=lambda column: SHOWN.index(column) if column in SHOWN else len(SHOWN))
+    rows = [replace(row, reasons={c: _reason(row, c) for c in columns if c not in row.measures}) for row in rows]
     first = next((row.row for row in rows if row.asked.title == against), None)
-    tested = _tested(rows, first, label)
-    notes = tuple(_notes(tested, first, label))
-    return Ablation(label, columns, tuple(tested), against or "", notes, len(_data(tested, label)) <= 1)
+    if first is not None:
+        tests = corrected([_minus(row.row, first, label) for row in rows])
+        rows = [
+            replace(row, row=replace(row.row, against=test)) if row.row and test else row
+            for row, test in zip(rows, tests, strict=True)
+        ]
+    data = {run.data_of(label) for row in rows if row.row for run in row.row.runs}
+    notes = _notes(rows, first, len(data))
+    judged = "the same test rows" if len(data) <= 1 else "test rows that are not all the same"
+    return Ablation(label, tuple(columns), tuple(rows), against or "", tuple(notes), judged)
 
 
-def _found(asked: Asked) -> tuple[Asked, BoardRow | None, str]:
+def is_leakage(column: Column) -> bool:
+    """Whether a column says how well a fresh probe tells what the features should not."""
+    return column.metric.task.startswith(LEAKAGE)
+
+
+def _row(asked: Asked) -> AblationRow:
     """A row whose scores are not there lacks them, and the others stay."""
+    if not asked.runs:
+        return AblationRow(asked)
     try:
-        return asked, *_plain(asked)
+        row, label = _plain(asked)
     except Refused as problem:
-        return asked._replace(runs=(), lacking=f"{problem.code}: {problem.message}"), None, ""
+        return AblationRow(asked._replace(runs=(), lacking=f"{problem.code}: {problem.message}"))
+    columns = dict.fromkeys(SHOWN, label)  # that its scores can fill, and the label that each is about
+    for score in (score for run in row.runs for score in run.scores):
+        if score.metric.task.startswith(LEAKAGE) and score.metric.name == "auroc" and score.split == TEST.word:
+            columns[Column(score.metric, TEST.word)] = score.label
+    found = {column: measure_of(row.parts, about, column) for column, about in columns.items()}
+    whole = {column: each for column, each in found.items() if each and len(each.values) == len(row.runs)}
+    return AblationRow(asked, replace(row, measures=whole), label)
 
 
-def _plain(asked: Asked) -> tuple[BoardRow | None, str]:
+def _plain(asked: Asked) -> tuple[BoardRow, str]:
     """What was picked of each run, its classifier's scores without its name so that rows stand in one column; and the
     label that the classifier told."""
-    if not asked.runs:
-        return None, ""
     runs, picks, label = [], [], ""
     for run in asked.runs:
         task = asked.task or (TRAINED if run.job == TRAINED else run.chooses.task)
@@ -113,10 +130,10 @@ def _plain(asked: Asked) -> tuple[BoardRow | None, str]:
         label = own[0].label if own else label
         pick = _picked(asked, run, own, task)
         picks.append(pick)
-        kept = [replace(score, metric=Metric("", score.metric.name)) for score in run.scores
-                if score.metric.task == task and score.representation == pick.name]  # fmt: skip
-        kept += [replace(score, metric=Metric(f"{LEAKAGE} of {score.label}", score.metric.name)) for score in run.scores
-                 if score.metric.task == LEAKAGE and score.representation == pick.name]  # fmt: skip
+        every = [score for score in run.scores if score.representation == pick.name]
+        kept = [replace(s, metric=Metric("", s.metric.name)) for s in every if s.metric.task == task]
+        kept += [replace(s, metric=Metric(f"{LEAKAGE} of {s.label}", s.metric.name)) for s in every
+                 if s.metric.task == LEAKAGE]  # fmt: skip
         runs.append(replace(run, scores=kept, classifier=task))
     return BoardRow(tuple(runs), tuple(picks), {}), label
 
@@ -133,87 +150,37 @@ def _picked(asked: Asked, run: Run, own: Sequence[StoredScore], task: str) -> Pi
                       f"{wanted or 'one representation alone'}. It has tasks "
                       f"{', '.join(sorted({s.metric.task for s in run.scores}))}, and of {task} "
                       f"{', '.join(every) or 'nothing'}: say task and representation of the row")  # fmt: skip
-    score = every[wanted]
-    return Pick(score.representation, score.kind, score.layer)
+    return Pick(wanted, every[wanted].kind, every[wanted].layer)
 
 
-def _row(asked: Asked, row: BoardRow | None, label: str) -> AblationRow:
-    if row is None:
-        return AblationRow(asked, None, {}, {})
-    measures: dict[Column, Measure] = {}
-    for column, about in _columns(row, label).items():
-        found = measure_of(row.parts, about, column)
-        if found is not None and len(found.values) == len(row.runs):
-            measures[column] = found
-    return AblationRow(asked, replace(row, measures=measures), measures, {})
-
-
-def _columns(row: BoardRow, label: str) -> dict[Column, str]:
-    """Columns that the row's scores can fill, and the label that each is about."""
-    found = {Column(Metric("", name), TEST.word): label for name in SHOWN}
-    for run in row.runs:
-        for score in run.scores:
-            if score.metric.task.startswith(LEAKAGE) and score.metric.name == "auroc" and score.split == TEST.word:
-                found[Column(score.metric, TEST.word)] = score.label
-    return found
-
-
-def _all_columns(rows: Sequence[AblationRow]) -> list[Column]:
-    order = [Column(Metric("", name), TEST.word) for name in SHOWN]
-    found = [column for row in rows for column in row.measures]
-    return [*(column for column in order if column in found), *(column for column in found if column not in order)]
-
-
-def _reasons(row: AblationRow, columns: Sequence[Column]) -> dict[Column, str]:
-    lacking = [column for column in columns if column not in row.measures]
+def _reason(row: AblationRow, column: Column) -> str:
     if row.row is None:
-        return dict.fromkeys(lacking, row.asked.lacking)
-    return {column: _reason(row.row, column) for column in lacking}
+        return row.asked.lacking
+    if not is_leakage(column):
+        return f"its run did not score {words_of(column.metric.name)}, or not for every seed"
+    if row.row.picks[0].name in UNSEEING:
+        return "looks at no cell, so there are no features that could tell anything"
+    return "its run measured no leakage: it has no features of its own, or the attribute is not known"
 
 
-def _reason(row: BoardRow, column: Column) -> str:
-    if column.metric.task.startswith(LEAKAGE):
-        if row.picks[0].name in UNSEEING:
-            return "looks at no cell, so there are no features that could tell anything"
-        return "its run measured no leakage: it has no features of its own, or the attribute is not known"
-    return f"its run did not score {words_of(column.metric.name)}, or not for every seed"
-
-
-def _tested(rows: Sequence[AblationRow], first: BoardRow | None, label: str) -> list[AblationRow]:
-    """Every row against the one that was named."""
-    if first is None:
-        return list(rows)
-    found = [None if row.row is None or row.row is first else _minus(row.row, first, label) for row in rows]
-    adjusted = holm(np.array([one.p if one else np.nan for one in found]))
-    return [
-        replace(row, against=one._replace(p=float(p)) if one else None)
-        for row, one, p in zip(rows, found, adjusted, strict=True)
-    ]
-
-
-def _minus(row: BoardRow, first: BoardRow, label: str) -> Against | None:
+def _minus(row: BoardRow | None, first: BoardRow, label: str) -> Against | None:
+    if row is None or row is first:
+        return None
     if {run.data_of(label) for run in row.runs} != {run.data_of(label) for run in first.runs}:
         return None
     return difference(row, first, TESTED, label)
 
 
-def _data(rows: Sequence[AblationRow], label: str) -> set[str]:
-    """Digests of what was judged."""
-    return {run.data_of(label) for row in rows if row.row is not None for run in row.row.runs}
-
-
-def _notes(rows: Sequence[AblationRow], first: BoardRow | None, label: str) -> list[str]:
+def _notes(rows: Sequence[AblationRow], first: BoardRow | None, data: int) -> list[str]:
+    """`data` counts the sets of rows that were judged."""
     held = [row for row in rows if row.row is not None]
-    data = _data(rows, label)
     notes = []
-    if len(data) > 1:
-        notes.append(f"Rows were judged on {len(data)} different sets of rows: their numbers cannot be compared, and "
+    if data > 1:
+        notes.append(f"Rows were judged on {data} different sets of rows: their numbers cannot be compared, and "
                      "only rows on those of the reference row are tested.")  # fmt: skip
     if first is not None and (lost := [r.asked.title for r in held if r.row is not first and r.against is None]):
         notes.append(f"Not tested, for want of shared rows, split and resamples: {', '.join(lost)}.")
-    trained = [row.row.runs for row in held if row.row is not None and row.row.runs[0].job == TRAINED]
-    seeds = {len(runs) for runs in trained}
-    if len(seeds) > 1:
+    if len({len(row.asked.runs) for row in held if row.asked.runs[0].job == TRAINED}) > 1:
         notes.append("Rows rest on different numbers of seeds: see the column.")
     tests = [row.against for row in rows if row.against is not None]
     if tests and (coarse := max(test.finest for test in tests) * len(tests)) >= 0.05:

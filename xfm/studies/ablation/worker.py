@@ -5,7 +5,6 @@ as those of a child (`track.forward`).
 """
 
 import contextlib
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ class MemberTask:
     """What one member is to do."""
 
     job: str  # finetune, pretrain or evaluate
-    config: JobConfig  # of its job
+    config: Any  # of its job
     prepared: Any  # rows that are ready to be trained on; None for evaluate, which reads its own
     folder: str  # that relative paths mean
 
@@ -96,12 +95,11 @@ def _patiently(do: Callable[[], int]) -> int:
         time.sleep(PAUSE_S)
 
 
-def _learn(task: MemberTask) -> int:
+def _learn(work: MemberTask) -> int:
     from xfm.engine.learn import learn
 
-    config: Any = task.config
-    with _open(config, task.prepared.plan.run) as job:
-        return learn(config, task.prepared, job, in_this_task=is_alone(config))
+    with _open(work.config, work.prepared.plan.run) as job:
+        return learn(work.config, work.prepared, job, in_this_task=is_alone(work.config))
 
 
 def _evaluate(work: MemberTask) -> int:
@@ -109,8 +107,7 @@ def _evaluate(work: MemberTask) -> int:
     from xfm.studies.evaluate.run import evaluate
     from xfm.studies.evaluate.source import embedded
 
-    config: Any = work.config
-    embedding = embedded(config, partial(_open, joint=False))
+    embedding = embedded(work.config, partial(_open, joint=False))
     if embedding.ends:
         return embedding.code
     plan = plan_evaluation(embedding.config)
@@ -138,8 +135,3 @@ def _open(config: JobConfig, run: dict[str, Any], *, joint: bool = True) -> Iter
         except BaseException:
             tracker.close("FAILED")
             raise
-
-
-def here() -> str:
-    """The folder that relative paths of settings mean."""
-    return os.getcwd()

@@ -18,13 +18,25 @@ from xfm.core.metric import PRIMARY, words_of
 from xfm.judging.representations import UNSEEING
 from xfm.judging.row_noun import ROWS
 from xfm.metrics.paired import bootstrap_difference, holm
-from xfm.studies.compare.classifiers import by_classifier, comparable, frozen
-from xfm.studies.compare.data_sets import DataSet, data_sets, other_data
-from xfm.studies.compare.finished_run import CLASSIFIERS, COMMON, REPORTED, UNREAD, Metric, Run, StoredScore
+from xfm.studies.compare.finished_run import CLASSIFIERS, COMMON, REPORTED, UNREAD, Metric, Run
 from xfm.studies.compare.row import Against, BoardRow, Column, rows_of
 
 SHOWN = ("test", "all", REPORTED)  # which cells a column shows; validation cells only rank
 F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """What may stand in one column."""
+
+    name: str  # A, B, ...
+    # that judged the same cells by the same label, split by the same rule; seeds draw splits of their own
+    runs: tuple[Run, ...]
+    label: str = ""  # which one; empty for jobs that judge by none
+
+    def __str__(self) -> str:
+        first = self.runs[0]
+        return ", ".join(filter(None, (f"{self.name}: {first.noun} {first.data_of(self.label)[:8]}", first.design)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +73,7 @@ def compare(
 
     Args:
         runs: no recipe twice.
-        metrics: primary, all, or names; the first one ranks.
-        labels: which ones; all where empty.
-        representations: best, last, baselines, all, or names.
+        metrics, labels, representations: as in `Leaderboards`.
         is_by_data: data sets may differ and get columns of their own.
 
     Raises:
@@ -71,14 +81,14 @@ def compare(
     """
     _check_names(runs, metrics, labels, representations)
     boards = []
-    for job, label in _questions(runs, labels):
-        about = data_sets(_asked(runs, job, label), label)
+    for (job, label), asked in _questions(runs, labels).items():
+        about = _data_sets(asked, label)
         if len(about) > 1 and not is_by_data:
-            raise other_data(label or job, about)
+            raise _other_data(label or job, about)
         for data in about:
             where = f" on {data.name}" if len(about) > 1 else ""
             beside = [] if job else list(_of_classifiers(where, data, label, metrics, representations))
-            plain = replace(data, runs=tuple(map(frozen, data.runs)))
+            plain = replace(data, runs=tuple(run.frozen() for run in data.runs))
             own = _board((label or job) + where, plain, job, label, metrics, representations)
             # Where something was trained for the label, or asked for it by words, that is the question.
             first = any(score.metric.task in UNREAD for run in data.runs for score in run.scores)
@@ -89,14 +99,18 @@ def compare(
 def _of_classifiers(
     where: str, data: DataSet, label: str, metrics: Sequence[str], representations: Sequence[str]
 ) -> Iterator[Board]:
-    """For each metric that was asked for one board, on which every classifier stands."""
-    parts = by_classifier(data.runs, label)
-    if not comparable(parts):
-        return
+    """For each metric that was asked for one board: frozen layers read by probe or SVM beside fine-tuned and zero-shot
+    models. All stand in one column, are picked and ranked on validation rows, and are subtracted draw by draw where
+    rows, split and resamples are the same ones.
+    """
+    parts = [part for run in data.runs for task in CLASSIFIERS if (part := run.of_classifier(task, label)).scores]
+    tasks = {part.classifier for part in parts}
+    if len(tasks) < 2 and not tasks & set(UNREAD):
+        return  # such a board would say no more than that of representations
     asked = [column.metric for column in _columns(data.runs, label, metrics, "")]
     names = list(dict.fromkeys(metric.name for metric in asked if metric.task in CLASSIFIERS))
     if "primary" in metrics:
-        primary = {PRIMARY[part.classifier] for part in parts}
+        primary = {PRIMARY[task] for task in tasks}
         names = [primary.pop() if len(primary) == 1 else COMMON]
     for metric in names:
         held = replace(data, runs=tuple(part for part in parts if any(s.metric.name == metric for s in part.scores)))
@@ -104,18 +118,15 @@ def _of_classifiers(
         yield _board(name, held, "", label, (metric,), representations, classified=metric)
 
 
-def _questions(runs: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, str]]:
-    """(job, label) of every leaderboard, in the order of the runs."""
-    found = dict.fromkeys(_question(run, score) for run in runs for score in run.scores)
-    return [(job, label) for job, label in found if not labels or label in labels or job]
-
-
-def _question(run: Run, score: StoredScore) -> tuple[str, str]:
-    return (run.job, "") if score.kind == REPORTED else ("", score.label)
-
-
-def _asked(runs: Sequence[Run], job: str, label: str) -> tuple[Run, ...]:
-    return tuple(run for run in runs if any(_question(run, score) == (job, label) for score in run.scores))
+def _questions(runs: Sequence[Run], labels: Sequence[str]) -> dict[tuple[str, str], list[Run]]:
+    """(job, label) of every leaderboard and the runs that it may show, in their order."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        own = dict.fromkeys((run.job, "") if score.kind == REPORTED else ("", score.label) for score in run.scores)
+        for job, label in own:
+            if not labels or label in labels or job:
+                found.setdefault((job, label), []).append(run)
+    return found
 
 
 def _board(
@@ -140,7 +151,9 @@ def _board(
     primary = columns[0]
     rows.sort(key=lambda row: _rank(row, primary))
     by: Literal["validation", "shown"] = "validation" if any(row.rank_by is not None for row in rows) else "shown"
-    return Board(name, data, job, label, columns, _tested(rows, primary, label), by, classified)
+    tests = corrected([difference(row, rows[0], primary, label) for row in rows[1:]])
+    rows[1:] = [replace(row, against=test) for row, test in zip(rows[1:], tests, strict=True)]
+    return Board(name, data, job, label, columns, tuple(rows), by, classified)
 
 
 def _is_named(metrics: Sequence[str]) -> bool:
@@ -154,18 +167,12 @@ def _columns(runs: Sequence[Run], label: str, metrics: Sequence[str], job: str) 
         for score in run.scores:
             if score.split in SHOWN and (score.label == label or job):
                 splits.setdefault(score.metric, set()).add(score.split)
-    found = list(splits)
     if _is_named(metrics):
-        asked = [
-            metric for word in metrics for metric in found if word in (metric.name, f"{metric.task}.{metric.name}")
-        ]
-        found = list(dict.fromkeys(asked))
+        found = [m for word in metrics for m in splits if word in (m.name, f"{m.task}.{m.name}")]
     else:
-        tasks = list(PRIMARY)
-        found.sort(
-            key=lambda m: (PRIMARY.get(m.task) != m.name, tasks.index(m.task) if m.task in tasks else len(tasks))
-        )
-    return tuple(Column(metric, next(split for split in SHOWN if split in splits[metric])) for metric in found)
+        order = {task: number for number, task in enumerate(PRIMARY)}
+        found = sorted(splits, key=lambda m: (PRIMARY.get(m.task) != m.name, order.get(m.task, len(order))))
+    return tuple(Column(m, next(split for split in SHOWN if split in splits[m])) for m in dict.fromkeys(found))
 
 
 def _without_repeats(rows: Sequence[BoardRow]) -> list[BoardRow]:
@@ -203,15 +210,10 @@ def _rank(row: BoardRow, primary: Column) -> tuple[bool, float, bool, float, str
     )  # fmt: skip
 
 
-def _tested(rows: Sequence[BoardRow], primary: Column, label: str) -> tuple[BoardRow, ...]:
-    """Every row against the first."""
-    found = [difference(row, rows[0], primary, label) for row in rows[1:]]
-    adjusted = holm(np.array([one.p if one else np.nan for one in found]))
-    tested = [
-        replace(row, against=one._replace(p=float(p)) if one else None)
-        for row, one, p in zip(rows[1:], found, adjusted, strict=True)
-    ]
-    return (*rows[:1], *tested)
+def corrected(tests: Sequence[Against | None]) -> list[Against | None]:
+    """The tests with their p-values corrected for their number (Holm)."""
+    adjusted = holm(np.array([test.p if test else np.nan for test in tests]))
+    return [test._replace(p=float(p)) if test else None for test, p in zip(tests, adjusted, strict=True)]
 
 
 def difference(row: BoardRow, first: BoardRow, column: Column, label: str) -> Against | None:
@@ -261,3 +263,26 @@ def _check(code: str, flag: str, words: Sequence[str], known: Mapping[str, str],
             near = get_close_matches(word.lower(), meant, n=1)
             hint = f" Did you mean {meant[near[0]]}?" if near else ""
             raise Refused(code, f"{flag} {word}: no run has it.{hint} Known: {', '.join([*also, *sorted(known)])}")
+
+
+def _data_sets(runs: Sequence[Run], label: str) -> list[DataSet]:
+    """Runs by what they judged for a label, in their order."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.data_of(label), run.design), []).append(run)
+    return [DataSet(_letter(number), tuple(some), label) for number, some in enumerate(found.values())]
+
+
+def _letter(number: int) -> str:
+    """A to Z, then AA."""
+    return ("" if number < 26 else _letter(number // 26 - 1)) + chr(ord("A") + number % 26)
+
+
+def _other_data(what: str, about: Sequence[DataSet]) -> Refused:
+    held = "; ".join(f"{data} ({', '.join(run.name for run in data.runs)})" for data in about)
+    return Refused(
+        "OTHER_DATA",
+        f"{what}: {sum(len(data.runs) for data in about)} runs were judged on {len(about)} different data sets, and "
+        f"their numbers cannot stand in one column. {held}. Judge all on the same rows, labels and --group; or give "
+        "`--columns data`, which puts each data set in columns of its own",
+    )

@@ -5,7 +5,7 @@ numbers of report.json are all there is to compare.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -99,8 +99,22 @@ class Run:
         return self.data_by_label.get(label, self.data)
 
     def find(self, representation: str, label: str, metric: Metric, split: str) -> StoredScore | None:
-        """One of its scores."""
         return self._by_name.get((representation, label, metric, split))
+
+    def frozen(self) -> "Run":
+        """The run without the scores of classifiers that read no representation."""
+        scores = [score for score in self.scores if score.metric.task not in UNREAD]
+        return self if len(scores) == len(self.scores) else replace(self, scores=scores)
+
+    def of_classifier(self, task: str, label: str) -> "Run":
+        """What one classifier said of the label, as a run of its own whose scores bear no classifier's name."""
+        own = [score for score in self.scores if score.metric.task == task and score.label == label]
+        return replace(
+            self, scores=[replace(score, metric=Metric("", score.metric.name)) for score in own],
+            family=f"{self.family} {task}", classifier=task, chooses=Metric("", PRIMARY[task]),
+            # A layer that another classifier chose is not this one's choice.
+            choice=self.choice if self.chooses.task == task else {},
+        )  # fmt: skip
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, str, Metric, str], StoredScore]:
@@ -108,11 +122,10 @@ class Run:
 
 
 def data_digest(run: Mapping[str, Any]) -> str:
-    """What was judged: only numbers of equal digests may stand in one column.
+    """What a run judged, by its run.json: only numbers of equal digests may stand in one column.
 
-    Args:
-        run: content of run.json. `evaluate` states the cells and labels that it judged in recipe.cells, so that two
-            models of the same cells share the digest; for other jobs it is that of the data they read.
+    `evaluate` states the cells and labels that it judged in recipe.cells, so that two models of the same cells share
+    the digest; for other jobs it is that of the data they read.
     """
     recipe = run["recipe"]
     return str(recipe.get("cells") or fingerprint(dict(recipe.get("data") or {})))
@@ -172,22 +185,14 @@ def wants(metric: Metric, names: Collection[str]) -> bool:
 
 def chooses_of(config: Mapping[str, Any], known: Collection[Metric]) -> Metric:
     """What layers of a run are chosen by: what its config says, else the first classifier that it has."""
-    tasks = {metric.task for metric in known}
-    first = next((task for task in CLASSIFIERS if task in tasks), CLASSIFIERS[0])
+    first = next((task for task in CLASSIFIERS if task in {metric.task for metric in known}), CLASSIFIERS[0])
     task = str(config.get("choose_by") or first)
     return Metric(task, PRIMARY.get(task, COMMON))
 
 
 def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[StoredScore], list[Metric]]:
-    """Scores out of scores.parquet: those asked for, and the primary ones on validation cells.
-
-    Args:
-        data: content of the file.
-        place: for messages.
-        names: as for `wants`.
-
-    Returns:
-        The scores, and every metric that the file has.
+    """Scores out of scores.parquet: those that `wants` names, and the primary ones on validation cells; and every
+    metric that the file has.
 
     Raises:
         RunRefused: BAD_SCORES; not a Parquet file, or not of this layout.
@@ -200,7 +205,7 @@ def read_scores(data: bytes, place: str, names: Collection[str]) -> tuple[list[S
         raise RunRefused("BAD_SCORES", f"{place}/scores.parquet has no column {', '.join(missing)}: another version's?")
     table = table.filter(pc.not_equal(table["task"], WEIGHTS))
     pairs = table.select(["task", "metric"]).group_by(["task", "metric"], use_threads=False).aggregate([])
-    known = [Metric(*pair) for pair in zip(*(pairs[name].to_pylist() for name in ("task", "metric")), strict=True)]
+    known = [Metric(pair["task"], pair["metric"]) for pair in pairs.to_pylist()]
     wanted = pa.array([f"{metric.task}\x1f{metric.name}" for metric in known if wants(metric, names)], pa.string())
     own = pc.binary_join_element_wise(table["task"].cast(pa.string()), table["metric"].cast(pa.string()), "\x1f")
     by = pa.array([f"{task}\x1f{name}" for task, name in PRIMARY.items()])
@@ -228,10 +233,9 @@ def reported_scores(
     for name, value in numbers.items():
         ends = value if isinstance(value, Mapping) else {"value": value}
         if isinstance(ends.get("value"), int | float) and not isinstance(ends["value"], bool):
-            low, high = _finite(ends.get("low")), _finite(ends.get("high"))
-            value = _finite(ends["value"])
-            score = StoredScore(REPORTED, REPORTED, None, None, Metric(job, name), "", REPORTED, value, low, high)
-            scores.append(score)
+            value, low, high = (_finite(ends.get(end)) for end in ("value", "low", "high"))
+            metric = Metric(job, name)
+            scores.append(StoredScore(REPORTED, REPORTED, None, None, metric, "", REPORTED, value, low, high))
     return [score for score in scores if wants(score.metric, names)], [score.metric for score in scores]
 
 

@@ -56,13 +56,8 @@ class Gathered:
 
 
 def gather(words: Sequence[str], query: str | None, metrics: Sequence[str], output: str) -> Gathered:
-    """Reads everything that is asked for.
-
-    Args:
-        words: folders, URIs, patterns of local folders.
-        query: see `track.query`; None asks MLflow nothing.
-        metrics: whose scores to keep.
-        output: the comparison's own OUTPUT, which is no run of it.
+    """Reads everything that is asked for, by `runs`, `query` and `metrics` of `Leaderboards`, but for the comparison's
+    own OUTPUT, which is no run of it.
 
     Raises:
         Refused: NO_RUNS, NOT_AN_OUTPUT, or NOTHING_TO_COMPARE where every run is refused.
@@ -75,7 +70,10 @@ def gather(words: Sequence[str], query: str | None, metrics: Sequence[str], outp
     for name, place, is_matched in _places(words, output):
         _add(found, name, partial(_read_named, name, place, metrics), is_matched=is_matched)
     if query:
-        _from_mlflow(found, query, metrics, tracking_uri(output))
+        store = Tracked(tracking_uri(output))
+        for tracked in store.search(query):
+            name = _shown(tracked.output) if tracked.output else tracked.name
+            _add(found, name, partial(_read_tracked, store, tracked, name, metrics), is_matched=True)
     if not found.runs:
         why = "; ".join(f"{refusal.key}: {refusal.code}, {refusal.message}" for refusal in found.refused)
         raise Refused("NOTHING_TO_COMPARE", f"no run can be compared. {why or 'The query matches none'}")
@@ -91,14 +89,7 @@ def _read_named(name: str, place: str, metrics: Sequence[str]) -> Run:
 def read_run(
     name: str, storage: Storage, metrics: Sequence[str] = ("primary",), *, place: str = "", tracked: str = ""
 ) -> Run:
-    """One OUTPUT.
-
-    Args:
-        name: for people.
-        storage: where it lies.
-        metrics: whose scores to keep.
-        place: what to call the place of a copy.
-        tracked: its MLflow run, where the OUTPUT itself does not know.
+    """One OUTPUT; `place` is what to call the place of a copy, `tracked` its MLflow run.
 
     Raises:
         Refused: NOT_AN_OUTPUT.
@@ -110,8 +101,7 @@ def read_run(
     place = place or storage.place
     run = earlier_run(content, place)
     recipe, job = run["recipe"], str(run.get("job", ""))
-    text = storage.read(REPORT)
-    if text is None:
+    if (text := storage.read(REPORT)) is None:
         raise RunRefused("UNFINISHED", f"{place} has no {REPORT}: its {job} job runs, was killed or failed (start "
                          f"{run.get('attempts', 1)}); the same command continues it")  # fmt: skip
     if job in NO_SCORES:
@@ -203,20 +193,12 @@ def _nearby(name: str) -> str:
     beside = _outputs_in(path.parent)
     near = get_close_matches(path.name, [Path(other).name for other in beside], n=1, cutoff=0.5)
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-    return hint + (
-        f" OUTPUTs beside it: {', '.join(beside[:10])}" if beside else " There is no OUTPUT beside it either"
-    )
+    there = f"OUTPUTs beside it: {', '.join(beside[:10])}" if beside else "There is no OUTPUT beside it either"
+    return f"{hint} {there}"
 
 
 def _outputs_in(folder: Path) -> list[str]:
     return sorted(str(entry) for entry in folder.iterdir() if _is_output(entry)) if folder.is_dir() else []
-
-
-def _from_mlflow(found: Gathered, query: str, metrics: Sequence[str], uri: str) -> None:
-    store = Tracked(uri)
-    for run in store.search(query):
-        name = _shown(run.output) if run.output else run.name
-        _add(found, name, partial(_read_tracked, store, run, name, metrics), is_matched=True)
 
 
 def _read_tracked(store: Tracked, run: TrackedRun, name: str, metrics: Sequence[str]) -> Run:
@@ -247,7 +229,7 @@ def _shown(place: str) -> str:
     return str(path.relative_to(Path.cwd())) if is_local(place) and path.is_relative_to(Path.cwd()) else place
 
 
-def _add(found: Gathered, name: str, read: Callable[[], Run], *, is_matched: bool = False) -> None:
+def _add(found: Gathered, name: str, read: Callable[[], Run], *, is_matched: bool) -> None:
     """One more run, or why not. What a pattern or a query happens to match and is of another kind is only noted."""
     try:
         run = read()
@@ -260,8 +242,7 @@ def _add(found: Gathered, name: str, read: Callable[[], Run], *, is_matched: boo
     known = next((other for other in found.runs if other.fingerprint == run.fingerprint), None)
     if known is None:
         found.runs.append(run)
-        return
-    if run.place != known.place or name != known.name:
+    elif run.place != known.place or name != known.name:
         other = ", though their scores differ" if known.results != run.results else ""
         found.notes.append(f"{name} and {known.name} are the same run ({run.fingerprint[:12]}): it counts once{other}.")
     else:

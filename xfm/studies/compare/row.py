@@ -1,6 +1,9 @@
-"""A row of a leaderboard: one representation of one model, its seeds put together."""
+"""A row of a leaderboard: one representation of one model, its seeds put together.
 
-from collections.abc import Mapping, Sequence
+A representation is never picked by looking at test cells.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -8,9 +11,9 @@ import numpy as np
 
 from xfm.core.metric import TASK_WORDS, find_metric, find_reported
 from xfm.core.metric import Metric as MetricRecord
+from xfm.core.schema import layer_column
 from xfm.judging.representations import UNSEEING
 from xfm.metrics.regression import percentile_interval
-from xfm.studies.compare.choose_representation import Pick, picks
 from xfm.studies.compare.finished_run import REPORTED, UNREAD, Metric, Run, StoredScore
 
 
@@ -21,9 +24,7 @@ class Column(NamedTuple):
     split: str
 
     def __str__(self) -> str:
-        if self.split == REPORTED:
-            return self.metric.name
-        return f"{self.metric}, {self.split}"
+        return self.metric.name if self.split == REPORTED else f"{self.metric}, {self.split}"
 
     @property
     def about(self) -> MetricRecord | None:
@@ -57,6 +58,9 @@ class Measure:
     cells: int | None  # cells, groups: the fewest over seeds; None where no run says
     groups: int | None
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f}" + (f" ± {self.sd:.3f}" if self.sd is not None else "")
+
 
 class Against(NamedTuple):
     """A row minus the first row, on shared resamples."""
@@ -67,6 +71,16 @@ class Against(NamedTuple):
     p: float  # two-sided, corrected for the rows of the board
     pairs: int  # of runs it rests on
     finest: float  # the least p that so many resamples can give, not corrected
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A representation of one run."""
+
+    name: str
+    kind: str
+    layer: int | None
+    role: str = ""  # what it was picked as: best, last, random; empty where its name says all
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,12 +116,10 @@ class BoardRow:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Of the representations."""
         return tuple(sorted({pick.layer for pick in self.picks if pick.layer is not None}))
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the runs."""
         return tuple(run.seed for run in self.runs)
 
     @property
@@ -119,21 +131,14 @@ class BoardRow:
 
     @property
     def parts(self) -> list[tuple[Run, Pick]]:
-        """Runs with what was picked from them."""
         return list(zip(self.runs, self.picks, strict=True))
 
 
 def rows_of(
     family: Sequence[Run], label: str, columns: Sequence[Column], representations: Sequence[str]
 ) -> list[BoardRow]:
-    """One row for each role, all seeds in it; roles that mean the same representations become one.
-
-    Args:
-        family: runs that differ in the seed alone, in its order.
-        label: of the board.
-        columns: of the board; the first one ranks.
-        representations: as for `picks`.
-    """
+    """One row for each role of runs that differ in the seed alone, all seeds in it; roles that mean the same
+    representations become one. The first column ranks."""
     roles: dict[str, list[tuple[Run, Pick]]] = {}
     for run in family:
         for pick in picks(run, label, representations):
@@ -142,30 +147,24 @@ def rows_of(
     for parts in roles.values():
         key = tuple((run.fingerprint, pick.name) for run, pick in parts)
         if key in rows:
-            before = rows[key].picks
-            merged = tuple(
-                replace(old, role=", ".join(filter(None, (old.role, new.role))))
-                for old, (_, new) in zip(before, parts, strict=True)
-            )
-            rows[key] = replace(rows[key], picks=merged)
+            pairs = zip(rows[key].picks, parts, strict=True)
+            merged = (replace(old, role=", ".join(filter(None, (old.role, new.role)))) for old, (_, new) in pairs)
+            rows[key] = replace(rows[key], picks=tuple(merged))
             continue
         measures = {column: measure for column in columns if (measure := measure_of(parts, label, column)) is not None}
-        by = _validation(parts, label, columns[0].metric) if columns else None
-        rows[key] = BoardRow(tuple(run for run, _ in parts), tuple(pick for _, pick in parts), measures, by)
+        held = measure_of(parts, label, Column(columns[0].metric, "validation")) if columns else None
+        runs, chosen = zip(*parts, strict=True)
+        rows[key] = BoardRow(runs, chosen, measures, held.value if held and len(held.values) == len(parts) else None)
     return list(rows.values())
-
-
-def _scores(parts: Sequence[tuple[Run, Pick]], label: str, metric: Metric, split: str) -> list[StoredScore]:
-    found = [run.find(pick.name, label, metric, split) for run, pick in parts]
-    return [score for score in found if score is not None and score.value is not None]
 
 
 def measure_of(parts: Sequence[tuple[Run, Pick]], label: str, column: Column) -> Measure | None:
     """One metric of what was picked from some runs, put together; None where none of them defines it."""
-    scores = _scores(parts, label, column.metric, column.split)
-    if not scores:
-        return None
+    found = [run.find(pick.name, label, column.metric, column.split) for run, pick in parts]
+    scores = [score for score in found if score is not None and score.value is not None]
     values = tuple(score.value for score in scores if score.value is not None)
+    if not values:
+        return None
     cells = [score.cells for score in scores if score.cells is not None]
     groups = [score.groups for score in scores if score.groups is not None]
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -184,6 +183,69 @@ def _interval(scores: Sequence[StoredScore]) -> tuple[float | None, float | None
     return float(low), float(high)
 
 
-def _validation(parts: Sequence[tuple[Run, Pick]], label: str, metric: Metric) -> float | None:
-    values = [score.value for score in _scores(parts, label, metric, "validation") if score.value is not None]
-    return float(np.mean(values)) if len(values) == len(parts) else None
+def picks(run: Run, label: str, wanted: Sequence[str]) -> list[Pick]:
+    """What is wanted of a run, in the order of its scores; a run that has only reported numbers has an empty label.
+
+    Wanted are best (chosen on validation cells), last (deepest layer; of several poolings the better one on
+    validation), baselines (of networks that learned nothing, whose layers are many, the best on validation), all, or
+    names.
+    """
+    every = {score.representation: score for score in run.scores if score.label == label}
+    found = [_pick(every[REPORTED])] if REPORTED in every else []
+    if "best" in wanted or "all" in wanted:
+        own = [(every[name], role) for name, role in _best(run, label) if name in every]
+        # What was fine-tuned is the one thing that its run made, chosen among no layers.
+        found += [_pick(score, role if score.kind != "layer" or score.layer is not None else "") for score, role in own]
+    if "last" in wanted or "all" in wanted:
+        found += [_pick(score, "last") for score in _last(run, label, every.values())]
+    if "baselines" in wanted and "all" not in wanted:
+        found += _baselines(run, label, every.values())
+    found += [_pick(score) for name, score in every.items() if name in wanted or ("all" in wanted and name != REPORTED)]
+    return found
+
+
+def _pick(score: StoredScore, role: str = "") -> Pick:
+    return Pick(score.representation, score.kind, score.layer, role)
+
+
+def _best(run: Run, label: str) -> Iterator[tuple[str, str]]:
+    """(representation, role): the run's own choice, else the best layer on validation cells.
+
+    A label that no layer was chosen for (batches, time) shows what was chosen for the others.
+    """
+    if label in run.choice:
+        yield run.choice[label], "best"
+    elif layer := _best_on_validation(run, label, (s for s in run.scores if s.kind == "layer" and s.label == label)):
+        yield layer.representation, "best"
+    else:
+        for other, name in run.choice.items():
+            yield name, f"best for {other}"
+
+
+def _last(run: Run, label: str, scores: Iterable[StoredScore]) -> list[StoredScore]:
+    layers = [score for score in scores if score.kind == "layer" and score.layer is not None]
+    deepest = [score for score in layers if score.layer == max(other.layer or 0 for other in layers)]
+    return [best] if (best := _best_on_validation(run, label, deepest)) is not None else deepest
+
+
+def _baselines(run: Run, label: str, scores: Iterable[StoredScore]) -> list[Pick]:
+    found: list[Pick] = []
+    layered: dict[str, list[StoredScore]] = {}
+    for score in scores:
+        if score.kind == "baseline" and score.pool is not None and score.layer is not None:
+            name = score.representation.removesuffix(layer_column(score.pool, score.layer)).rstrip("_")
+            layered.setdefault(name or "baseline", []).append(score)
+        elif score.kind == "baseline":
+            found.append(_pick(score))
+    for name, layers in layered.items():
+        best = _best_on_validation(run, label, layers)
+        found.append(_pick(best or max(layers, key=lambda score: score.layer or 0), name))
+    return found
+
+
+def _best_on_validation(run: Run, label: str, scores: Iterable[StoredScore]) -> StoredScore | None:
+    """The first of the best; None where none was scored there."""
+    every = {score.representation: score for score in scores}
+    found = {name: run.find(name, label, run.chooses, "validation") for name in every}
+    known = {name: score.value for name, score in found.items() if score is not None and score.value is not None}
+    return every[max(known, key=lambda name: known[name])] if known else None

@@ -1,14 +1,11 @@
 """A comparison from OUTPUTs to leaderboards: what it compares and what it leaves behind. It reads and sorts: no Ray."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xfm.core.errors import Refused
 from xfm.core.report import Figure, text_table
@@ -17,10 +14,9 @@ from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.plots.leaderboard import Dot, draw_leaderboard
 from xfm.studies.compare.boards import Board, compare
 from xfm.studies.compare.config import Leaderboards
-from xfm.studies.compare.files import leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.finished_run import Run
 from xfm.studies.compare.gather import Gathered, gather
-from xfm.studies.compare.report import compare_report
+from xfm.studies.compare.report import compare_report, leaderboard_markdown, leaderboard_table
 from xfm.studies.compare.tables import board_table, runs_table, subject
 from xfm.track.lineage import FEW_FILES
 
@@ -51,27 +47,23 @@ def plan_comparison(config: Leaderboards) -> Comparison:
         EnvironmentProblem: a store that cannot be read.
     """
     found = gather(config.runs, config.query, config.metrics, config.output)
-    boards = compare(
-        found.runs, config.metrics, config.labels, config.representations, is_by_data=config.columns == "data"
-    )
+    by_data = config.columns == "data"
+    boards = compare(found.runs, config.metrics, config.labels, config.representations, is_by_data=by_data)
     if not boards:
         raise Refused("NOTHING_TO_COMPARE", f"{len(found.runs)} runs have none of --metrics {','.join(config.metrics)} "
                       f"for --representations {','.join(config.representations)}. Try --metrics all")  # fmt: skip
-    return Comparison(found, boards, _run(config, found.runs))
+    # The data of a comparison are the runs it compares.
+    data = {"files": {run.place: run.fingerprint for run in found.runs}}
+    return Comparison(found, boards, run_of(config, data, {run.data_name for run in found.runs}))
 
 
-def _run(config: Leaderboards, runs: Sequence[Run]) -> dict[str, Any]:
-    """run.json: the data of a comparison are the runs it compares."""
-    names = {run.data_name for run in runs}
+def run_of(config: Leaderboards, data: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    """The content of run.json; `names` are those of the data in a word."""
     return {
         "job": "compare",
-        "recipe": {
-            "job": "compare",
-            "config": config.recipe(),
-            "data": {"files": {run.place: run.fingerprint for run in runs}},
-        },
+        "recipe": {"job": "compare", "config": config.recipe(), "data": data},
         "settings": config.model_dump(mode="json"),
-        "origin": {"data_name": names.pop() if len(names) == 1 else "several"},
+        "origin": {"data_name": next(iter(names)) if len(names) == 1 else "several"},
         "versions": versions(),
     }
 
@@ -91,10 +83,9 @@ def write_comparison(plan: Comparison, job: OpenJob) -> int:
     """Leaderboard, page and records; returns the exit code."""
     runs, refused = plan.gathered.runs, plan.gathered.refused
     report = compare_report(plan.boards, runs, refused, plan.gathered.notes, plan.run["versions"])
-    links = {run.fingerprint: page_of(run, job.output.uri) for run in runs}
-    markdown = leaderboard_markdown(report, plan.boards, runs, links)
-    job.publish("leaderboard.md", markdown.encode())
-    job.publish("leaderboard.parquet", parquet_bytes(leaderboard_table(plan.boards)))
+    pages = {run.fingerprint: page_of(run, job.output.uri) for run in runs}
+    job.publish("leaderboard.md", leaderboard_markdown(report, plan.boards, runs, pages).encode())
+    job.publish_table("leaderboard.parquet", leaderboard_table(plan.boards))
     track_boards(plan.boards, job)
     if len(runs) > FEW_FILES:  # fewer are in the records already, as the files of this run's data
         for run in runs:
@@ -107,13 +98,13 @@ def draw(boards: Sequence[Board], folder: Path) -> list[Figure]:
     figures = []
     for board in boards:
         column = board.columns[0]
-        shown = [(row, row.measures[column]) for row in board.rows if column in row.measures]
-        if not board.ranked_by or not shown:
-            continue
         dots = [
             Dot(subject(row) or row.runs[0].name, row.kind, found.value, found.low, found.high, found.values)
-            for row, found in shown
+            for row in board.rows
+            if (found := row.measures.get(column)) is not None
         ]
+        if not board.ranked_by or not dots:
+            continue
         ranked = f"validation {board.noun}" if board.ranked_by == "validation" else "the number shown"
         caption = (
             f"{board.name}: {column} with 95 % intervals, ranked by {ranked}. Circles: layers, diamonds: "
@@ -136,18 +127,10 @@ def track_boards(boards: Sequence[Board], job: OpenJob) -> None:
     """What leads each leaderboard, as numbers to plot and words to search by."""
     for board in boards:
         if board.ranked_by and (measure := board.rows[0].measures.get(board.columns[0])) is not None:
-            any_of = "any classifier " if board.classified else ""
-            name = f"{board.label or board.job} {board.data.name} {any_of}{board.columns[0].metric}"
-            job.tracker.metrics({f"first {name}": measure.value})
-            part = ".any" if board.classified else ""
-            job.tracker.tags({f"xfm.first.{board.label or board.job}.{board.data.name}{part}": subject(board.rows[0])})
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as a Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())
+            what, where = board.label or board.job, board.data.name
+            any_of, part = ("any classifier ", ".any") if board.classified else ("", "")
+            job.tracker.metrics({f"first {what} {where} {any_of}{board.columns[0].metric}": measure.value})
+            job.tracker.tags({f"xfm.first.{what}.{where}{part}": subject(board.rows[0])})
 
 
 def page_of(run: Run, output: str) -> str:

@@ -1,5 +1,6 @@
 """The tables of a comparison: every leaderboard, data sets side by side, every run; and how a cell is written."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from xfm.core.ledger import Refusal
@@ -28,13 +29,11 @@ def board_table(board: Board) -> Table:
     rows: list[list[Cell]] = []
     for number, row in enumerate(board.rows, 1):
         first = row.measures.get(primary)
-        names = [
-            *([] if is_reported else [row.representation]),
-            *([row.classifier or DASH] if board.classified else []),
-        ]
+        names = [] if is_reported else [row.representation]
+        names += [row.classifier or DASH] if board.classified else []
         names.append(model_of_row(row) or DASH)
         line: list[Cell] = [f"{number}. {names[0]}" if board.ranked_by else names[0], *names[1:], number_of(first)]
-        line += [_difference(row.against), _p(row.against)] if tested else []
+        line += [estimate_of(row.against), p_of(row.against)] if tested else []
         line += [first.sd if first else None] if spread else []
         line += [row.rank_by] if is_validated else []
         line += [number_of(row.measures.get(column)) for column in others]
@@ -43,18 +42,9 @@ def board_table(board: Board) -> Table:
         line += [_several([run.name for run in row.runs], len(row.shared_with))]
         line += [_several([run.fingerprint[:FINGERPRINT] for run in row.runs])]
         rows.append(line)
+    words = [_safe(board.label or board.job), board.data.name, board.classified and f"any_{board.classified}"]
     return Table(
-        name="_".join(
-            filter(
-                None,
-                (
-                    _safe(board.label or board.job),
-                    board.data.name,
-                    board.classified and f"any_{board.classified}",
-                    "summary",
-                ),
-            )
-        ),
+        name="_".join([*filter(None, words), "summary"]),
         caption=f"{board.name}: {_ranking(board)}",
         columns=heads,
         rows=rows,
@@ -64,7 +54,7 @@ def board_table(board: Board) -> Table:
 
 
 def _ranking(board: Board) -> str:
-    held = {"test": f"test {board.noun}", "all": f"all {board.noun}"}.get(board.columns[0].split, "")
+    held = f"{board.columns[0].split} {board.noun}" if board.columns[0].split in ("test", "all") else ""
     if board.ranked_by == "validation":
         return f"ranked by {board.columns[0].metric} on validation {board.noun}, shown on {held} with 95 % intervals"
     if board.ranked_by == "shown":
@@ -100,10 +90,10 @@ def overviews(boards: Sequence[Board]) -> Iterator[Table]:
 def _overview(boards: Sequence[Board]) -> Table:
     lines: dict[tuple[str, str, int], dict[str, BoardRow]] = {}
     for board in boards:
-        seen: dict[tuple[str, str], int] = {}
+        seen: Counter[tuple[str, str]] = Counter()
         for row in board.rows:
             who = (model_of_row(row) or "", row.picks[0].role or row.representation)
-            seen[who] = seen.get(who, 0) + 1
+            seen[who] += 1
             lines.setdefault((*who, seen[who]), {})[board.data.name] = row
     heads = ["representation", "model"]
     for board in boards:
@@ -128,18 +118,11 @@ def _overview(boards: Sequence[Board]) -> Table:
 
 
 def runs_table(boards: Sequence[Board], runs: Sequence[Run], links: Mapping[str, str] | None = None) -> Table:
-    """Where each number comes from.
-
-    Args:
-        boards: what the runs are on.
-        runs: one a line.
-        links: Markdown that takes the place of a run's name, by fingerprint.
-    """
+    """Where each number comes from: one run a line, its name as Markdown where `links` has it by fingerprint."""
+    held = [(board.data.name, {run.fingerprint for run in board.data.runs}) for board in boards]
     rows: list[list[Cell]] = []
     for run in runs:
-        sets = dict.fromkeys(
-            board.data.name for board in boards if run.fingerprint in {other.fingerprint for other in board.data.runs}
-        )
+        sets = dict.fromkeys(name for name, on in held if run.fingerprint in on)
         name = (links or {}).get(run.fingerprint, run.name)
         model = " ".join(filter(None, (run.model, run.weights[:SHORT]))) or DASH
         rows.append(
@@ -183,18 +166,21 @@ def model_of_row(row: BoardRow) -> str | None:
 
 def number_of(measure: Measure | None) -> Cell:
     """A measure as a table shows it; counts that a report states stay whole."""
-    if measure is None:
-        return None
-    if measure.low is None or measure.high is None:
-        return int(measure.value) if measure.cells is None and measure.value.is_integer() else measure.value
-    return Estimate(value=measure.value, low=measure.low, high=measure.high)
+    shown = estimate_of(measure)
+    if isinstance(shown, float) and shown.is_integer() and measure is not None and measure.cells is None:
+        return int(shown)
+    return shown
 
 
-def _difference(against: Against | None) -> Cell:
-    return Estimate(value=against.value, low=against.low, high=against.high) if against else None
+def estimate_of(found: Measure | Against | None) -> Estimate | float | None:
+    """A number with its interval, where it has one."""
+    if found is None or found.low is None or found.high is None:
+        return found.value if found else None
+    return Estimate(value=found.value, low=found.low, high=found.high)
 
 
-def _p(against: Against | None) -> str:
+def p_of(against: Against | None) -> str:
+    """The p-value of a test, in words."""
     if against is None:
         return DASH
     return "< 0.001" if against.p < 0.001 else f"{against.p:.3f}"

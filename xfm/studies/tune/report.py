@@ -4,7 +4,6 @@ A search for two scores also shows the front: the trials that no other is as goo
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +31,15 @@ def tune_report(
 
     Args:
         trials: all, in order; one of them has finished at least.
-        aim: what was searched for.
         fields: that were searched; whether on a logarithmic scale.
         defaults: their values in trial 0.
-        run: content of run.json.
         rows: trained on, and compared on.
-        refused: quarantine lines by code.
-        title: what the searched job does.
-        script: its file below jobs/.
+        title, script: what the searched job does, and its file below jobs/.
     """
     best = best_of(trials, aim)
     assert best is not None
     counts = {status: sum(trial.status == status for trial in trials) for status in ("finished", "pruned", "failed")}
-    value, given = aim.best(best.history), _value(trials, DEFAULT, aim)
+    value, given = aim.best(best.history), _default(trials, aim)
     numbers: dict[str, Any] = {
         "trials": len(trials),
         **{status: count for status, count in counts.items() if count},
@@ -80,19 +75,17 @@ def _headline(trials: Sequence[Trial], best: Trial, aim: Aim) -> str:
     first, last = (aim.values(trial.history) for trial in (front[0], front[-1]))
     assert first is not None
     assert last is not None
-    names = f"{aim.metric} and {aim.also.metric}"
+    names, one = f"{aim.metric} and {aim.also.metric}", front[0].number
     if len(front) == 1:
-        return (
-            f"{gained} No trial is better in {names} than trial {front[0].number}: {first[0]:.4g} and {first[1]:.4g}."
-        )
+        return f"{gained} No trial is better in {names} than trial {one}: {first[0]:.4g} and {first[1]:.4g}."
     return (
         f"{gained} {len(front)} trials are on the front of {names}, from {first[0]:.4g} and {first[1]:.4g} (trial "
-        f"{front[0].number}) to {last[0]:.4g} and {last[1]:.4g} (trial {front[-1].number})."
+        f"{one}) to {last[0]:.4g} and {last[1]:.4g} (trial {front[-1].number})."
     )
 
 
 def _gain(trials: Sequence[Trial], best: Trial, aim: Aim) -> str:
-    value, given = aim.best(best.history), _value(trials, DEFAULT, aim)
+    value, given = aim.best(best.history), _default(trials, aim)
     assert value is not None
     if given is None:
         return (
@@ -120,7 +113,7 @@ def _warnings(trials: Sequence[Trial], aim: Aim, counts: Mapping[str, int], fiel
         first = next(trial for trial in trials if trial.status == "failed")
         said.append(f"{counts['failed']} of {len(trials)} trials failed, the first (trial {first.number}) because: "
                     f"{first.reason}")  # fmt: skip
-    if _value(trials, DEFAULT, aim) is None:
+    if _default(trials, aim) is None:
         said.append("The default settings failed: nobody knows what the search gained.")
     if len(trials) - 1 < 5 * fields:
         said.append(f"{len(trials) - 1} trials look at {fields} fields: that is few, another seed may find others.")
@@ -128,32 +121,28 @@ def _warnings(trials: Sequence[Trial], aim: Aim, counts: Mapping[str, int], fiel
 
 
 def _best_table(best: Trial, defaults: Mapping[str, Any], fields: Mapping[str, bool]) -> Table:
-    rows = [[field, _cell((dict(defaults) | best.values).get(field)), _cell(defaults.get(field))] for field in fields]
+    found = {field: (best.value_of(field, defaults), defaults.get(field)) for field in fields}
     return Table(
         name="best_summary",
         caption=f"The best settings (trial {best.number}), written to best.yaml",
         columns=["field", "best", "default"],
-        rows=[[str(cell) if place else cell for place, cell in enumerate(row)] for row in rows],
+        rows=[[field, *(str(_cell(value)) for value in values)] for field, values in found.items()],
     )
 
 
 def _front_table(trials: Sequence[Trial], aim: Aim, fields: Sequence[str], defaults: Mapping[str, Any]) -> Table:
-    rows = [
-        [trial.number, *(aim.values(trial.history) or ()), *_drawn(trial, fields, defaults)]
-        for trial in front_of(trials, aim)
-    ]
-    scores = [f"{each.metric} ({each.direction})" for each in aim.each]
+    front = front_of(trials, aim)
     return Table(
         name="front_summary",
         caption="The front: no other trial is as good in both scores and better in one; presets in front/",
-        columns=["trial", *scores, *fields],
-        rows=rows,
+        columns=["trial", *(f"{each.metric} ({each.direction})" for each in aim.each), *fields],
+        rows=[[trial.number, *_scores(trial, aim), *_drawn(trial, fields, defaults)] for trial in front],
         note=f"Both are of the weights that are kept: those of the best {aim.metric}.",
     )
 
 
 def _drawn(trial: Trial, fields: Sequence[str], defaults: Mapping[str, Any]) -> list[Any]:
-    return [_cell((dict(defaults) | trial.values).get(field)) for field in fields]
+    return [_cell(trial.value_of(field, defaults)) for field in fields]
 
 
 def _table(trials: Sequence[Trial], aim: Aim, fields: Sequence[str], defaults: Mapping[str, Any], best: Trial) -> Table:
@@ -163,7 +152,6 @@ def _table(trials: Sequence[Trial], aim: Aim, fields: Sequence[str], defaults: M
         return rank, -aim.merit(value) if value is not None else 0.0, trial.number
 
     ranked = sorted(trials, key=order)[:SHOWN]
-    beside = [] if aim.also is None else [aim.also.metric]
     rows = [
         [trial.number, trial.status, *_scores(trial, aim), trial.epochs, trial.seconds,
          *_drawn(trial, fields, defaults)]
@@ -172,7 +160,7 @@ def _table(trials: Sequence[Trial], aim: Aim, fields: Sequence[str], defaults: M
     return Table(
         name="trials",
         caption=f"All trials by their best {aim.metric} on validation rows",
-        columns=["trial", "status", aim.metric, *beside, "epochs", "seconds", *fields],
+        columns=["trial", "status", *(each.metric for each in aim.each), "epochs", "seconds", *fields],
         rows=rows,
         note="Trial 0 is the job as it was given. Pruned trials were behind others at the same epoch and were given "
         "up: their value is how far they had come."
@@ -182,13 +170,12 @@ def _table(trials: Sequence[Trial], aim: Aim, fields: Sequence[str], defaults: M
 
 
 def _scores(trial: Trial, aim: Aim) -> list[float | None]:
-    if aim.also is None:
-        return [aim.best(trial.history)]
-    return list(aim.values(trial.history) or (None, None))
+    return list(aim.values(trial.history) or [None] * len(aim.each))
 
 
-def _value(trials: Sequence[Trial], number: int, aim: Aim) -> float | None:
-    found = [trial for trial in trials if trial.number == number and trial.status == "finished"]
+def _default(trials: Sequence[Trial], aim: Aim) -> float | None:
+    """What the job as it was given reached; None where it did not run to its end."""
+    found = [trial for trial in trials if trial.number == DEFAULT and trial.status == "finished"]
     return aim.best(found[0].history) if found else None
 
 
@@ -210,7 +197,7 @@ def draw(
         "crosses failed before they measured anything. The diamond is the job as it was given.",
     )  # fmt: skip
     searched = [
-        SearchedField(name, [(dict(defaults) | trial.values).get(name) for trial in trials], is_log)
+        SearchedField(name, [trial.value_of(name, defaults) for trial in trials], is_log)
         for name, is_log in fields.items()
     ]
     against = draw_fields(
@@ -234,10 +221,3 @@ def _front(trials: Sequence[Trial], aim: Aim, also: Aim, folder: Path) -> Figure
         "their numbers: the front, which no other trial beats in both; the line is what was attained. Grey: beaten. "
         "The diamond is the job as it was given.",
     )  # fmt: skip
-
-
-def drawer(
-    trials: Sequence[Trial], aim: Aim, fields: Mapping[str, bool], defaults: Mapping[str, Any]
-) -> partial[list[Figure]]:
-    """`draw`, waiting for its folder."""
-    return partial(draw, trials, aim, fields, defaults)

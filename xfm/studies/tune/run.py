@@ -19,15 +19,15 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.storage import below, open_storage
 from xfm.engine.cluster import connect
+from xfm.engine.learn import Prepared, plan_learning
 from xfm.engine.planning import ShardPlan
 from xfm.engine.session import OpenJob, open_job, print_plan
 from xfm.engine.train import TrainingPlace, place
-from xfm.studies.tune.config import Asha, TuneJob
-from xfm.studies.tune.report import drawer, tune_report
-from xfm.studies.tune.search import Halving, LogCallback, Make, TrialSource
+from xfm.studies.tune.config import TuneJob
+from xfm.studies.tune.report import draw, tune_report
+from xfm.studies.tune.search import Halving, LogCallback, TrialSource
 from xfm.studies.tune.space import Space, parse_space
-from xfm.studies.tune.space_check import with_values
-from xfm.studies.tune.target import JOBS, SearchTarget, searched_job, watch_of
+from xfm.studies.tune.target import JOBS, TITLES, SearchTarget, searched_job, watch_of, with_values
 from xfm.studies.tune.trial import run_trial
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, best_of, front_of, trials_table
@@ -54,60 +54,29 @@ def run_tune(config: TuneJob) -> int:
     sections = {"finetune": config.finetune, "pretrain": config.pretrain}
     searched = searched_job(sections, config.output, config.metric, config.also, place)
     searched.check(space, config.seed)
-    given, aim = searched.given, searched.aim
-    plan = searched.plan()
+    aim, plan = searched.aim, plan_learning(searched.given)
     if config.dry_run:
         return print_plan(describe_search(plan, space, config.trials, aim))
-    run = run_of(plan, config, searched)
-    with open_job(config, run, joint=True) as job:
+    with open_job(config, run_of(plan, config, searched), joint=True) as job:
         prepared = searched.prepare(plan, job.output.uri)
         defaults = {field: searched.value_of(field) for field in space.fields}
         book = TrialLog(job.output.uri, aim, config.trials, job.tracker, defaults)
-        run_search(
-            space, book, partial(searched.trained_of, prepared), searcher=config.searcher, seed=config.seed,
-            halve=config.asha,
-            epochs=searched.longest(prepared, space) if config.asha else 0, concurrent=config.concurrent,
-            workers=given.workers, gpus=given.gpus, threads=given.threads, attempt=job.attempt,
-        )  # fmt: skip
+        run_search(config, searched, prepared, space, book, job.attempt)
         publish(job, book, space.fields, defaults, searched)
         trials, fields = book.trials, {draw.field: draw.is_log for draw in space.draws}
         rows = sum(prepared.parts.count(TRAIN)), sum(prepared.parts.count(VALIDATION))
         report = tune_report(
-            trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused, title=searched.title,
+            trials, aim, fields, defaults, job.run, rows, prepared.tokens.refused, title=TITLES[searched.word],
             script=searched.word,
         )  # fmt: skip
-        return job.finish(report, drawer(trials, aim, fields, defaults), rows=sum(rows),
+        return job.finish(report, partial(draw, trials, aim, fields, defaults), rows=sum(rows),
                           refusals=prepared.tokens.quarantined)  # fmt: skip
 
 
 def run_search(
-    space: Space,
-    book: TrialLog,
-    make: Make,
-    *,
-    searcher: str,
-    seed: int,
-    halve: Asha | None,
-    epochs: float,
-    concurrent: int | None,
-    workers: int | None,
-    gpus: float,
-    threads: int,
-    attempt: int = 1,
+    config: TuneJob, searched: SearchTarget, prepared: Prepared, space: Space, book: TrialLog, attempt: int
 ) -> None:
-    """Runs what the book still lacks.
-
-    Args:
-        space: what is drawn.
-        book: of the search.
-        make: drawn values to what is trained; called on the driver.
-        searcher: "tpe" or "random".
-        seed: of the values.
-        halve: None lets every trial run to its end.
-        epochs: most that a trial may have.
-        concurrent: trials side by side at most; by default as many as fit.
-        workers, gpus, threads: of a trial, as for `xfm.engine.train.place`; one worker unless more are asked for.
-        attempt: which start of the job this is.
+    """Runs what the book still lacks; `attempt` counts the starts of the job.
 
     Raises:
         EnvironmentProblem: not a single trial fits, or Ray Tune gave up.
@@ -122,15 +91,18 @@ def run_search(
     connect()
     from ray import tune
 
-    where = place(workers or 1, gpus, threads)
-    together = min(left, side_by_side(where, concurrent))
+    given, halve = searched.given, config.asha
+    where = place(given.workers or 1, given.gpus, given.threads)
+    together = min(left, side_by_side(where, config.concurrent))
     logger.info("tune: %d trials, %d side by side (%s, %d CPUs each)", left, together, where.device, where.cpus)
     trainable = tune.with_parameters(run_trial, uri=book.uri, place=where, aim=book.aim)
+    longest = searched.longest(prepared, space) if halve else 0.0
+    make = partial(searched.trained_of, prepared)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _resources(where)),
         tune_config=tune.TuneConfig(
-            search_alg=TrialSource(space, book, make, searcher, seed),
-            scheduler=Halving(book, epochs, halve.grace_epochs, halve.reduction) if halve else None,
+            search_alg=TrialSource(space, book, make, config.searcher, config.seed),
+            scheduler=Halving(book, longest, halve.grace_epochs, halve.reduction) if halve else None,
             num_samples=left,
             max_concurrent_trials=together,
             trial_dirname_creator=lambda trial: trial.config["drawn"].trial.name,
@@ -174,13 +146,7 @@ def _resources(where: TrainingPlace) -> dict[str, float]:
 
 
 def run_of(plan: ShardPlan, config: TuneJob, searched: SearchTarget) -> dict[str, Any]:
-    """The content of run.json: of the job that is searched, with how it is searched.
-
-    Args:
-        plan: of the job that is searched.
-        config: of the search.
-        searched: the job.
-    """
+    """The content of run.json: of the job that is searched, with how it is searched."""
     own = {name: value for name, value in config.recipe().items() if name not in (*JOBS, "workers", "gpus")}
     recipe = plan.run["recipe"] | {"job": NAME, "config": searched.given.recipe(), "search": own}
     shown = config.model_dump(mode="json", exclude=set(JOBS))
@@ -194,8 +160,7 @@ def describe_search(plan: ShardPlan, space: Space, trials: int, aim: Aim) -> str
     lines = [f"rows     {rows}, those of the test split are dropped", f"trials   {trials}, trial 0 is the job as given"]
     lines += [f"metric   {each.metric}, {each.direction}" for each in aim.each]
     lines += [f"field    {draw.field}: {draw.kind} {list(draw.arguments)}" for draw in space.draws]
-    combinations = len(space.grid())
-    if combinations > 1:
+    if (combinations := len(space.grid())) > 1:
         lines.append(f"grid     {combinations} combinations, {min(combinations, trials - 1)} of them are tried")
     return "\n".join(lines)
 
@@ -215,7 +180,7 @@ def publish(
         why = next((f"; the first because: {trial.reason}" for trial in trials if trial.reason), "")
         raise Refused("NO_TRIAL", f"none of {len(trials)} trials ran to its end{why}")
     of = f"The best of {len(trials)} trials: {aim.metric} {aim.best(best.history):.6g} (trial {best.number}), "
-    job.publish(BEST, preset_of(best, searched, of + "a maximum on the rows it was chosen by.", job.output.place, BEST))
+    _publish_preset(job, BEST, best, searched, of + "a maximum on the rows it was chosen by.")
     if aim.also is not None:
         _publish_front(job, book, front_of(trials, aim), searched)
 
@@ -227,34 +192,21 @@ def _publish_front(job: OpenJob, book: TrialLog, front: Sequence[Trial], searche
     for name in set(storage.sizes(FRONT)) - set(names):
         storage.remove(f"{FRONT}/{name}")
     for name, trial in names.items():
-        values = searched.aim.values(trial.history)
-        assert values is not None
-        reached = " and ".join(
-            f"{aim.metric} {value:.6g}" for aim, value in zip(searched.aim.each, values, strict=True)
-        )
-        said = (
-            f"On the front of {len(book.trials)} trials: {reached} (trial {trial.number}), chosen on validation rows."
-        )
-        job.publish(f"{FRONT}/{name}", preset_of(trial, searched, said, job.output.place, f"{FRONT}/{name}"))
+        scores = zip(searched.aim.each, searched.aim.values(trial.history) or (), strict=True)
+        reached = " and ".join(f"{aim.metric} {value:.6g}" for aim, value in scores)
+        said = f"On the front of {len(book.trials)} trials: {reached} (trial {trial.number}), chosen on validation rows"
+        _publish_preset(job, f"{FRONT}/{name}", trial, searched, f"{said}.")
     book.mark_front({trial.number for trial in front})
 
 
-def preset_of(trial: Trial, searched: SearchTarget, said: str, place: str, name: str) -> bytes:
-    """A preset of the searched job with the settings of a trial.
-
-    Args:
-        trial: whose values it has.
-        searched: the job.
-        said: what the trial reached.
-        place: of OUTPUT.
-        name: of the file below it.
-    """
+def _publish_preset(job: OpenJob, name: str, trial: Trial, searched: SearchTarget, said: str) -> None:
+    """A preset of the searched job with the settings of a trial; `said` is what the trial reached."""
     settings = with_values(searched.base, trial.values | {"watch": watch_of(searched.aim)})
     # Credentials in an address are never written down; where the result goes is for its user to say.
     kept = redact({name: value for name, value in settings.items() if name not in ("output", "dry_run", "experiment")})
     text = (
         f"# {said}\n"
         "# What it is worth, the test rows say, which the search has not read:\n"
-        f"#   python jobs/{searched.word}.py --config {place}/{name} --output OUTPUT\n"
+        f"#   python jobs/{searched.word}.py --config {job.output.place}/{name} --output OUTPUT\n"
     )
-    return (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode()
+    job.publish(name, (text + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode())

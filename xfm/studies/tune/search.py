@@ -1,11 +1,12 @@
 """The three parts that Ray Tune is given: which values come next, which trials are given up, and who is told.
 
-Values: `random` draws each trial's by keys (seed, number), `tpe` is `tune_parzen.py`; what fits no job, e.g. a width
+Values: `random` draws each trial's by keys (seed, number), `tpe` by a `TreeParzen`; what fits no job, e.g. a width
 that its heads do not divide, is drawn again. Giving up: asynchronous successive halving (Li et al., MLSys 2020) as in
 Ray's `AsyncHyperBandScheduler`. Trial 0, the job as it was given, is never drawn and never given up: what a search
 gains is measured against it.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from xfm.core.errors import Refused
+from xfm.core.random import key64
 from xfm.engine.settings import UsageError
-from xfm.studies.tune.space import Space
-from xfm.studies.tune.tpe import TreeParzen
+from xfm.studies.tune.space import Draw, Space
 from xfm.studies.tune.trial import EPOCH, OBJECTIVE, OBJECTIVES, Drawn
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import DEFAULT, Aim, Trial
@@ -27,6 +28,7 @@ from xfm.training.settings import Settings
 
 Made = tuple[Recipe, Settings]
 Make = Callable[[Mapping[str, Any]], Made]
+STARTUP = 10  # most trials that are drawn at random before anything is modelled; of a short search a third
 DRAWS = 50  # of one trial, until its values fit a job
 UNFIT = "BAD_SETTINGS"  # code of a refusal that says the same as a `UsageError`
 
@@ -42,15 +44,7 @@ class DriverOnly:
 
 
 class TrialSource(DriverOnly, Searcher):
-    """Hands out trials: those that a kill caught first, then new ones.
-
-    Args:
-        space: what is drawn.
-        book: of the search; every trial is in it before it starts.
-        make: values to what is trained.
-        searcher: "tpe" or "random".
-        seed: of the values.
-    """
+    """Hands out trials: those that a kill caught first, then new ones. Every trial is in the book before it starts."""
 
     def __init__(self, space: Space, book: TrialLog, make: Make, searcher: str, seed: int) -> None:
         super().__init__(metric=OBJECTIVE, mode="max")
@@ -89,7 +83,7 @@ class TrialSource(DriverOnly, Searcher):
 
     def _trial(self, number: int) -> tuple[Trial, Made | Exception]:
         """A trial, new or of an earlier start, and what it trains, or why it cannot."""
-        if number in {trial.number for trial in self._book.trials}:
+        if number not in self._book.undrawn:
             trial = self._book.get(number)
             return trial, self._made(trial.values)
         for again in range(DRAWS):
@@ -123,6 +117,76 @@ def _is_unfit(made: Made | Exception) -> bool:
     return isinstance(made, UsageError) or (isinstance(made, Refused) and made.code == UNFIT)
 
 
+class TreeParzen:
+    """A tree-structured Parzen estimator that knows what the book knows.
+
+    Optuna's `TPESampler` (Bergstra et al., NIPS 2011; for two scores Ozaki et al., GECCO 2020) through Ray's
+    `OptunaSearch`. NSGA-II, the other sampler for two scores, breeds from generations of 50: a search of 30 trials
+    would be over before the first one is. After a kill all trials are drawn again as they were, by
+    `points_to_evaluate`, and told what they reached. Draws are keyed by how many trials there were: a new start must
+    not draw again what an earlier one drew.
+    """
+
+    def __init__(self, space: Space, book: TrialLog, seed: int) -> None:
+        from optuna.samplers import TPESampler
+        from ray.tune.search.optuna import OptunaSearch
+
+        logging.getLogger("optuna").setLevel(logging.WARNING)
+        self._space = space
+        self._names = OBJECTIVES[: len(book.aim.each)]
+        self._calls: dict[int, str] = {}  # what Optuna knows a trial by: a draw that fitted no job has its own name
+        known = [trial for trial in book.trials if trial.number != DEFAULT]
+        sampler = TPESampler(
+            seed=key64(seed, f"searcher {len(book.trials)}") % 2**32,
+            n_startup_trials=max(2, min(STARTUP, book.total // 3)),
+        )
+        many = len(self._names) > 1
+        self._search = OptunaSearch(
+            space=OptunaSearch.convert_search_space({draw.field: _domain(draw) for draw in space.free}),
+            metric=list(self._names) if many else self._names[0],
+            mode=["max"] * len(self._names) if many else "max",
+            sampler=sampler,
+            points_to_evaluate=[{draw.field: _raw(draw, trial) for draw in space.free} for trial in known],
+        )
+        for trial in known:
+            self.suggest(trial.number)
+            if trial.is_over:
+                self.tell(trial.number, book.aim.merits(trial.history))
+            elif trial.status == "failed" and trial.is_final:
+                self.tell(trial.number, None)
+
+    def suggest(self, number: int) -> dict[str, Any]:
+        """Values of a trial. Asked again, others: those before fitted no job."""
+        before = self._calls.get(number)
+        if before is not None:
+            self.tell(number, None)
+        self._calls[number] = str(number) if before is None else f"{before} again"
+        raw = self._search.suggest(self._calls[number])
+        assert raw is not None
+        told = ((draw, raw[draw.field]) for draw in self._space.free)
+        return {draw.field: draw.settled(each) if draw.is_number else draw.arguments[each] for draw, each in told}
+
+    def tell(self, number: int, merits: tuple[float, ...] | None) -> None:
+        """What a trial reached, higher is better; None where it failed."""
+        result = None if merits is None else dict(zip(self._names, merits, strict=True))
+        self._search.on_trial_complete(self._calls[number], result, error=merits is None)
+
+
+def _domain(draw: Draw) -> Any:
+    """As Tune says it. Steps are ours, and values of a list are known by their place: they may be of any type."""
+    if not draw.is_number:
+        return tune.choice(list(range(len(draw.arguments))))
+    low, high = draw.arguments[:2]
+    if draw.kind == "randint":
+        return tune.randint(low, high)
+    return tune.loguniform(low, high) if draw.is_log else tune.uniform(low, high)
+
+
+def _raw(draw: Draw, trial: Trial) -> Any:
+    value = trial.values[draw.field]
+    return value if draw.is_number else [repr(each) for each in draw.arguments].index(repr(value))
+
+
 @dataclass(frozen=True)
 class _Known:
     """A trial as the halving knows it: by number, so that a second start of it is no second trial."""
@@ -133,11 +197,7 @@ class _Known:
 class Halving(DriverOnly, AsyncHyperBandScheduler):
     """ASHA over epochs that knows trials of an earlier start, and never gives up trial 0 or a trial at its last epoch.
 
-    Args:
-        book: of the search.
-        epochs: most that a trial may have.
-        grace_epochs: that every trial has.
-        reduction: of so many trials at a rung, one goes on.
+    Trials have at most `epochs`, and all of them have `grace_epochs`; of `reduction` trials at a rung, one goes on.
     """
 
     def __init__(self, book: TrialLog, epochs: float, grace_epochs: int, reduction: float) -> None:
@@ -149,11 +209,9 @@ class Halving(DriverOnly, AsyncHyperBandScheduler):
             self._remember(trial, book.aim)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Tune is about to start it."""
         super().on_trial_add(tune_controller, _known(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether it goes on."""
         if "ended" in result:
             return str(TrialScheduler.CONTINUE)
         verdict = super().on_trial_result(tune_controller, _known(trial), result)
@@ -162,11 +220,9 @@ class Halving(DriverOnly, AsyncHyperBandScheduler):
         return str(verdict)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """It ended of itself."""
         super().on_trial_complete(tune_controller, _known(trial), result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """It was taken away."""
         super().on_trial_remove(tune_controller, _known(trial))
 
     def _remember(self, trial: Trial, aim: Aim) -> None:
@@ -189,14 +245,7 @@ class LogCallback(DriverOnly, tune.Callback):
     def __init__(self, book: TrialLog) -> None:
         self._book = book
 
-    def on_trial_result(
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: Sequence[Any],  # noqa: ARG002
-        trial: Any,
-        result: dict[str, Any],
-        **_: Any,
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: Sequence[Any], trial: Any, result: Any, **_: Any) -> None:  # noqa: ARG002
         """After the scheduler has seen it: `done` is its verdict."""
         number = trial.config["drawn"].trial.number
         self._book.add(number, result.get("history", []))
@@ -207,10 +256,6 @@ class LogCallback(DriverOnly, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         """It died, more often than it may."""
-        self._book.end(trial.config["drawn"].trial.number, "failed", _reason(trial), is_final=False)
-
-
-def _reason(trial: Any) -> str:
-    """The last line of what Tune keeps of the failure."""
-    text = str(trial.get_error() or "its process died")
-    return [line.strip() for line in text.splitlines() if line.strip()][-1]
+        text = str(trial.get_error() or "its process died")
+        reason = [line.strip() for line in text.splitlines() if line.strip()][-1]
+        self._book.end(trial.config["drawn"].trial.number, "failed", reason, is_final=False)

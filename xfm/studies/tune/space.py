@@ -9,23 +9,35 @@
 The words and their meaning are Ray Tune's (https://docs.ray.io/en/latest/tune/api/search_space.html): `randint` leaves
 out its upper bound, a `q` in front rounds to multiples of the third number. A grid's values are all tried, every
 combination of them with other grids. Values that fit no job together, e.g. a width that its attention heads do not
-divide, are drawn again. Whether the fields exist and may be searched, `space_check.py` says.
+divide, are no fault of a space as long as most draws fit: such a draw is made again (`search.py`).
 """
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.random import Generator
 
+from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.core.random import rng_for
+from xfm.engine.flags import build_parser
+from xfm.engine.settings import UsageError
+
+C = TypeVar("C", bound=Config)
 
 CONTINUOUS = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3, "randint": 2}  # numbers they take
 LISTED = ("choice", "grid")
+TRIED = 16  # combinations drawn to see whether jobs can be made of them
+FEWEST = 2  # of them that must be jobs: of a space where one in eight is, 50 draws in a row fail once in 800 trials
+PLACE = (
+    "output", "experiment", "dry_run", "workers", "gpus", "threads", "max_seconds", "batch_tokens", "log_every",
+    "checkpoint_every", "bootstrap", "notes", "watch",
+)  # fmt: skip
+LUCK = ("seed", "seeds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,6 @@ class Draw:
         return [self.settled(value) for value in (low, high, between)]
 
     def draw(self, rng: Generator) -> Any:
-        """One value."""
         if not self.is_number:
             return self.arguments[int(rng.integers(len(self.arguments)))]
         low, high = self.arguments[:2]
@@ -88,7 +99,6 @@ class Space:
 
     @property
     def fields(self) -> list[str]:
-        """Their dotted names."""
         return [draw.field for draw in self.draws]
 
     @property
@@ -98,11 +108,7 @@ class Space:
 
     def grid(self) -> list[dict[str, Any]]:
         """All combinations of the grids' values; one empty one where there is no grid."""
-        grids = [draw for draw in self.draws if draw.kind == "grid"]
-        return [
-            dict(zip((draw.field for draw in grids), values, strict=True))
-            for values in product(*(draw.arguments for draw in grids))
-        ]
+        return combinations({draw.field: draw.arguments for draw in self.draws if draw.kind == "grid"})
 
     def random(self, seed: int, number: int, again: int = 0) -> dict[str, Any]:
         """Free values of one trial, a function of these numbers alone: `again` counts draws that fitted no job."""
@@ -111,12 +117,17 @@ class Space:
 
     def fixed(self, number: int) -> dict[str, Any]:
         """The grids' values of one trial; trial 0 has none, it is the job as it was given."""
-        combinations = self.grid()
-        return combinations[(number - 1) % len(combinations)]
+        grid = self.grid()
+        return grid[(number - 1) % len(grid)]
 
     def ordered(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same values in the order of the space."""
         return {field: values[field] for field in self.fields if field in values}
+
+
+def combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of some fields' values."""
+    return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
 
 
 def parse_space(space: Mapping[str, Any]) -> Space:
@@ -132,34 +143,31 @@ def parse_space(space: Mapping[str, Any]) -> Space:
 
 def _draw(field: str, how: Any) -> Draw:
     words = [*CONTINUOUS, *LISTED]
+    known = ", ".join(words)
     if not isinstance(how, Mapping) or len(how) != 1:
-        raise bad_space(
-            f"{field}: expected one of {', '.join(words)}, as in {field}: {{uniform: [0, 1]}}, found {how!r}"
-        )
+        raise _bad_space(f"{field}: expected one of {known}, as in {field}: {{uniform: [0, 1]}}, found {how!r}")
     ((kind, given),) = how.items()
     if kind not in words:
-        raise bad_space(
-            f"{field}: {kind!r} is no way to draw a value.{nearest_of(kind, words)} Known: {', '.join(words)}"
-        )
+        raise _bad_space(f"{field}: {kind!r} is no way to draw a value.{_nearest(kind, words)} Known: {known}")
     if not isinstance(given, list | tuple) or not given:
-        raise bad_space(f"{field}: {kind} takes a list, found {given!r}")
+        raise _bad_space(f"{field}: {kind} takes a list, found {given!r}")
     if kind in LISTED:
         if len({repr(value) for value in given}) < len(given):
-            raise bad_space(f"{field}: {kind} lists a value twice: {list(given)}")
+            raise _bad_space(f"{field}: {kind} lists a value twice: {list(given)}")
         return Draw(field, kind, tuple(given))
     numbers = tuple(_number(field, value) for value in given)
     if len(numbers) != CONTINUOUS[kind]:
         what = "[low, high, step]" if CONTINUOUS[kind] == 3 else "[low, high]"
-        raise bad_space(f"{field}: {kind} takes {what}, found {list(given)}")
+        raise _bad_space(f"{field}: {kind} takes {what}, found {list(given)}")
     low, high = numbers[:2]
     if low >= high:
-        raise bad_space(f"{field}: {kind} {list(given)}: the first number must be below the second")
+        raise _bad_space(f"{field}: {kind} {list(given)}: the first number must be below the second")
     if "log" in kind and low <= 0:
-        raise bad_space(f"{field}: {kind} {list(given)}: a logarithmic scale begins above 0")
+        raise _bad_space(f"{field}: {kind} {list(given)}: a logarithmic scale begins above 0")
     if kind == "randint" and not all(isinstance(number, int) for number in numbers):
-        raise bad_space(f"{field}: randint takes whole numbers, found {list(given)}")
+        raise _bad_space(f"{field}: randint takes whole numbers, found {list(given)}")
     if kind.startswith("q") and (numbers[2] <= 0 or math.ceil(low / numbers[2]) > math.floor(high / numbers[2])):
-        raise bad_space(f"{field}: {kind} {list(given)}: no multiple of the step lies between the bounds")
+        raise _bad_space(f"{field}: {kind} {list(given)}: no multiple of the step lies between the bounds")
     return Draw(field, kind, numbers)
 
 
@@ -168,18 +176,83 @@ def _number(field: str, value: Any) -> int | float:
     try:
         number = value if isinstance(value, int | float) and not isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        raise bad_space(f"{field}: expected a number, found {value!r}") from None
+        raise _bad_space(f"{field}: expected a number, found {value!r}") from None
     if not math.isfinite(number):
-        raise bad_space(f"{field}: expected a finite number, found {value!r}")
+        raise _bad_space(f"{field}: expected a finite number, found {value!r}")
     return number
 
 
-def nearest_of(word: str, known: Sequence[str]) -> str:
-    """ " Did you mean ...?", or nothing."""
+def _nearest(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1) or [name for name in known if name.endswith(f".{word}")][:1]
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def bad_space(what: str) -> Refused:
-    """The refusal of a space."""
+def _bad_space(what: str) -> Refused:
     return Refused("BAD_SPACE", f"space: {what}")
+
+
+def check_space(
+    space: Space,
+    job: type[C],
+    make: Callable[[Mapping[str, Any]], C],
+    seed: int,
+    why_not: Callable[[str], str | None] = lambda _: None,
+) -> None:
+    """Whether every field of the job exists, may be searched, and takes the values that it may get.
+
+    Args:
+        make: drawn values to the job that has them; raises UsageError.
+        seed: of the combinations that are tried.
+        why_not: why a field of this kind of job may not be searched; None where it may.
+
+    Raises:
+        Refused: BAD_SPACE.
+    """
+    known = fields_of(job)
+    for field in space.fields:
+        if field not in known:
+            raise _bad_space(f"{field}: is no setting of this job.{_nearest(field, known)}")
+        if (why := why_not(field) or _why_never(field)) is not None:
+            raise _bad_space(f"{field}: {why}")
+    drawn = [space.random(seed, number) | space.fixed(number) for number in range(1, TRIED + 1)]
+    for draw in space.draws:
+        for value in draw.probes():
+            _check_probe(make, draw.field, value, drawn, f"{draw.kind} {list(draw.arguments)}")
+    problems = [(values, problem) for values in drawn if (problem := _problem(make, values)) is not None]
+    fitting, free = TRIED - len(problems), bool(space.free)
+    if problems and (fitting < FEWEST or not free):
+        values, problem = problems[0]
+        why = f"only {fitting} of {TRIED} draws fit" if free else "the values of a grid are never drawn again"
+        raise _bad_space(f"drawn together, {space.ordered(values)}, which the job does not take: {problem} ({why})")
+
+
+def fields_of(job: type[Config]) -> list[str]:
+    """Dotted names of all settings of a job."""
+    actions = build_parser(job, "job")._actions
+    return [action.dest for action in actions if action.dest not in ("help", "config")]
+
+
+def _check_probe(
+    make: Callable[[Mapping[str, Any]], Any], field: str, value: Any, drawn: list[dict[str, Any]], how: str
+) -> None:
+    """A value must be possible in the job as it was given, or with one of these draws of the other fields."""
+    problem = _problem(make, {field: value})
+    if problem is not None and all(_problem(make, others | {field: value}) is not None for others in drawn):
+        raise _bad_space(f"{field}: {how} may give {value!r}, which the job does not take: {problem}")
+
+
+def _problem(make: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any]) -> str | None:
+    try:
+        make(values)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _why_never(field: str) -> str | None:
+    first = field.partition(".")[0]
+    if first in LUCK:
+        return "is luck and no setting: train the best with several seeds to see how much of it there is"
+    if first in PLACE:
+        return "says where a job runs and how it is watched, not what it learns: there is nothing to search"
+    return None

@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
+from xfm.core.config import Config
 from xfm.core.errors import Refused
 from xfm.core.metric import find_metric
 from xfm.core.parts import TRAIN
 from xfm.core.parts import VALIDATION as VALIDATION_ROWS
-from xfm.engine.learn import HELD_OUT, Prepared, class_of, plan_learning, prepare, recipe_of, task_of
+from xfm.engine.learn import HELD_OUT, Prepared, class_of, prepare, recipe_of, task_of
 from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
 from xfm.engine.planning import ShardPlan
-from xfm.engine.settings import UsageError, build
-from xfm.studies.tune.space import Space
-from xfm.studies.tune.space_check import base_settings, check_space, with_values
+from xfm.engine.settings import UsageError, build, merge, named_as_fields, nested, read_yaml
+from xfm.studies.tune.space import Space, check_space, combinations
 from xfm.studies.tune.trials import Aim
 from xfm.training.learner import Recipe
 from xfm.training.settings import VALIDATION, Settings
@@ -44,16 +43,6 @@ class SearchTarget:
     aim: Aim  # what is searched for
     given: LearnConfig  # the job as it was given: trial 0
 
-    @property
-    def job(self) -> type[LearnConfig]:
-        """Class of its config."""
-        return JOBS[self.word]
-
-    @property
-    def title(self) -> str:
-        """What the job does, for people."""
-        return TITLES[self.word]
-
     def config_of(self, values: Mapping[str, Any]) -> LearnConfig:
         """The job with drawn values.
 
@@ -71,11 +60,7 @@ class SearchTarget:
         return AFTERWARDS if first == "task" and name in task.afterwards else None
 
     def check(self, space: Space, seed: int) -> None:
-        check_space(space, self.job, self.config_of, seed, self.why_not)
-
-    def plan(self) -> ShardPlan:
-        """Lists the source of the job and checks it."""
-        return plan_learning(self.given)
+        check_space(space, JOBS[self.word], self.config_of, seed, self.why_not)
 
     def prepare(self, plan: ShardPlan, uri: str) -> Prepared:
         """Tokens of training and validation rows in URI/tokens, shared by all trials; test rows are not stored.
@@ -108,7 +93,7 @@ class SearchTarget:
         """Epochs that a trial may have at most, in epochs or in steps as the job counts them."""
         drawn = [draw for draw in space.draws if draw.field in LENGTHS]
         most = 1.0
-        for values in [{}, *_combinations({draw.field: draw.probes() for draw in drawn})]:
+        for values in [{}, *combinations({draw.field: draw.probes() for draw in drawn})]:
             try:
                 config = self.config_of(values)
                 _, settings = recipe_of(config, prepared, has_test=False)
@@ -119,6 +104,26 @@ class SearchTarget:
         return most
 
 
+def base_settings(job: type[Config], given: str | Mapping[str, Any], word: str) -> dict[str, Any]:
+    """The job that is searched, as nested settings: a preset's, overridden by what stands beside `preset`.
+
+    Raises:
+        Refused: BAD_SETTINGS, the preset cannot be read.
+    """
+    settings: dict[str, Any] = {"preset": given} if isinstance(given, str) else dict(given)
+    preset = settings.pop("preset", None)
+    try:
+        base = named_as_fields(job, read_yaml(str(preset))) if preset is not None else {}
+    except UsageError as error:
+        raise Refused("BAD_SETTINGS", f"{word}: {str(error).removeprefix('--config ')}") from None
+    return merge(base, named_as_fields(job, settings))
+
+
+def with_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with drawn values, by dotted names, in them."""
+    return merge(base, nested(values))
+
+
 def searched_job(
     sections: Mapping[str, str | dict[str, Any] | None], output: str, metric: str | None, also: str | None,
     place: Mapping[str, Any],
@@ -127,9 +132,7 @@ def searched_job(
 
     Args:
         sections: the job by its kind; one of them is not None.
-        output: of the search.
-        metric: what decides, as `Aim.of` reads it; None for what the job watches.
-        also: what is wanted in addition.
+        metric, also: what is wanted, as `Aim.of` reads it; None for what the job watches.
         place: fields of the job that the search sets.
 
     Raises:
@@ -138,7 +141,11 @@ def searched_job(
     ((word, job),) = [(word, job) for word, job in sections.items() if job is not None]
     base = with_values(base_settings(JOBS[word], job, word), place)
     try:
-        aim = Aim.of(metric or _watched(word, _config(word, base, output, None, {})), also)
+        watched = metric or _config(word, base, output, None, {}).watched
+        if not watched:
+            raise Refused("BAD_METRIC", f"this {word} job watches nothing: say what decides between trials, e.g. "
+                          "--metric=-validation_loss")  # fmt: skip
+        aim = Aim.of(watched, also)
         _check_aim(aim)
         given = _config(word, base, output, aim, {})
     except UsageError as error:
@@ -163,13 +170,6 @@ def _config(word: str, base: Mapping[str, Any], output: str, aim: Aim | None, va
     return build(JOBS[word], with_values(settings, {**values, "output": output}), word)
 
 
-def _watched(word: str, config: LearnConfig) -> str:
-    if not config.watched:
-        raise Refused("BAD_METRIC", f"this {word} job watches nothing: say what decides between trials, e.g. "
-                      "--metric=-validation_loss")  # fmt: skip
-    return config.watched
-
-
 def _check_aim(aim: Aim) -> None:
     if aim.near is not None:
         raise Refused("BAD_METRIC", f"--metric {aim.watch}: the first score says which weights of a trial are kept, by "
@@ -186,10 +186,6 @@ def _check_aim(aim: Aim) -> None:
 def compared_on(parts: TokenParts, word: str) -> TokenParts:
     """The parts that hold training or validation rows; the others are not even named.
 
-    Args:
-        parts: the tokens, without test rows.
-        word: of the job, for messages.
-
     Raises:
         Refused: NO_VALIDATION_ROWS, there is nothing that trials could be compared on.
     """
@@ -200,7 +196,3 @@ def compared_on(parts: TokenParts, word: str) -> TokenParts:
         raise Refused("NO_VALIDATION_ROWS", "no row is held out to compare trials on; give "
                       f"{word}.validation a share, or {word}.split")  # fmt: skip
     return seen
-
-
-def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]

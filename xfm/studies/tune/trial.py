@@ -9,16 +9,16 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import below
 from xfm.engine.train import TrainingPlace
 from xfm.engine.train_in_task import state_folder
-from xfm.studies.tune.outcome import WithoutOutcome
 from xfm.studies.tune.trial_log import FOLDER
 from xfm.studies.tune.trials import Aim, Trial
-from xfm.training.learner import Recipe
+from xfm.training.group import Group
+from xfm.training.learner import Learner, Recipe
 from xfm.training.settings import VALIDATION, Record, Settings
 
 OBJECTIVE, EPOCH = "objective", "epoch"  # what Tune, its searcher and its scheduler look at
@@ -37,24 +37,42 @@ class Drawn:
         return self.trial.name
 
 
-def run_trial(config: dict[str, Any], uri: str, place: TrainingPlace, aim: Aim) -> None:
-    """Ray Tune's trainable.
+@dataclass(frozen=True, slots=True)
+class WithoutOutcome:
+    """A recipe whose learner says nothing at the end: what a job does after the last step belongs to no search.
 
-    Args:
-        config: `drawn`: a `Drawn`.
-        uri: of OUTPUT, absolute.
-        place: where a trial trains; more than one worker trains on Ray Train.
-        aim: what is searched for.
+    `Learner.outcome` is the only place where test rows are read, and it may draw maps and project features: time that
+    a trial has no use for.
     """
+
+    recipe: Recipe  # of the learner
+
+    def build(self, group: Group, device: str) -> Learner:
+        return cast(Learner, _Silent(self.recipe.build(group, device)))
+
+
+class _Silent:
+    """A learner in all but its outcome."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._learner, name)
+
+    def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
+        return {}
+
+
+def run_trial(config: dict[str, Any], uri: str, place: TrainingPlace, aim: Aim) -> None:
+    """Ray Tune's trainable: `config` holds a `Drawn`. More than one worker trains on Ray Train."""
     from torch import OutOfMemoryError
 
     drawn: Drawn = config["drawn"]
     teller = _Teller(drawn, aim)
     try:
-        if place.workers == 1:
-            _train_alone(drawn, uri, place, teller)
-        else:
-            _train_together(drawn, uri, place, teller)
+        train = _train_alone if place.workers == 1 else _train_together
+        train(drawn, uri, place, teller)
     except Refused as problem:
         teller.end("failed", str(problem))
     except (EnvironmentProblem, MemoryError, OutOfMemoryError) as problem:
@@ -96,7 +114,6 @@ class _Teller:
         tune.report(news)
 
     def end(self, status: str, reason: str = "", *, is_final: bool = True) -> None:
-        """The last word."""
         self.tell(ended=status, reason=reason, is_final=is_final)
 
 

@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from xfm.core.report import printable
 from xfm.core.storage import below, open_storage
 from xfm.core.tracker import Tracker
 from xfm.engine.progress import format_seconds
-from xfm.studies.tune.trials import Aim, Status, Trial, best_of, is_over
+from xfm.studies.tune.trials import Aim, Status, Trial, best_of
 from xfm.training.settings import VALIDATION, Record, curves_of
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ class TrialLog:
 
     Args:
         uri: of OUTPUT, absolute.
-        aim: what is searched for.
         total: trials that the search is to have.
         tracker: the job's run; each trial becomes a child of it.
         defaults: values of the searched fields in trial 0.
@@ -53,11 +52,10 @@ class TrialLog:
         self._tracker, self._defaults = tracker, dict(defaults or {})
         self._storage = open_storage(uri)
         self._runs: dict[int, Tracker] = {}
-        self._started, self._over_before = time.monotonic(), 0
-        names = [name for name in sorted(self._storage.sizes(FOLDER)) if name.endswith(".json")]
-        read = [self._read(name) for name in names]
+        self._started = time.monotonic()
+        read = [self._read(name) for name in sorted(self._storage.sizes(FOLDER)) if name.endswith(".json")]
         self._trials = {trial.number: trial for trial in read if trial is not None}
-        self._over_before = sum(is_over(trial) or trial.status == "failed" for trial in self.trials)
+        self._over_before = sum(trial.status != "running" for trial in self.trials)
 
     @property
     def trials(self) -> list[Trial]:
@@ -67,9 +65,7 @@ class TrialLog:
     @property
     def unfinished(self) -> list[Trial]:
         """Drawn, and to be run (again): a kill caught them, or they failed for a reason that may have gone."""
-        return [
-            trial for trial in self.trials if not is_over(trial) and not (trial.status == "failed" and trial.is_final)
-        ]
+        return [each for each in self.trials if not each.is_over and not (each.status == "failed" and each.is_final)]
 
     @property
     def undrawn(self) -> list[int]:
@@ -77,7 +73,6 @@ class TrialLog:
         return [number for number in range(self.total) if number not in self._trials]
 
     def get(self, number: int) -> Trial:
-        """One trial."""
         return self._trials[number]
 
     def draw(self, number: int, values: Mapping[str, Any]) -> Trial:
@@ -85,7 +80,6 @@ class TrialLog:
         return self._put(Trial(number, dict(values)))
 
     def start(self, number: int) -> None:
-        """It runs now."""
         trial = self._trials[number]
         if trial.status != "running":
             self._put(replace(trial, status="running", reason=""))
@@ -112,16 +106,13 @@ class TrialLog:
             return
         trial = replace(trial, status=status, reason=printable(reason)[:500], is_final=is_final)
         run = self._run(number)
-        values = self.aim.values(trial.history)
-        if values is not None:
+        if values := self.aim.values(trial.history):
             kept = zip(self.aim.each, values, strict=True)
             run.metrics({f"best/{aim.metric.removeprefix(VALIDATION)}": value for aim, value in kept})
         run.tags({"xfm.status": status} | ({"xfm.reason": trial.reason} if reason else {}))
-        run.close("FAILED" if status == "failed" else "FINISHED")
-        del self._runs[number]
-        self._put(trial)  # after its run is closed: a kill in between does both again
+        self._close(trial)  # a kill between its run's end and its file's does both again
         if status != "failed" or is_final:
-            clear(below(self.uri, f"{FOLDER}/{trial.name}"))
+            _clear(below(self.uri, f"{FOLDER}/{trial.name}"))
         logger.info("%s", self.line(trial))
 
     def mark_front(self, numbers: Collection[int]) -> None:
@@ -130,11 +121,8 @@ class TrialLog:
             on_front = trial.number in numbers
             if trial.on_front == on_front:
                 continue
-            run = self._run(trial.number)
-            run.tags({"xfm.on_front": str(on_front).lower(), "xfm.status": trial.status})
-            run.close("FAILED" if trial.status == "failed" else "FINISHED")
-            del self._runs[trial.number]
-            self._put(replace(trial, on_front=on_front))
+            self._run(trial.number).tags({"xfm.on_front": str(on_front).lower(), "xfm.status": trial.status})
+            self._close(replace(trial, on_front=on_front))
 
     def line(self, trial: Trial) -> str:
         """What a finished trial came to, and how long the rest will take."""
@@ -144,7 +132,7 @@ class TrialLog:
         reached = f"{told} after {trial.epochs:.3g} epochs" if told else "no value"
         words = {"finished": "", "pruned": ", pruned", "failed": f", failed: {trial.reason}", "running": ""}
         record = "" if best is None else f"; best {self.aim.best(best.history):.4g} (trial {best.number})"
-        over = sum(is_over(each) or each.status == "failed" for each in self.trials)
+        over = sum(each.status != "running" for each in self.trials)
         seconds = (time.monotonic() - self._started) / max(1, over - self._over_before) * (self.total - over)
         left = f", about {format_seconds(seconds)} left" if over < self.total else ""
         return (
@@ -163,9 +151,13 @@ class TrialLog:
             self._runs[number] = run
         return self._runs[number]
 
+    def _close(self, trial: Trial) -> None:
+        self._runs.pop(trial.number).close("FAILED" if trial.status == "failed" else "FINISHED")
+        self._put(trial)
+
     def _put(self, trial: Trial) -> Trial:
         self._trials[trial.number] = trial
-        data = json.dumps(trial.to_json(), allow_nan=False, indent=1)
+        data = json.dumps(asdict(trial), allow_nan=False, indent=1)
         self._storage.write(f"{FOLDER}/{trial.number:03d}.json", data.encode())
         return trial
 
@@ -180,8 +172,7 @@ class TrialLog:
                           "the trial is drawn and run again") from None  # fmt: skip
 
 
-def clear(uri: str) -> None:
-    """Removes a folder below OUTPUT with all that is in it."""
+def _clear(uri: str) -> None:
     if "://" not in uri:
         shutil.rmtree(uri, ignore_errors=True)
         return

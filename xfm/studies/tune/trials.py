@@ -1,8 +1,8 @@
 """Trials of a search: what was tried, how far it came, and what it reached on validation rows."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -111,8 +111,11 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`trial-003`."""
         return f"trial-{self.number:03d}"
+
+    def value_of(self, field: str, defaults: Mapping[str, Any]) -> Any:
+        """Of a searched field: what was drawn, else that of trial 0."""
+        return self.values.get(field, defaults.get(field))
 
     @property
     def epochs(self) -> float:
@@ -124,14 +127,10 @@ class Trial:
         """Spent training, until its last validation."""
         return self.history[-1]["seconds"] if self.history else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-
-def is_over(trial: Trial) -> bool:
-    """Whether it has nothing left to do."""
-    return trial.status in ("finished", "pruned")
+    @property
+    def is_over(self) -> bool:
+        """Whether it has nothing left to do."""
+        return self.status in ("finished", "pruned")
 
 
 def best_of(trials: Sequence[Trial], aim: Aim) -> Trial | None:
@@ -146,12 +145,8 @@ def best_of(trials: Sequence[Trial], aim: Aim) -> Trial | None:
 
 
 def front_of(trials: Sequence[Trial], aim: Aim) -> list[Trial]:
-    """The Pareto front of the trials that ran to their end: each that no other is as good as in every score and better
-    than in one. Two that are alike in every score are both on it.
-
-    Returns:
-        In the order of the first score, the best first.
-    """
+    """The Pareto front of the trials that ran to their end, the best of the first score first: each that no other is as
+    good as in every score and better than in one. Two that are alike in every score are both on it."""
     scored = [(aim.merits(trial.history), trial) for trial in trials if trial.status == "finished"]
     known = [(merits, trial) for merits, trial in scored if merits is not None]
     free = [(merits, trial) for merits, trial in known if not any(_dominates(other, merits) for other, _ in known)]
@@ -162,38 +157,22 @@ def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
-def trials_table(trials: Sequence[Trial], fields: Sequence[str], defaults: dict[str, Any], aim: Aim) -> pa.Table:
-    """trials.parquet: one row a trial, one column a field; of two scores both, of the same weights, and `on_front`.
-
-    Args:
-        trials: in order.
-        fields: that were searched.
-        defaults: their values in trial 0.
-        aim: what was searched for.
-    """
+def trials_table(trials: Sequence[Trial], fields: Sequence[str], defaults: Mapping[str, Any], aim: Aim) -> pa.Table:
+    """trials.parquet: one row a trial, one column a searched field; of two scores both, of the same weights, and
+    `on_front`. `defaults` are the fields' values in trial 0."""
     columns: dict[str, Any] = {
         "trial": pa.array([trial.number for trial in trials], pa.int32()),
         "status": pa.array([trial.status for trial in trials], pa.string()),
         aim.metric: pa.array([aim.best(trial.history) for trial in trials], pa.float64()),
-        **(_beside(trials, aim) if aim.also is not None else {}),
-        "epochs": pa.array([trial.epochs for trial in trials], pa.float64()),
-        "seconds": pa.array([trial.seconds for trial in trials], pa.float64()),
-        "reason": pa.array([trial.reason or None for trial in trials], pa.string()),
     }
-    for name in fields:
-        columns[name] = _column([(defaults | trial.values).get(name) for trial in trials])
-    return pa.table(columns)
-
-
-def _beside(trials: Sequence[Trial], aim: Aim) -> dict[str, pa.Array]:
-    """What a search for two scores adds."""
-    front = {trial.number for trial in front_of(trials, aim)}
-    found = [aim.values(trial.history) for trial in trials]
-    assert aim.also is not None
-    return {
-        aim.also.metric: pa.array([None if values is None else values[1] for values in found], pa.float64()),
-        "on_front": pa.array([trial.number in front for trial in trials], pa.bool_()),
-    }
+    if aim.also is not None:
+        front, found = front_of(trials, aim), [aim.values(trial.history) for trial in trials]
+        columns[aim.also.metric] = pa.array([values[1] if values else None for values in found], pa.float64())
+        columns["on_front"] = pa.array([trial in front for trial in trials], pa.bool_())
+    columns["epochs"] = pa.array([trial.epochs for trial in trials], pa.float64())
+    columns["seconds"] = pa.array([trial.seconds for trial in trials], pa.float64())
+    columns["reason"] = pa.array([trial.reason or None for trial in trials], pa.string())
+    return pa.table(columns | {name: _column([trial.value_of(name, defaults) for trial in trials]) for name in fields})
 
 
 def _column(values: list[Any]) -> pa.Array:
