@@ -19,23 +19,18 @@ class Tracker(Protocol):
             key: what the run is known by among its siblings; by default its name.
             tags: words to find the run by.
         """
-        ...
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings, once per run; a second call with the same run is ignored."""
-        ...
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Numbers at one step; per-layer metrics use the layer as step."""
-        ...
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Words to find the run by."""
-        ...
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file to keep with the run."""
-        ...
 
     def dataset(
         self, name: str, digest: str, source: str, *, context: str = "input", profile: Mapping[str, Any] | None = None
@@ -49,7 +44,6 @@ class Tracker(Protocol):
             context: what they served for: input, training, validation, test.
             profile: what is known of them, e.g. the number of cells.
         """
-        ...
 
     def model(
         self, name: str, place: Path | str, sha256: str, *, tags: Mapping[str, str] | None = None, description: str = ""
@@ -64,8 +58,6 @@ class Tracker(Protocol):
             tags: lineage: what it was trained on, and by which recipe.
             description: of this version, for people.
         """
-        ...
 
     def close(self, status: str = "FINISHED") -> bool:
         """Ends the run: FINISHED, FAILED or KILLED. False where records are still waiting to be sent."""
-        ...

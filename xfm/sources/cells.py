@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.core.schema import COUNTS, GENE_IDS, GENE_TABLE_KEY, REFUSED, ROW_ID, SHARD
+from xfm.core.schema import COUNTS, GENE_IDS, GENE_TABLE_KEY
+from xfm.core.source import row_batch, row_schema
 
 # Above this, float32 no longer tells neighbouring integers apart.
 MAX_COUNT = 2**24
@@ -27,14 +28,8 @@ class CheckedRows(NamedTuple):
 
 def cell_schema(obs: Mapping[str, pa.DataType]) -> pa.Schema:
     """Columns of every batch of cells: the fixed ones, then the obs columns."""
-    fixed = [
-        pa.field(ROW_ID, pa.string()),
-        pa.field(SHARD, pa.string()),
-        pa.field(REFUSED, pa.string()),
-        pa.field(GENE_IDS, pa.large_list(pa.int32())),
-        pa.field(COUNTS, pa.large_list(pa.float32())),
-    ]
-    return pa.schema(fixed + [pa.field(name, kind) for name, kind in obs.items()])
+    content = {GENE_IDS: pa.large_list(pa.int32()), COUNTS: pa.large_list(pa.float32())}
+    return row_schema(content, obs)
 
 
 def cell_batch(
@@ -45,8 +40,6 @@ def cell_batch(
     Args:
         rows: R rows, columns in any order.
         row_ids: R names, unique over the job.
-        shard: key of the shard.
-        obs: columns of length R.
         genes: the encoded gene table, see `gene_table.encode_genes`.
         counts: whether values must be whole numbers up to 2**24, else merely finite and not negative.
     """
@@ -62,22 +55,11 @@ def cell_batch(
         indptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
         indices, values = indices[keep], values[keep]
     offsets = pa.array(indptr, pa.int64())
-    n_rows = len(row_ids)
-    arrays = [
-        pa.array(row_ids, pa.string()),
-        pa.repeat(pa.scalar(shard, pa.string()), n_rows),
-        pa.array([refused.get(row) for row in range(n_rows)], pa.string()),
-        pa.LargeListArray.from_arrays(offsets, pa.array(indices)),
-        pa.LargeListArray.from_arrays(offsets, pa.array(values)),
-        *obs.values(),
-    ]
-    schema = cell_schema({name: column.type for name, column in obs.items()})
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.with_metadata({GENE_TABLE_KEY: genes}))
-
-
-def _row_of(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) row of every stored entry."""
-    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    content = {
+        GENE_IDS: pa.LargeListArray.from_arrays(offsets, pa.array(indices)),
+        COUNTS: pa.LargeListArray.from_arrays(offsets, pa.array(values)),
+    }
+    return row_batch(row_ids, shard, refused, content, obs).replace_schema_metadata({GENE_TABLE_KEY: genes})
 
 
 def _steps(rows: CheckedRows) -> NDArray[np.int32]:
@@ -93,7 +75,8 @@ def _sorted(rows: CheckedRows) -> CheckedRows:
     """The same rows with ascending genes."""
     if (_steps(rows) >= 0).all():
         return rows
-    order = np.lexsort((rows.indices, _row_of(rows.indptr)))
+    row_of_entry = np.repeat(np.arange(len(rows.indptr) - 1), np.diff(rows.indptr))
+    order = np.lexsort((rows.indices, row_of_entry))
     return CheckedRows(rows.indptr, rows.indices[order], rows.data[order])
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
 from xfm.core.schema import IMAGE
-from xfm.sources.files.columns import Layout, Outline, Rows
+from xfm.sources.files.columns import IMAGE_SUFFIXES, Layout, Outline, Rows
 from xfm.sources.files.found import DataFile, is_split, split_of
-from xfm.sources.files.images_rows import IMAGE_SUFFIXES
 from xfm.sources.files.parquet import SUFFIXES as TABLES
 from xfm.sources.paths import SAMPLED_FROM_BYTES
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
 from xfm.core.schema import IMAGE
-from xfm.sources.files.columns import Layout, Outline, Rows, find_label
-from xfm.sources.files.images_rows import IMAGE_SUFFIXES
+from xfm.sources.files.columns import IMAGE_SUFFIXES, Layout, Outline, Rows, find_label
 from xfm.sources.files.parquet import stamp
 
 CLASS_NAMES = "classnames.txt"  # beside the archives or one folder above: a line for each class

@@ -19,7 +19,7 @@ from pydantic import PositiveInt, ValidationInfo, field_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
-from xfm.core.source import Shard
+from xfm.core.source import Shard, cut
 from xfm.sources.cells import CheckedRows, cell_batch, cell_schema
 from xfm.sources.gene_table import encode_genes
 from xfm.sources.h5ad.access import Outline, cached_outline, is_plain, local_copy, stamp, survey
@@ -98,13 +98,10 @@ class H5ad(Config):
         words = slugs([entry.name for entry in entries])
         shards: list[Shard] = []
         for entry, outline in zip(entries, outlines, strict=True):
-            ranges: list[tuple[int, int, int | None]] = [(0, 0, None)]
             if isinstance(outline, Outline):
-                starts = range(0, outline.rows, self.shard_rows)
-                ends = [min(start + self.shard_rows, outline.rows) for start in starts]
-                ranges = [(start, end, end - start) for start, end in zip(starts, ends, strict=True)]
-            for i, (start, stop, rows) in enumerate(ranges):
-                shards.append(Shard(f"{words[entry.name]}-{i:06d}", start, stop, rows, entry.location))
+                shards += cut(words[entry.name], outline.rows, self.shard_rows, entry.location)
+            else:
+                shards.append(Shard(f"{words[entry.name]}-000000", 0, 0, None, entry.location))
         broken = [outline for outline in outlines if isinstance(outline, ShardRefused)]
         for error in broken[:3]:
             logger.warning("file refused: %s", error)

@@ -10,16 +10,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.core.schema import EMBEDDING, REFUSED, ROW_ID, SHARD
+from xfm.core.schema import EMBEDDING
+from xfm.core.source import row_batch, row_schema
 
 F32 = NDArray[np.float32]
 
 
 def embedding_schema(dim: int, obs: Mapping[str, pa.DataType]) -> pa.Schema:
     """Columns of every batch: the fixed ones, then the obs columns."""
-    fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]
-    vector = pa.field(EMBEDDING, pa.list_(pa.float32(), dim))
-    return pa.schema([*fixed, vector, *(pa.field(name, kind) for name, kind in obs.items())])
+    return row_schema({EMBEDDING: pa.list_(pa.float32(), dim)}, obs)
 
 
 def embedding_batch(
@@ -29,26 +28,14 @@ def embedding_batch(
 
     Args:
         vectors: (R, D). One with a number that is not finite is refused: NOT_FINITE.
-        row_ids: R names.
-        shard: key of the shard.
-        obs: columns of length R.
         absent: reasons ("CODE: why") of rows that have no vector.
     """
-    rows, dim = vectors.shape
     odd = np.count_nonzero(~np.isfinite(vectors), axis=1)
     reasons = {
-        int(row): f"NOT_FINITE: {odd[row]} of {dim} numbers of the embedding are not finite"
+        int(row): f"NOT_FINITE: {odd[row]} of {vectors.shape[1]} numbers of the embedding are not finite"
         for row in np.flatnonzero(odd)
     } | dict(absent)
-    arrays = [
-        pa.array(row_ids, pa.string()),
-        pa.repeat(pa.scalar(shard, pa.string()), rows),
-        pa.array([reasons.get(row) for row in range(rows)], pa.string()),
-        vector_array(vectors),
-        *obs.values(),
-    ]
-    schema = embedding_schema(dim, {name: column.type for name, column in obs.items()})
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return row_batch(row_ids, shard, reasons, {EMBEDDING: vector_array(vectors)}, obs)
 
 
 def vector_array(vectors: F32) -> pa.FixedSizeListArray:

@@ -17,7 +17,7 @@ from pydantic import PositiveInt, field_validator
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import RESERVED
-from xfm.core.source import Shard
+from xfm.core.source import Shard, cut
 from xfm.sources.cell_split import CellSplit
 from xfm.sources.cell_split_parts import RowParts, refuse_no_split, split_rows, with_split, without_split
 from xfm.sources.stored.columns import StoredEmbeddings
@@ -79,10 +79,9 @@ class Embeddings(Config):
             _parts(stored, self.split)
         if not stored.is_finished():
             logger.warning("%s has no report: its job has not finished; rows may be missing", stored.place)
-        starts = range(0, stored.rows, self.shard_rows)
-        ends = [(start, min(start + self.shard_rows, stored.rows)) for start in starts]
-        logger.info("%d rows of %s (%d numbers) in %d shards", stored.rows, found.name, found.dim, len(ends))
-        return [Shard(f"embeddings-{i:06d}", start, stop, stop - start) for i, (start, stop) in enumerate(ends)]
+        shards = cut("embeddings", stored.rows, self.shard_rows)
+        logger.info("%d rows of %s (%d numbers) in %d shards", stored.rows, found.name, found.dim, len(shards))
+        return shards
 
     def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:
         """The rows of one shard as one batch.

@@ -146,8 +146,8 @@ class Atlas(MadeRows):
         n = int(np.ceil(self.unknown_sex * self.n_donors - 1e-9))
         return sorted(range(self.n_donors), key=lambda donor: key64(self.seed, f"unknown-{donor}"))[:n]
 
-    def _content(self) -> pa.Field:
-        return pa.field(EMBEDDING, pa.list_(pa.float32(), self.dim))
+    def _content(self) -> dict[str, pa.DataType]:
+        return {EMBEDDING: pa.list_(pa.float32(), self.dim)}
 
     def _columns(self) -> Sequence[str]:
         given = with_split(self.obs, self.split)

@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +37,6 @@ GLYPH = 0.95  # side of an unscaled digit, as a share of the picture's
 class Digits(Made):
     """Coloured handwritten digits with captions."""
 
-    content: ClassVar[pa.Field] = pa.field(IMAGE, pa.large_binary())
-
     kind: Literal["digits"] = "digits"
     domain: Literal["plain", "shifted"] = "plain"
     """plain: bright on dark. shifted: dark on light, turned by about 34 degrees, with noise."""
@@ -62,6 +60,9 @@ class Digits(Made):
         glyphs, numbers = bundled_digits()
         data = np.ascontiguousarray(glyphs, "<f4").tobytes() + np.ascontiguousarray(numbers, "<i4").tobytes()
         return {"digits": f"sha256:{hashlib.sha256(data).hexdigest()}"}
+
+    def _content(self) -> dict[str, pa.DataType]:
+        return {IMAGE: pa.large_binary()}
 
     def _columns(self) -> Sequence[str]:
         return self.obs

@@ -9,7 +9,7 @@ five rules are those that treebanks of film reviews show to matter (Socher et al
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +70,6 @@ class Sentence(NamedTuple):
 class Grammar(Made):
     """Synthetic sentences whose label depends on how their words combine."""
 
-    content: ClassVar[pa.Field] = pa.field(TEXT, pa.string())
-
     kind: Literal["grammar"] = "grammar"
     n: int = Field(4000, ge=1, le=MAX_ROWS)
     """Sentences in all splits together, all different; about 70 % train, 15 % validation, 15 % test."""
@@ -82,6 +80,9 @@ class Grammar(Made):
         """Digest of all sentences with their labels."""
         lines = "\n".join("\t".join(sentence) for sentence in sentences(self.n, self.seed))
         return {"sentences": f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"}
+
+    def _content(self) -> dict[str, pa.DataType]:
+        return {TEXT: pa.string()}
 
     def _columns(self) -> Sequence[str]:
         return self.obs
