@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from xfm.core.errors import ShardRefused
+
 SAMPLED_FROM_BYTES = 256 * 2**20
 SAMPLE_BLOCKS, BLOCK_BYTES = 16, 2**20
 MAX_SLUG = 134  # with "-", 8 digits of a digest, "-" and 6 digits of a number: below 150
@@ -37,6 +39,18 @@ def local_root(path: str, metadata_csv: str | None) -> Path:
         if root.resolve().is_relative_to(folder):
             return folder
     return root
+
+
+def stamp(path: Path, name: str) -> tuple[Path, int, int]:
+    """Path, size and time of change: the key under which a file's content is remembered.
+
+    Raises:
+        ShardRefused: NO_SUCH_FILE.
+    """
+    if not path.is_file():
+        raise ShardRefused("NO_SUCH_FILE", f"{name}: not at {path}")
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns
 
 
 def slugs(names: Sequence[str]) -> dict[str, str]:

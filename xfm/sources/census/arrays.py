@@ -5,8 +5,9 @@ Measured on a local store of Census layout, 2,948 entries a cell: result order "
 single joinids down to about one cell in sixteen.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -75,18 +76,17 @@ def experiment_of(store: Any, organism: str, measurement: str, x_name: str | Non
     Raises:
         Refused: NOT_CENSUS, naming what is missing and what there is.
     """
-    for path, name in (((), "census_data"), (("census_data",), organism)):
-        node = store
-        for part in path:
-            node = node[part]
-        if name not in node:
-            raise Refused("NOT_CENSUS", f"{store.uri}: {missing('/'.join((*path, 'member')), name, sorted(node))}")
+
+    def check(what: str, name: str, members: Any) -> None:
+        if name not in members:
+            raise Refused("NOT_CENSUS", f"{store.uri}: {missing(what, name, sorted(members))}")
+
+    check("member", "census_data", store)
+    check("census_data/member", organism, store["census_data"])
     experiment = store["census_data"][organism]
-    if measurement not in experiment.ms:
-        raise Refused("NOT_CENSUS", f"{store.uri}: {missing('measurement', measurement, sorted(experiment.ms))}")
-    layers = experiment.ms[measurement].X if x_name is not None else {}
-    if x_name is not None and x_name not in layers:
-        raise Refused("NOT_CENSUS", f"{store.uri}: {missing('layer of X', x_name, sorted(layers))}")
+    check("measurement", measurement, experiment.ms)
+    if x_name is not None:
+        check("layer of X", x_name, experiment.ms[measurement].X)
     return experiment
 
 
@@ -202,3 +202,61 @@ def check_embedding(array: Any, release: str | None, organism: str) -> None:
     made_for = (about.get("census_version"), about.get("experiment_name"))
     if (release is not None and made_for[0] not in (None, release)) or made_for[1] not in (None, organism):
         raise Refused("EMBEDDING_MISMATCH", f"{array.uri} was made for {made_for}, asked for ({release}, {organism})")
+
+
+@contextmanager
+def embedding_array(
+    measurement: Any, name: str, asked: Sequence[str], release: str | None, organism: str, address: str | None
+) -> Iterator[Any]:
+    """The array of one embedding: a layer of obsm, else at the address, else hosted by Census.
+
+    Args:
+        measurement: of the experiment.
+        asked: all embeddings that are read; an address can stand for one of them.
+        release: None for a store of one's own.
+        address: of the one array that is given beside the store.
+
+    Raises:
+        Refused: NO_EMBEDDING or EMBEDDING_MISMATCH.
+    """
+    import tiledbsoma
+
+    layers = measurement.obsm if "obsm" in measurement else {}
+    if name in layers:
+        yield layers[name]
+        return
+    elsewhere = [other for other in asked if other not in layers]
+    if release is not None and address is None:
+        address = hosted_embedding(name, organism, release)
+    elif address is None or len(elsewhere) != 1:
+        raise Refused(
+            "NO_EMBEDDING",
+            f"{missing('obsm layer', name, sorted(layers))}. embedding_uri names the array of one embedding; "
+            f"{len(elsewhere)} are not in the store: {', '.join(elsewhere)}",
+        )
+    try:
+        array = tiledbsoma.open(address, context=context(address))
+    except tiledbsoma.DoesNotExistError as error:
+        raise Refused("NO_EMBEDDING", f"there is no SOMA array at {address} for embedding {name!r}") from error
+    with array:
+        check_embedding(array, release, organism)
+        yield array
+
+
+def vectors_of(array: Any, joinids: NDArray[np.int64], name: str) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """(R, D) vectors of (R,) ascending joinids, and "CODE: why" of every row that has none and is NaN."""
+    found = read_embedding(array, joinids)
+    vectors = found.values.to_numpy(zero_copy_only=False).reshape(len(joinids), -1).copy()
+    absent = np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))
+    vectors[absent] = np.nan
+    why = f"NO_EMBEDDING_ROW: embedding {name!r} holds no vector of this cell"
+    return vectors, dict.fromkeys(absent.tolist(), why)
+
+
+def vectors_digest(array: Any, joinids: NDArray[np.int64], name: str) -> str:
+    """SHA-256 over joinids, in any order, and their vectors as `vectors_of` gives them, tile by tile."""
+    content, ascending = hashlib.sha256(), np.sort(joinids)
+    for tile in np.split(ascending, np.flatnonzero(np.diff(ascending // TILE)) + 1):
+        content.update(tile.astype("<i8").tobytes())
+        content.update(vectors_of(array, tile, name)[0].astype("<f4").tobytes())
+    return f"sha256:{content.hexdigest()}"

@@ -1,6 +1,13 @@
-"""The two tables of a Census experiment: obs, filtered and cut into shards, and var, the genes."""
+"""The two tables of a Census experiment: obs, filtered, cut into shards and split, and var, the genes.
 
+A release never changes; a store of one's own may be written again while a process lives. The columns of its strata are
+therefore read whenever parts are asked for, and the draw, which costs more, is kept under what they say.
+"""
+
+import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +16,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.source import Shard
+from xfm.sources.cell_split import CellSplit, RowParts, split_rows
 from xfm.sources.gene_table import gene_table, identifier_columns, missing
 
 PRIMARY = "is_primary_data"
@@ -85,6 +93,39 @@ def columns_of(obs: Any, names: tuple[str, ...], value_filter: str | None) -> tu
     found = obs.read(column_names=wanted, value_filter=value_filter).concat()
     columns = {name: found[name].cast(kind).cast(pa.string()) for name, kind in types.items()}
     return found["soma_joinid"].to_numpy(), pa.table(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """N selected cells; equal to others of the same digest."""
+
+    split: CellSplit  # how they are split
+    digest: str  # of joinids and columns
+    joinids: NDArray[np.int64] = field(compare=False)  # (N,) in any order
+    columns: pa.Table = field(compare=False)  # N rows of those that the split reads
+
+
+def read_strata(obs: Any, split: CellSplit, value_filter: str | None) -> Strata:
+    """Reads the columns of the strata of all selected cells; no other.
+
+    Raises:
+        Refused: NO_OBS_COLUMN.
+    """
+    joinids, columns = columns_of(obs, split.columns, value_filter)
+    content = hashlib.sha256(np.ascontiguousarray(joinids).tobytes())
+    for name in columns.column_names:
+        content.update(repr((name, columns[name].to_pylist())).encode())
+    return Strata(split, content.hexdigest(), joinids, columns)
+
+
+@lru_cache(maxsize=4)
+def drawn(strata: Strata) -> RowParts:
+    """Where each cell stands.
+
+    Raises:
+        Refused: as `CellSplit.parts`.
+    """
+    return split_rows(strata.split, [str(joinid) for joinid in strata.joinids.tolist()], strata.columns)
 
 
 def about(store: Any) -> dict[str, str]:

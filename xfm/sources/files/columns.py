@@ -58,15 +58,10 @@ def read_labels(values: Sequence[Any], names: Sequence[str]) -> tuple[list[str |
     known = numbers | {name: name for name in names}
     for row, value in enumerate(values):
         plain = int(value) if isinstance(value, float) and value.is_integer() else value
+        is_missing = plain is None or plain == "" or (isinstance(plain, float) and math.isnan(plain))
         meaning = known if isinstance(plain, str) else numbers
-        if plain is None or plain == "" or (isinstance(plain, float) and math.isnan(plain)):
-            words.append(None)
-        elif not names:
-            words.append(str(plain))
-        elif str(plain) == "-1" or str(plain) in meaning:
-            words.append(meaning.get(str(plain)))
-        else:
-            words.append(None)
+        words.append(None if is_missing else meaning.get(str(plain)) if names else str(plain))
+        if words[row] is None and not is_missing and str(plain) != "-1":
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             problems[row] = f"BAD_LABEL: {value!r} is none of 0 to {len(names) - 1} ({shown})"
     return words, problems
@@ -99,5 +94,5 @@ def by_name(columns: Sequence[str], words: Sequence[str]) -> str | None:
 
 def find_label(found: Outline) -> str | None:
     """The column of the label: by its name, else the only one whose classes have names."""
-    stated = list(found.class_names)
-    return by_name(list(found.types), LABEL_NAMES) or (stated[0] if len(stated) == 1 else None)
+    only = next(iter(found.class_names)) if len(found.class_names) == 1 else None
+    return by_name(list(found.types), LABEL_NAMES) or only

@@ -80,10 +80,9 @@ class HubImages(RowFiles):
 
     def identity(self) -> dict[str, Any]:
         """Digest of every file, of the class names beside or in xfm, and the commit of a data set on the Hub."""
-        names = {layout.class_names for _, _, layout in self._good_files()}
-        table = self._table()
-        tables = {"classes": _digest_of(sorted(names))} | ({"table": _digest_of(table.names)} if table else {})
-        return super().identity() | tables
+        names, table = sorted({layout.class_names for _, _, layout in self._good_files()}), self._table()
+        classes = {"classes": _digest_of(names)} | ({"table": _digest_of(table.names)} if table else {})
+        return super().identity() | classes
 
     def _table(self) -> ClassTable | None:
         return None if self.class_names is None else read_table(self.class_names)
@@ -95,21 +94,17 @@ class HubImages(RowFiles):
         except Refused as error:
             if error.code != "NO_FILES" or not is_hub(self.path) or glob.has_magic(parse(self.path).path):
                 raise
-        commit, root, location = self._folder()
+        commit, root, location = "", Path(self.path), self.path
+        if is_hub(self.path):
+            address = parse(self.path)
+            root = snapshot(address.repo, address.revision, _patterns(address.path))
+            commit, root = root.name, root / address.path
+            location = f"hf://datasets/{address.repo}@{commit}/{address.path}".rstrip("/")
         found = images_folder.folders_of_pictures(root, location)
         if not found:
             suffixes = ", ".join((*SUFFIXES, *IMAGE_SUFFIXES))
             raise Refused("NO_FILES", f"no {suffixes} file at {self.path}{f' (commit {commit})' if commit else ''}")
         return commit, found
-
-    def _folder(self) -> tuple[str, Path, str]:
-        """Commit, place and location of the folder of classes that the path names."""
-        if not is_hub(self.path):
-            return "", Path(self.path), self.path
-        address = parse(self.path)
-        revision = address.revision.replace("%2F", "/") if address.revision else None
-        root = snapshot(address.repo, revision, _patterns(address.path))
-        return root.name, root / address.path, f"hf://datasets/{address.repo}@{root.name}/{address.path}".rstrip("/")
 
     def _resolve(self, location: str) -> DataFile:
         if location.endswith((*SUFFIXES, SAVED)):
@@ -125,8 +120,7 @@ class HubImages(RowFiles):
         return super()._digest(file) if file.path.is_file() else images_folder.digest(file.path)
 
     def _outline(self, file: DataFile) -> Outline:
-        found: Outline = _layout_of(file).outline(file.path, file.name)
-        return found
+        return _reader_of(file).outline(file.path, file.name)  # type: ignore[no-any-return]
 
     def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
         images = [column for column in types if _is_image(types[column])]
@@ -160,7 +154,7 @@ class HubImages(RowFiles):
 
     def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
         if file.path.suffix not in parquet.SUFFIXES:
-            yield from _layout_of(file).read_rows(file.path, file.name, layout, rows)
+            yield from _reader_of(file).read_rows(file.path, file.name, layout, rows)
             return
         for found in parquet.read_rows(file.path, file.name, layout, rows, STEP_ROWS):
             images = found.content
@@ -177,7 +171,7 @@ class HubImages(RowFiles):
         return name_classes(values, stated, self.label_names, self._table())
 
 
-def _layout_of(file: DataFile) -> Any:
+def _reader_of(file: DataFile) -> Any:
     """The module that reads a file."""
     by_suffix = dict.fromkeys(parquet.SUFFIXES, parquet) | {".tar": images_tar}
     return by_suffix.get(file.path.suffix, images_folder)

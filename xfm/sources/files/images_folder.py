@@ -20,9 +20,7 @@ from xfm.sources.paths import SAMPLED_FROM_BYTES
 LABEL = "label"
 ROOT = "pictures"  # stands for the root itself, whose pictures' ids begin with their class
 OTHER_SUFFIXES = (*TABLES, ".tar")
-SAMPLED_FILES = 256
-
-_STEP_ROWS = 16
+SAMPLED_FILES, _STEP_ROWS = 256, 16
 _KEPT = (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)
 
 
@@ -35,8 +33,7 @@ def folders_of_pictures(root: Path, location: str) -> list[DataFile]:
     """The folders of a root where one bears the name of a split, else the root itself; none where there is no picture.
 
     Args:
-        root: a folder on this machine.
-        location: the same folder as any machine of the cluster finds it.
+        location: the root as any machine of the cluster finds it.
     """
     if not root.is_dir() or not _pictures(root):
         return []
@@ -47,13 +44,7 @@ def folders_of_pictures(root: Path, location: str) -> list[DataFile]:
 
 
 def folder(path: Path, location: str, root: str) -> DataFile:
-    """One folder that `folders_of_pictures` lists.
-
-    Args:
-        path: where it lies here.
-        location: how any machine finds it.
-        root: location of the root that was listed.
-    """
+    """One folder that `folders_of_pictures` lists: its path here, its location, and that of the root."""
     name = ROOT if location.rstrip("/") == root.rstrip("/") else path.name
     return DataFile(name, location, path, split_of(path.name) if is_split(path.name) else None)
 
@@ -73,13 +64,7 @@ def outline(path: Path, name: str) -> Outline:
 
 
 def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
-    """Some rows, a few at a time. Ids are paths below the root that was listed.
-
-    Args:
-        path: of the folder.
-        name: of the folder, for messages.
-        layout: which columns.
-        rows: (N,) ascending row numbers.
+    """Some rows, whose numbers ascend, a few at a time. Ids are paths below the root that was listed.
 
     Raises:
         ShardRefused: ROWS_CHANGED, a picture is gone since it was listed.
@@ -98,8 +83,7 @@ def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) ->
             except OSError as problem:
                 images.append(None)
                 problems[i] = f"UNREADABLE: {problem.strerror}"
-        columns = {LABEL: pa.array([_label(each) for each in chosen], pa.string())}
-        inside = {column: columns[column] for column in layout.columns if column != layout.content}
+        inside = {LABEL: pa.array([_label(each) for each in chosen], pa.string())} if LABEL in layout.columns else {}
         yield Rows([f"{prefix}{each}" for each in chosen], pa.array(images, pa.large_binary()), inside, problems)
 
 
@@ -109,16 +93,14 @@ def digest(path: Path) -> str:
     sizes = [(path / each).stat().st_size for each in pictures]
     summed = sha256("\n".join(f"{each}\t{size}" for each, size in zip(pictures, sizes, strict=True)).encode())
     whole = sum(sizes) <= SAMPLED_FROM_BYTES
-    places = np.linspace(0, len(pictures) - 1, SAMPLED_FILES).astype(int) if not whole else range(len(pictures))
-    for place in places:
+    for place in range(len(pictures)) if whole else np.linspace(0, len(pictures) - 1, SAMPLED_FILES).astype(int):
         summed.update((path / pictures[place]).read_bytes())
     return f"{'' if whole else 'sampled-'}sha256:{summed.hexdigest()}"
 
 
 def _label(picture: str) -> str | None:
     """The first folder of a path."""
-    first, separator, _ = picture.partition("/")
-    return first if separator else None
+    return picture.split("/")[0] if "/" in picture else None
 
 
 def _pictures(path: Path) -> list[str]:

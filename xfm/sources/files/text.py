@@ -24,8 +24,8 @@ from xfm.core.schema import TEXT
 from xfm.sources.files import parquet
 from xfm.sources.files.columns import Layout, Outline, Rows, by_name, is_text, named
 from xfm.sources.files.found import DataFile, find_files, resolve
-from xfm.sources.files.parquet import stamp
 from xfm.sources.files.rows import RowFiles
+from xfm.sources.paths import stamp
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 # Names that public data sets give the column of the text, the most common first.
@@ -136,8 +136,7 @@ def _json_lines(text: str, name: str) -> _Whole:
             why = f"it is {type(value).__name__}"
         if not isinstance(value, dict):
             problems[len(rows)] = f"BAD_ROW: line {number} is no JSON object ({why})"
-            value = {}
-        rows.append(value)
+        rows.append(value if isinstance(value, dict) else {})
     if rows and len(problems) == len(rows):
         raise ShardRefused("DAMAGED_FILE", f"{name}: no line is a JSON object; {problems[0].removeprefix('BAD_ROW: ')}")
     columns = dict.fromkeys(key for row in rows for key in row)
@@ -149,7 +148,7 @@ def _column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
+        return pa.array([value if isinstance(value, str | None) else json.dumps(value) for value in values])
 
 
 def _csv(text: str, name: str) -> _Whole:

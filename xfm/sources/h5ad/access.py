@@ -1,5 +1,9 @@
 """Getting at one file of a source: fetched and inflated where it must be, and what listing learns about it."""
 
+import errno
+import gzip
+import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -7,11 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from xfm.core.errors import Refused, ShardRefused
+from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.sources.h5ad.file import H5adFile, Values
-from xfm.sources.h5ad.inflate import inflate
 from xfm.sources.hub_files import download
-from xfm.sources.paths import is_hub
+from xfm.sources.paths import is_hub, stamp
+
+CHUNK_BYTES = 2**20
 
 
 class Outline(NamedTuple):
@@ -25,12 +30,6 @@ class Outline(NamedTuple):
 def is_plain(location: str) -> bool:
     """Whether a file can be opened where it lies."""
     return not is_hub(location) and not location.endswith(".gz")
-
-
-def stamp(path: Path) -> tuple[Path, int, int]:
-    """Path, size and time of change: the key under which an outline is remembered."""
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=1024)
@@ -52,9 +51,7 @@ def survey(file: H5adFile, layer: str, values: Values) -> Outline:
 def local_copy(location: str, name: str) -> Iterator[Path]:
     """A file on this machine, inflated; temporary copies are gone afterwards."""
     if is_plain(location):
-        if not Path(location).is_file():
-            raise ShardRefused("NO_SUCH_FILE", f"{name}: not at {location}")
-        yield Path(location)
+        yield stamp(Path(location), name)[0]
         return
     with TemporaryDirectory(prefix="xfm-h5ad-") as folder:
         path = Path(location)
@@ -64,3 +61,36 @@ def local_copy(location: str, name: str) -> Iterator[Path]:
             except Refused as error:
                 raise ShardRefused(error.code, error.message) from error
         yield inflate(path, Path(folder), name) if location.endswith(".gz") else path
+
+
+def inflate(path: Path, folder: Path, name: str) -> Path:
+    """Inflates a .gz file as a whole into a folder, and verifies its checksum and length.
+
+    A flipped bit in a gzip stream shows only in the checksum at its very end, so a file inflated while it is read would
+    hand out wrong rows first and the error last.
+
+    Raises:
+        ShardRefused: EMPTY_FILE, NOT_GZIP, GZ_TRUNCATED or GZ_CORRUPT.
+        EnvironmentProblem: the disk is full.
+    """
+    target = folder / "inflated.h5ad"
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if not magic:
+        raise ShardRefused("EMPTY_FILE", f"{name}: zero bytes")
+    if magic != b"\x1f\x8b":
+        raise ShardRefused("NOT_GZIP", f"{name}: does not begin like a gzip file. Is it a saved error page?")
+    try:
+        with gzip.open(path, "rb") as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink, CHUNK_BYTES)
+    except EOFError as error:
+        raise ShardRefused("GZ_TRUNCATED", f"{name}: ends before its end-of-stream mark") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ShardRefused("GZ_CORRUPT", f"{name}: {error}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise EnvironmentProblem(f"NO_DISK_SPACE: inflating {name} into {folder}: {error}") from error
+        raise
+    if target.stat().st_size == 0:
+        raise ShardRefused("EMPTY_FILE", f"{name}: inflates to zero bytes")
+    return target

@@ -21,14 +21,13 @@ Values = Literal["auto", "counts", "log"]
 class H5adFile:
     """An open file, used as a context manager. `name` stands for it in messages.
 
-    Attributes:
-        n_obs: cells.
-        layers: matrices there are, in the order in which counts are looked for.
-        obs_columns: names of the obs columns.
-
     Raises:
         ShardRefused: EMPTY_FILE, H5_TRUNCATED, H5_UNREADABLE, NOT_ANNDATA, NO_ROWS, NO_GENES or BAD_INDICES.
     """
+
+    n_obs: int  # cells
+    layers: list[str]  # matrices there are, in the order in which counts are looked for
+    obs_columns: list[str]
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -70,9 +69,6 @@ class H5adFile:
         if self.n_obs == 0:
             raise ShardRefused("NO_ROWS", f"{self.name}: holds no cell")
 
-    def _node(self, layer: str) -> Any:
-        return self._file["raw/X" if layer == "raw" else layer]
-
     def _var(self, layer: str) -> Any:
         return self._file["raw/var" if layer == "raw" else "var"]
 
@@ -82,7 +78,7 @@ class H5adFile:
 
         label = f"{layer} of {self.name}"
         with self.reading():
-            node, var = self._node(layer), self._var(layer)
+            node, var = self._file["raw/X" if layer == "raw" else layer], self._var(layer)
             encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", ""))
             shape = tuple(int(n) for n in node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
             dense = isinstance(node, h5py.Dataset)
@@ -121,11 +117,10 @@ class H5adFile:
             return "X" if layer == "auto" and "X" in self.layers else candidates[0]
         if values == "counts" and layer != "auto":
             return candidates[0]
-        for name in candidates:
-            with self.reading():
+        with self.reading():
+            for name in candidates:
                 if self.matrix(name).looks_like_counts():
                     return name
-        with self.reading():
             odd = "; ".join(f"{name} holds {self.matrix(name).example()}" for name in candidates)
         others = [name.removeprefix("layers/") for name in self.layers if name not in candidates]
         raise ShardRefused(
@@ -153,8 +148,7 @@ class H5adFile:
         """The obs names of some rows."""
         with self.reading():
             obs = self._file["obs"]
-            names: list[str] = _column(obs, _index(obs), start, stop).cast(pa.string()).to_pylist()
-        return names
+            return list(_column(obs, _index(obs), start, stop).cast(pa.string()).to_pylist())
 
     def obs(self, names: tuple[str, ...], start: int, stop: int) -> dict[str, pa.Array]:
         """Obs columns of some rows: categories as strings, numbers as they are.
@@ -164,8 +158,7 @@ class H5adFile:
         """
         for name in names:
             if name not in self.obs_columns:
-                known = missing("obs column", name, self.obs_columns)
-                raise ShardRefused("NO_OBS_COLUMN", f"{self.name}: {known}")
+                raise ShardRefused("NO_OBS_COLUMN", f"{self.name}: {missing('obs column', name, self.obs_columns)}")
         with self.reading():
             return {name: _column(self._file["obs"], name, start, stop) for name in names}
 

@@ -22,12 +22,12 @@ from xfm.core.errors import Refused, ShardRefused
 from xfm.core.source import Shard, cut
 from xfm.sources.cells import CheckedRows, cell_batch, cell_schema
 from xfm.sources.gene_table import encode_genes
-from xfm.sources.h5ad.access import Outline, cached_outline, is_plain, local_copy, stamp, survey
+from xfm.sources.h5ad.access import Outline, cached_outline, is_plain, local_copy, survey
 from xfm.sources.h5ad.file import H5adFile
 from xfm.sources.h5ad.listing import Entry, list_local, names_one_file
 from xfm.sources.h5ad.matrix import Matrix
 from xfm.sources.hub_files import list_hub, parse
-from xfm.sources.paths import digest, is_hub, local_root, slugs
+from xfm.sources.paths import digest, is_hub, local_root, slugs, stamp
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class H5ad(Config):
         name = self._name(shard.path)
         with local_copy(shard.path, name) as path, H5adFile(path, name) as file:
             if is_plain(shard.path):
-                rows, layer, unique = cached_outline(*stamp(path), name, self.layer, self.values)
+                rows, layer, unique = cached_outline(*stamp(path, name), name, self.layer, self.values)
             else:
                 rows, layer, unique = survey(file, self.layer, self.values)
             start, stop = (0, rows) if shard.rows is None else (shard.start, shard.stop)
@@ -138,13 +138,12 @@ class H5ad(Config):
             if not is_plain(shard.path):
                 with file.reading():
                     matrix.check()
+            counts = self.values != "log"
             for low, block in _blocks(file, matrix, start, stop, self.shard_rows):
                 high = low + len(block.indptr) - 1
                 row_ids = file.row_names(low, high) if by_name else [f"{name}/{row}" for row in range(low, high)]
                 obs = file.obs(self.obs, low, high)
-                yield cell_batch(
-                    block, row_ids=row_ids, shard=shard.key, obs=obs, genes=genes, counts=self.values != "log"
-                )
+                yield cell_batch(block, row_ids=row_ids, shard=shard.key, obs=obs, genes=genes, counts=counts)
 
     def genes(self) -> pa.Table | None:
         """The gene table of the first good plain local file; None where all are compressed or remote."""
@@ -161,21 +160,17 @@ class H5ad(Config):
         with ThreadPoolExecutor(THREADS) as pool:
             digests = list(pool.map(lambda entry: entry.digest or _digest(entry), entries))
             outlines = list(pool.map(self._outline, entries))
-        files = {entry.name: value for entry, value in zip(entries, digests, strict=True)}
-        layers = {
-            entry.name: outline.layer
-            for entry, outline in zip(entries, outlines, strict=True)
-            if isinstance(outline, Outline)
-        }
+        names = [entry.name for entry in entries]
+        files, found = dict(zip(names, digests, strict=True)), dict(zip(names, outlines, strict=True))
+        layers = {name: outline.layer for name, outline in found.items() if isinstance(outline, Outline)}
         # Another file beside a single one would rename the rows of both.
         row_ids = "obs names where unique" if self._is_single() else "FILE/ROW"
         return {"files": files, "layers": layers, "row_ids": row_ids} | ({"revision": commit} if commit else {})
 
     def _is_single(self) -> bool:
         """Whether the source is one file; a pattern on the Hub counts as many, to spare workers a listing."""
-        if names_one_file(self.path) or is_hub(self.path):
-            return names_one_file(self.path)
-        return _count(self.path, self.metadata_csv) == 1
+        one = names_one_file(self.path)
+        return one if one or is_hub(self.path) else _count(self.path, self.metadata_csv) == 1
 
     def _entries(self) -> tuple[str, list[Entry]]:
         """The commit ("" for local files) and the files."""
@@ -198,7 +193,7 @@ class H5ad(Config):
         try:
             if not path.is_file():
                 raise ShardRefused("NO_SUCH_FILE", f"{entry.name}: listed in {self.metadata_csv}, not at {path}")
-            outline = cached_outline(*stamp(path), entry.name, self.layer, self.values)
+            outline = cached_outline(*stamp(path, entry.name), entry.name, self.layer, self.values)
             with H5adFile(path, entry.name) as file:
                 file.obs(self.obs, 0, 0)
                 file.genes(outline.layer, self.gene_column)
