@@ -26,8 +26,9 @@ class Tokens:
 
     def to(self, device: str) -> "Tokens":
         """The same tokens on another device."""
-        held: list[Any] = [getattr(self, field.name) for field in fields(self)]
-        return Tokens(*(None if tensor is None else tensor.to(device) for tensor in held))
+        held = ((field.name, getattr(self, field.name)) for field in fields(self))
+        moved: dict[str, Any] = {name: tensor if tensor is None else tensor.to(device) for name, tensor in held}
+        return Tokens(**moved)
 
 
 class Tokenizer(Protocol):

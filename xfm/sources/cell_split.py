@@ -95,18 +95,14 @@ class CellSplit(Config):
     def shares(self) -> tuple[float, float]:
         """Of validation and test."""
         validation, test = SHARES[self.scheme]
-        return (
-            validation if self.validation is None else self.validation,
-            test if self.test is None else self.test,
-        )
+        return (validation if self.validation is None else self.validation, test if self.test is None else self.test)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that `parts` reads."""
-        if self.scheme == "random_cell":
-            return ()
+        by = () if self.scheme == "random_cell" else self.by
         held = (self.type_column,) if self.scheme == "held_out_types" else ()
-        return tuple(dict.fromkeys((*self.by, *held)))
+        return tuple(dict.fromkeys((*by, *held)))
 
     def parts(self, row_ids: Sequence[str], columns: pa.Table) -> Codes:
         """(N,) TRAIN, VALIDATION or TEST, whatever the order of the rows.
@@ -130,12 +126,18 @@ class CellSplit(Config):
         left = np.ones(len(row_ids), np.bool_)
         strata = np.zeros(len(row_ids), np.int64)
         if self.scheme != "random_cell":
-            strata = _numbered([_values(columns, name) for name in self.by])
+            numbers: dict[tuple[str | None, ...], int] = {}  # of each combination of values
+            every = zip(*(_values(columns, name) for name in self.by), strict=True)
+            strata = np.array([numbers.setdefault(each, len(numbers)) for each in every], np.int64)
         if self.scheme == "held_out_types":
             held = self._held_out(columns)
             parts[held], left = TEST, ~held
         parts[left] = draw(strata[left], keys[left], *self.shares)
-        self._check(parts)
+        counts = np.bincount(parts, minlength=len(Part))
+        wanted = (True, self.shares[0] > 0, True)
+        if empty := [part.word for part, asked in zip(PARTS, wanted, strict=True) if asked and not counts[part]]:
+            raise Refused("NO_ROWS", f"split {self.scheme} of {len(parts):,} rows leaves no {empty[0]} row: the "
+                          "strata are too small for these shares; give larger ones, or fewer columns by")  # fmt: skip
         return parts
 
     def _held_out(self, columns: pa.Table) -> NDArray[np.bool_]:
@@ -162,24 +164,14 @@ class CellSplit(Config):
                           f"{', '.join(others) or self.type_column}")  # fmt: skip
         return held
 
-    def _check(self, parts: Codes) -> None:
-        counts = np.bincount(parts, minlength=len(Part))
-        wanted = (True, self.shares[0] > 0, True)
-        if empty := [part.word for part, asked in zip(PARTS, wanted, strict=True) if asked and not counts[part]]:
-            raise Refused("NO_ROWS", f"split {self.scheme} of {len(parts):,} rows leaves no {empty[0]} row: the "
-                          "strata are too small for these shares; give larger ones, or fewer columns by")  # fmt: skip
-
 
 def draw(strata: I64, keys: NDArray[np.uint64], validation: float, test: float) -> Codes:
-    """Exact quotas inside each stratum.
+    """(N,) TRAIN, VALIDATION or TEST: exact quotas inside each stratum.
 
     Args:
         strata: (N,) number of each row's stratum.
         keys: (N,) words that order the rows of a stratum.
         validation, test: shares.
-
-    Returns:
-        (N,) TRAIN, VALIDATION or TEST.
     """
     order = np.lexsort((keys, strata))
     _, start, sizes = np.unique(strata[order], return_index=True, return_counts=True)
@@ -268,13 +260,6 @@ def _values(columns: pa.Table, name: str) -> NDArray[np.object_]:
     values = np.empty(len(column), dtype=object)
     values[:] = column.cast(kind).cast(pa.string()).to_pylist()
     return values
-
-
-def _numbered(columns: Sequence[NDArray[np.object_]]) -> I64:
-    """(N,) number of each row's combination of values."""
-    numbers: dict[tuple[str | None, ...], int] = {}
-    rows = zip(*columns, strict=True)
-    return np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int64)
 
 
 def _stripped(held: NDArray[np.bool_], others: dict[str, NDArray[np.object_]]) -> str:

@@ -24,7 +24,7 @@ def identifier_columns(columns: list[str], gene_column: str | None) -> list[str]
     """Those of the string columns of a var table that name genes.
 
     Raises:
-        Refused: `gene_column` is asked for and not there.
+        Refused: NO_GENE_COLUMN, `gene_column` is not there.
     """
     if gene_column is None:
         return [name for name in columns if name == "index" or IDENTIFIER.fullmatch(name)]

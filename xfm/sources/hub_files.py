@@ -33,7 +33,6 @@ def list_hub(path: str, metadata_csv: str | None, folder: Path) -> tuple[str, li
     """The commit a path resolves to now, and its files sorted by name.
 
     Args:
-        path: an address with an optional pattern.
         metadata_csv: a CSV in the data set; only files in its column `file_path` count.
         folder: where the CSV is downloaded to.
 
@@ -88,13 +87,9 @@ def download(location: str, folder: Path) -> Path:
     """
     from huggingface_hub import HfApi, errors
 
-    address = parse(location)
+    at, fetch = parse(location), HfApi().hf_hub_download
     try:
-        return Path(
-            HfApi().hf_hub_download(
-                address.repo, address.path, repo_type="dataset", revision=address.revision, local_dir=folder
-            )
-        )
+        return Path(fetch(at.repo, at.path, repo_type="dataset", revision=at.revision, local_dir=folder))
     except (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise Refused("NO_SUCH_FILE", f"{location}: {error}") from error
     except (_network_error(), OSError) as error:

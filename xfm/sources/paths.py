@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from xfm.core.errors import ShardRefused
@@ -26,14 +27,9 @@ def local_root(path: str, metadata_csv: str | None) -> Path:
     the CSV's folder, where that holds `path`.
     """
     given = Path(path)
-    if given.is_dir():
-        root = given
-    elif given.exists() or not glob.has_magic(path):
-        root = given.parent
-    else:
-        parts = given.parts
-        first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root = Path(*parts[:first])
+    root = given if given.is_dir() else given.parent
+    if not given.exists() and glob.has_magic(path):
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), given.parts))
     if metadata_csv is not None:
         folder = Path(metadata_csv).resolve().parent
         if root.resolve().is_relative_to(folder):
@@ -62,11 +58,9 @@ def slugs(names: Sequence[str]) -> dict[str, str]:
     plain = {name: re.sub(r"\.h5ad(\.gz)?$|\.gz$", "", name).replace("/", "__") for name in names}
     safe = {name: re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", word)[:MAX_SLUG] for name, word in plain.items()}
     shared = Counter(word.casefold() for word in safe.values())
-    result = {}
-    for name, word in safe.items():
-        lossy = word != plain[name] or "__" in name or shared[word.casefold()] > 1
-        result[name] = f"{word}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if lossy else word
-    return result
+    lossy = {name for name, word in safe.items() if word != plain[name] or "__" in name or shared[word.casefold()] > 1}
+    ends = {name: f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}" for name in lossy}
+    return {name: f"{word}{ends.get(name, '')}" for name, word in safe.items()}
 
 
 def digest(path: Path) -> str:

@@ -9,7 +9,7 @@ seed and of the cell's own genes and counts, so file, shard, batch, neighbours a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from xfm.core.schema import CONDITION, COUNTS, DEPTH, GENE_IDS, GENE_TABLE_KEY, INPUT_IDS, REFUSED, VALUES
 from xfm.core.tokenizer import Tokens
-from xfm.tokenizers.ragged import ragged, row_lengths, row_sums
+from xfm.tokenizers.ragged import RaggedIds, padded, ragged, row_sums
 from xfm.tokenizers.vocabulary import GeneMatch, gene_table, match_genes
 
 Ties = Literal["mid", "keyed", "low", "high"]
 
 
 @dataclass(frozen=True)
-class BinnedTokenizer:
+class BinnedTokenizer(RaggedIds):
     """Raw counts to (gene token, bin) pairs behind a `<cls>` token."""
 
     vocabulary: Mapping[str, int]  # gene token to id, special tokens left out
@@ -75,34 +75,13 @@ class BinnedTokenizer:
         """Pads to the longest row: ids and values (B, T)."""
         import torch
 
-        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-        table = table.combine_chunks()
-        offsets, ids = ragged(table[INPUT_IDS].chunk(0))
-        _, values = ragged(table[VALUES].chunk(0))
-        lengths = np.diff(offsets)
-        is_token = np.arange(lengths.max()) < lengths[:, None]
-        padded_ids = np.full(is_token.shape, self.pad_id, dtype=np.int64)
-        padded_values = np.full(is_token.shape, self.pad_value, dtype=np.float32)
-        padded_ids[is_token] = ids
-        padded_values[is_token] = values
+        ids, is_token = padded(batch, INPUT_IDS, np.int64(self.pad_id))
+        values, _ = padded(batch, VALUES, np.float32(self.pad_value))
         is_content = is_token & (np.arange(is_token.shape[1]) > 0)
         condition = None
-        if CONDITION in table.column_names:
-            condition = torch.from_numpy(table[CONDITION].to_numpy().astype(np.int64))
-        return Tokens(
-            torch.from_numpy(padded_ids),
-            torch.from_numpy(padded_values),
-            torch.from_numpy(is_token),
-            torch.from_numpy(is_content),
-            condition,
-        )
-
-    def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
-        return row_lengths(rows)
-
-    def for_training(self) -> Self:
-        """Itself: ids are kept between epochs as they are."""
-        return self
+        if CONDITION in batch.schema.names:
+            condition = torch.from_numpy(batch.column(CONDITION).to_numpy().astype(np.int64))
+        return Tokens(*map(torch.from_numpy, (ids, values, is_token, is_content)), condition)
 
     def describe(self) -> dict[str, Any]:
         """The gene match of every gene table seen by this copy of the tokenizer."""

@@ -31,20 +31,8 @@ MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YC
 LARGEST = 89_478_485  # pixels, Pillow's own bound of what is no decompression bomb; also of a picture once resized
 
 # What Pillow's readers raise over broken files.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError)
+_BROKEN_INSIDE = (struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,10 @@ class ImageTokenizer:
                 reasons[i] = str(problem)
         columns = {name: batch.column(name) for name in batch.schema.names if name not in (IMAGE, REFUSED)}
         columns[REFUSED] = pa.array(reasons, pa.string())
-        columns |= {IMAGE: batch.column(IMAGE)} if self.is_encoded else {PIXELS: to_column(pixels)}
+        if self.is_encoded:
+            columns[IMAGE] = batch.column(IMAGE)
+        else:
+            columns[PIXELS] = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), 3 * self.size**2)
         return pa.RecordBatch.from_pydict(columns)
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
@@ -89,7 +80,10 @@ class ImageTokenizer:
             Refused: BAD_IMAGE, rows that `__call__` did not see.
         """
         if PIXELS in batch.schema.names:
-            return self.tokens(from_column(batch.column(PIXELS), self.size))
+            column = batch.column(PIXELS)
+            whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+            pixels = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, 3, self.size, self.size)
+            return self.tokens(pixels.copy())
         crops = [centre_crop(decode(data.as_py()), self.size, edge=self.edge) for data in batch.column(IMAGE)]
         return self.tokens(np.stack(crops))
 
@@ -100,13 +94,8 @@ class ImageTokenizer:
         shape = (len(pixels), self.n_tokens)
         is_content = torch.ones(shape, dtype=torch.bool)
         is_content[:, 0] = False
-        return Tokens(
-            torch.zeros(shape, dtype=torch.int64),
-            None,
-            torch.ones(shape, dtype=torch.bool),
-            is_content,
-            pixels=torch.from_numpy(pixels),
-        )
+        ids, is_token = torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
+        return Tokens(ids, None, is_token, is_content, pixels=torch.from_numpy(pixels))
 
     def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
         """(N,) tokens of each row: all alike."""
@@ -137,16 +126,15 @@ def decode(data: bytes | None) -> Image.Image:
             image.verify()
             image = Image.open(BytesIO(data), formats=FORMATS)
         if image.mode not in MODES:
-            raise Refused(
-                "BAD_IMAGE", f"{image.format} of mode {image.mode}, more than 8 bits a channel: convert it to 8 first"
-            )
+            why = f"{image.format} of mode {image.mode}, more than 8 bits a channel: convert it to 8 first"
+            raise Refused("BAD_IMAGE", why)
         image.load()
         return _over_white(image)
     except UnidentifiedImageError:
         raise Refused("BAD_IMAGE", f"{len(data):,} bytes that are none of {', '.join(FORMATS)}") from None
     except Refused:
         raise
-    except _BROKEN as problem:
+    except (*_BROKEN, *_BROKEN_INSIDE) as problem:
         raise Refused("BAD_IMAGE", f"{type(problem).__name__}: {problem}") from problem
 
 
@@ -169,11 +157,10 @@ def centre_crop(image: Image.Image, size: int, *, edge: int | None = None) -> U8
 
     Args:
         image: RGB.
-        size: edge S of the square.
         edge: at least `size`, which it is by default.
 
     Returns:
-        (3, S, S).
+        (3, S, S) for a square of `size` pixels.
     """
     resized = image.resize(_resized(image, edge or size), Image.Resampling.BICUBIC)
     left, top = (resized.width - size) // 2, (resized.height - size) // 2
@@ -193,13 +180,12 @@ def random_crop(
 
     Args:
         image: RGB.
-        size: edge S of the square.
         rng: of this picture in this epoch.
         flip: whether to mirror; not for digits or text, which have a right way round.
         least: smallest share of the area; the largest is all of it.
 
     Returns:
-        (3, S, S).
+        (3, S, S) for a square of `size` pixels.
 
     Source: `torchvision.transforms.RandomResizedCrop`; after ten parts that do not fit, the largest in the middle.
     """
@@ -224,15 +210,3 @@ def _random_part(width: int, height: int, rng: np.random.Generator, least: float
 
 def _planes(image: Image.Image) -> U8:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-def to_column(pixels: U8) -> pa.FixedSizeListArray:
-    """(N, 3, S, S) as a column of lists of 3 x S x S bytes."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), int(np.prod(pixels.shape[1:])))
-
-
-def from_column(column: pa.Array | pa.ChunkedArray, size: int) -> U8:
-    """A column without nulls as (N, 3, S, S), a copy."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
-    return np.concatenate([np.empty(0, np.uint8), *flat]).reshape(-1, 3, size, size)

@@ -14,7 +14,6 @@ def position_uniforms(
     Args:
         offsets: (N + 1,) where rows begin; no row is empty.
         ids, values: (tokens,) integers.
-        seed: of the job.
         purpose: keeps draws for different ends independent, e.g. "mask" or "mask epoch 3".
 
     Returns:
@@ -31,16 +30,13 @@ def choose_fraction(
     eligible: NDArray[np.bool_],
     fraction: float | NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """Marks the given share of each row's eligible positions, at least one and never all of two or more.
+    """(tokens,) the given share of each row's eligible positions, at least one and never all of two or more.
 
     Args:
         offsets: (N + 1,).
         uniforms: (tokens,); the smallest of a row are chosen.
         eligible: (tokens,) bool.
         fraction: of the eligible positions, one number or one a row (N,).
-
-    Returns:
-        (tokens,) bool.
     """
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     order = np.lexsort((np.where(eligible, uniforms, 2.0), row))

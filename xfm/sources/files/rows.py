@@ -119,8 +119,8 @@ class RowFiles(Config):
         for file in files:
             try:
                 rows[file.location] = self._good(file)[0].rows
-            except ShardRefused as error:
-                broken[file.location] = error
+            except ShardRefused as problem:
+                broken[file.location] = problem
         errors = list(broken.values())
         for error in errors[:3]:
             logger.warning("file refused: %s", error)

@@ -24,9 +24,7 @@ class Entry:
 
 def names_one_file(path: str) -> bool:
     """Whether a path names one file, rather than a folder or a pattern."""
-    if is_hub(path):
-        return path.endswith(SUFFIXES) and not glob.has_magic(path)
-    return Path(path).is_file()
+    return path.endswith(SUFFIXES) and not glob.has_magic(path) if is_hub(path) else Path(path).is_file()
 
 
 def list_local(path: str, metadata_csv: str | None) -> list[Entry]:
@@ -35,20 +33,15 @@ def list_local(path: str, metadata_csv: str | None) -> list[Entry]:
     Raises:
         Refused: NO_FILES, or a CSV that is none or points outside the root.
     """
-    root = local_root(path, metadata_csv)
-    given = Path(path)
+    root, given = local_root(path, metadata_csv), Path(path)
     if metadata_csv is not None:
         listed = read_file_paths(Path(metadata_csv).read_text(encoding="utf-8-sig"), metadata_csv)
-        pattern = str(given.absolute())
-        names = [name for name in listed if _selected(str(root.absolute() / name), pattern)]
+        names = [name for name in listed if _selected(str(root.absolute() / name), str(given.absolute()))]
+    elif given.is_file():
+        names = [given.relative_to(root).as_posix()]
     else:
-        if given.is_dir():
-            found = [file for file in given.rglob("*") if file.name.endswith(SUFFIXES)]
-        elif given.exists():
-            found = [given]
-        else:
-            found = [Path(file) for file in glob.glob(path, recursive=True) if file.endswith(SUFFIXES)]
-        names = [file.relative_to(root).as_posix() for file in found if file.is_file()]
+        found = given.rglob("*") if given.is_dir() else map(Path, glob.glob(path, recursive=True))
+        names = [file.relative_to(root).as_posix() for file in found if file.name.endswith(SUFFIXES) and file.is_file()]
     if not names:
         besides = f", listed in {metadata_csv}" if metadata_csv else ""
         raise Refused("NO_FILES", f"no {' or '.join(SUFFIXES)} file at {path}{besides}")
@@ -74,10 +67,10 @@ def read_file_paths(text: str, name: str) -> list[str]:
     rows = csv.DictReader(text.splitlines())
     if "file_path" not in (rows.fieldnames or []):
         raise Refused("BAD_METADATA", f"{name}: no column 'file_path'. There are: {', '.join(rows.fieldnames or [])}")
-    paths = []
+    paths = set()
     for row in rows:
         path = PurePosixPath((row["file_path"] or "").strip())
         if path.is_absolute() or ".." in path.parts or "\\" in str(path) or str(path) == ".":
             raise Refused("BAD_METADATA", f"{name}: file_path {row['file_path']!r} is not a path below the root")
-        paths.append(str(path))
-    return sorted(set(paths))
+        paths.add(str(path))
+    return sorted(paths)

@@ -9,6 +9,7 @@ five rules are those that treebanks of film reviews show to matter (Socher et al
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -88,22 +89,16 @@ class Grammar(Made):
         return self.obs
 
     def _rows(self) -> NDArray[np.int64]:
-        rows = np.arange(self.n, dtype=np.int64)
         if self.split is None:
-            return rows
-        splits = [split_of(sentence.text) for sentence in sentences(self.n, self.seed)]
-        return np.asarray(rows[np.array(splits) == self.split])
+            return np.arange(self.n, dtype=np.int64)
+        return np.flatnonzero([split_of(each.text) == self.split for each in sentences(self.n, self.seed)])
 
     def _make(self, rows: NDArray[np.int64]) -> dict[str, list[str] | list[bytes]]:
         every = sentences(self.n, self.seed)
-        chosen = [every[row] for row in rows]
-        return {
-            ROW_ID: [f"grammar-{self.seed}/{row}" for row in rows],
-            TEXT: [sentence.text for sentence in chosen],
-            "label": [sentence.label for sentence in chosen],
-            "structure": [sentence.structure for sentence in chosen],
-            "split": [split_of(sentence.text) for sentence in chosen],
-        }
+        texts, structures, labels = (list(values) for values in zip(*(every[row] for row in rows), strict=True))
+        ids = [f"grammar-{self.seed}/{row}" for row in rows]
+        splits = [split_of(text) for text in texts]
+        return {ROW_ID: ids, TEXT: texts, "label": labels, "structure": structures, "split": splits}
 
 
 def split_of(text: str) -> str:
@@ -116,18 +111,16 @@ def split_of(text: str) -> str:
 def sentences(n: int, seed: int) -> tuple[Sentence, ...]:
     """The first n different sentences of a seed; more of them begin with the same ones."""
     seen: dict[str, Sentence] = {}
-    i = 0
+    numbers = count()
     while len(seen) < n:
-        sentence = compose(rng_for(seed, f"grammar-{i}"))
+        sentence = compose(rng_for(seed, f"grammar-{next(numbers)}"))
         seen.setdefault(sentence.text, sentence)
-        i += 1
     return tuple(seen.values())
 
 
 def compose(rng: np.random.Generator) -> Sentence:
     """One sentence; every structure is as likely as another."""
-    structure = _one(STRUCTURES, rng)
-    opener = _one(OPENERS, rng)
+    structure, opener = _one(STRUCTURES, rng), _one(OPENERS, rng)
     main = clause(rng, negated=structure == "negated", intensified=structure == "intensified")
     text, praise = main.words(), main.is_praise()
     if structure == "denied":
