@@ -62,9 +62,9 @@ class Table(_Frozen):
 
     @model_validator(mode="after")
     def _rows_fit_columns(self) -> "Table":
+        asked = len(self.columns)
         for number, row in enumerate(self.rows):
-            if len(row) != len(self.columns):
-                asked, found = len(self.columns), len(row)
+            if (found := len(row)) != asked:
                 raise ValueError(f"table {self.name!r}, row {number}: {found} cells for {asked} columns {self.columns}")
         return self
 

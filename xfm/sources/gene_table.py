@@ -5,7 +5,6 @@ vocabulary without opening the source.
 """
 
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
 
 import pyarrow as pa
@@ -38,11 +37,6 @@ def missing(what: str, name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"no {what} {name!r}.{hint} There are: {', '.join(known)}"
-
-
-def gene_table(columns: Mapping[str, pa.Array]) -> pa.Table:
-    """One string column per identifier."""
-    return pa.table({name: column.cast(pa.string()) for name, column in columns.items()})
 
 
 def encode_genes(table: pa.Table) -> bytes:

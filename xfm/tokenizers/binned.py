@@ -52,11 +52,14 @@ class BinnedTokenizer(RaggedIds):
         """
         from xfm.tokenizers.binning import bin_cells
 
-        match = self._match(batch.schema)
+        key = hash(batch.schema.metadata[GENE_TABLE_KEY])
+        if key not in self._matches:
+            self._matches[key] = match_genes(gene_table(batch.schema), self.vocabulary, self.min_overlap)
         offsets, genes = ragged(batch.column(GENE_IDS))
         _, counts = ragged(batch.column(COUNTS))
+        token_of_gene, longest = self._matches[key].token_of_gene, self.max_length - 1
         out_offsets, tokens, bins = bin_cells(
-            offsets, genes, counts, match.token_of_gene, self.n_bins, self.ties, self.max_length - 1, self.seed
+            offsets, genes, counts, token_of_gene, self.n_bins, self.ties, longest, self.seed
         )
         ids, values, ends = self._with_cls(out_offsets, tokens, bins)
         refused = _refuse(batch.column(REFUSED), np.diff(out_offsets) == 0, "EMPTY: no expressed gene is known")
@@ -81,17 +84,12 @@ class BinnedTokenizer(RaggedIds):
         condition = None
         if CONDITION in batch.schema.names:
             condition = torch.from_numpy(batch.column(CONDITION).to_numpy().astype(np.int64))
-        return Tokens(*map(torch.from_numpy, (ids, values, is_token, is_content)), condition)
+        from_numpy = torch.from_numpy
+        return Tokens(from_numpy(ids), from_numpy(values), from_numpy(is_token), from_numpy(is_content), condition)
 
     def describe(self) -> dict[str, Any]:
         """The gene match of every gene table seen by this copy of the tokenizer."""
         return {"genes": [match.describe() for match in self._matches.values()]}
-
-    def _match(self, schema: pa.Schema) -> GeneMatch:
-        key = hash(schema.metadata[GENE_TABLE_KEY])
-        if key not in self._matches:
-            self._matches[key] = match_genes(gene_table(schema), self.vocabulary, self.min_overlap)
-        return self._matches[key]
 
     def _with_cls(
         self, offsets: NDArray[np.int64], tokens: NDArray[np.int32], bins: NDArray[np.int32]

@@ -31,11 +31,10 @@ def context(uri: str | None) -> Any:
     """A SOMA context with small buffers and few threads, as fits one of many tasks on a machine."""
     import tiledbsoma
 
-    remote = uri is None or "://" in uri
     settings: dict[str, str | float] = {
         "soma.init_buffer_bytes": BUFFER_BYTES,
         "sm.compute_concurrency_level": THREADS,
-        "sm.io_concurrency_level": 8 if remote else THREADS,
+        "sm.io_concurrency_level": 8 if uri is None or "://" in uri else THREADS,
     }
     if uri is None or uri.startswith(PUBLIC_BUCKETS):
         settings |= {"vfs.s3.region": "us-west-2", "vfs.s3.no_sign_request": "true"}
@@ -90,33 +89,23 @@ def experiment_of(store: Any, organism: str, measurement: str, x_name: str | Non
     return experiment
 
 
-def coordinates(joinids: NDArray[np.int64]) -> Any:
-    """How to ask for some ascending joinids: as one range where they are dense enough in it, else one by one."""
-    first, last = int(joinids[0]), int(joinids[-1])
-    if len(joinids) / (last - first + 1) >= DENSE_ENOUGH:
-        return slice(first, last)
-    return pa.array(joinids)
-
-
 def _entries(array: Any, joinids: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Stored entries of a sparse array: row (position in `joinids`), column, value; in any order."""
-    rows = coordinates(joinids)
-    first = int(joinids[0])
-    position = None
-    if isinstance(rows, slice) and rows.stop - rows.start + 1 > len(joinids):
-        position = np.full(rows.stop - rows.start + 1, -1, np.int32)
+    """Stored entries of a sparse array: row (position in `joinids`, which ascend), column, value; in any order.
+
+    They are asked for as one range where the joinids are dense enough in it, else one by one.
+    """
+    first, last = int(joinids[0]), int(joinids[-1])
+    is_range = len(joinids) / (last - first + 1) >= DENSE_ENOUGH
+    position = np.full(last - first + 1 if is_range else 0, -1, np.int32)
+    if is_range:
         position[joinids - first] = np.arange(len(joinids))
-    for table in array.read(coords=(rows,)).tables():
-        joinid = table["soma_dim_0"].to_numpy()
-        column, value = table["soma_dim_1"].to_numpy(), table["soma_data"].to_numpy()
-        if position is not None:
-            row = position[joinid - first]
+    for table in array.read(coords=(slice(first, last) if is_range else pa.array(joinids),)).tables():
+        joinid, column, value = (table[name].to_numpy() for name in ("soma_dim_0", "soma_dim_1", "soma_data"))
+        row = position[joinid - first] if is_range else np.searchsorted(joinids, joinid).astype(np.int32)
+        if is_range and len(joinids) < len(position):
             keep = row >= 0
-            yield row[keep], column[keep], value[keep]
-        elif isinstance(rows, slice):
-            yield (joinid - first).astype(np.int32), column, value
-        else:
-            yield np.searchsorted(joinids, joinid).astype(np.int32), column, value
+            row, column, value = row[keep], column[keep], value[keep]
+        yield row, column, value
 
 
 def read_counts(layer: Any, joinids: NDArray[np.int64], n_genes: int) -> CheckedRows:
@@ -127,11 +116,12 @@ def read_counts(layer: Any, joinids: NDArray[np.int64], n_genes: int) -> Checked
     """
     from scipy.sparse import coo_matrix
 
-    parts = [
-        (row, column.astype(np.int32), value)
-        for row, column, value in _entries(layer, joinids)
-        if _in_range(column, n_genes, layer.uri)
-    ]
+    parts = []
+    for row, column, value in _entries(layer, joinids):
+        if len(column) and column.max() >= n_genes:
+            raise ShardRefused("BAD_INDICES", f"{layer.uri}: gene {column.max()} where var holds {n_genes}")
+        if len(column):
+            parts.append((row, column.astype(np.int32), value))
     if not parts:
         return CheckedRows(np.zeros(len(joinids) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
     row, column, value = parts[0] if len(parts) == 1 else (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -139,12 +129,6 @@ def read_counts(layer: Any, joinids: NDArray[np.int64], n_genes: int) -> Checked
     if matrix.nnz != len(value):
         raise ShardRefused("DUPLICATE_ENTRY", f"{layer.uri}: {len(value) - matrix.nnz} entries are stored twice")
     return CheckedRows(matrix.indptr.astype(np.int64), matrix.indices, matrix.data)
-
-
-def _in_range(column: NDArray[Any], n_genes: int, uri: str) -> bool:
-    if len(column) and column.max() >= n_genes:
-        raise ShardRefused("BAD_INDICES", f"{uri}: gene {column.max()} where var holds {n_genes}")
-    return len(column) > 0
 
 
 def read_embedding(array: Any, joinids: NDArray[np.int64]) -> pa.Array:
@@ -182,9 +166,8 @@ def hosted_embedding(name: str, organism: str, release: str) -> str:
     try:
         found = get_embedding_metadata_by_name(name, organism, release, "obs_embedding")
     except ValueError as error:
-        raise Refused(
-            "NO_EMBEDDING", f"release {release} has no obsm layer and no hosted embedding {name!r}"
-        ) from error
+        why = f"release {release} has no obsm layer and no hosted embedding {name!r}"
+        raise Refused("NO_EMBEDDING", why) from error
     except OSError as error:
         raise EnvironmentProblem(f"the list of hosted embeddings cannot be reached: {error}") from error
     return f"s3://cellxgene-contrib-public/contrib/cell-census/soma/{found['census_version']}/{found['id']}"
@@ -229,11 +212,8 @@ def embedding_array(
     if release is not None and address is None:
         address = hosted_embedding(name, organism, release)
     elif address is None or len(elsewhere) != 1:
-        raise Refused(
-            "NO_EMBEDDING",
-            f"{missing('obsm layer', name, sorted(layers))}. embedding_uri names the array of one embedding; "
-            f"{len(elsewhere)} are not in the store: {', '.join(elsewhere)}",
-        )
+        why = f"{missing('obsm layer', name, sorted(layers))}. embedding_uri names the array of one embedding"
+        raise Refused("NO_EMBEDDING", f"{why}; {len(elsewhere)} are not in the store: {', '.join(elsewhere)}")
     try:
         array = tiledbsoma.open(address, context=context(address))
     except tiledbsoma.DoesNotExistError as error:

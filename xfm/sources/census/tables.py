@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.source import Shard
 from xfm.sources.cell_split import CellSplit, RowParts, split_rows
-from xfm.sources.gene_table import gene_table, identifier_columns, missing
+from xfm.sources.gene_table import identifier_columns, missing
 
 PRIMARY = "is_primary_data"
 
@@ -50,11 +50,8 @@ def read_obs(
     tables = list(obs.read(**query)) if shard.start <= last else []
     found = sum(table.num_rows for table in tables)
     if found != shard.rows:
-        raise ShardRefused(
-            "ROWS_CHANGED",
-            f"shard {shard.key}: {shard.rows} rows promised, {found} found. Was the filter or the store changed "
-            "since listing?",
-        )
+        why = f"{shard.rows} rows promised, {found} found. Was the filter or the store changed since listing?"
+        raise ShardRefused("ROWS_CHANGED", f"shard {shard.key}: {why}")
     joinids = np.concatenate([table["soma_joinid"].to_numpy() for table in tables])
     order = np.argsort(joinids)
     arrays = {}
@@ -77,9 +74,8 @@ def selected(obs: Any, value_filter: str | None) -> Iterator[pa.Table]:
         except tiledbsoma.SOMAError as unfiltered:
             raise EnvironmentProblem(f"obs cannot be read, with or without a filter: {unfiltered}") from unfiltered
         reason = str(error).split("\n")[0]
-        raise Refused(
-            "BAD_FILTER", f"filter {value_filter}: {reason}. obs has the columns {', '.join(obs.schema.names)}"
-        ) from error
+        why = f"{reason}. obs has the columns {', '.join(obs.schema.names)}"
+        raise Refused("BAD_FILTER", f"filter {value_filter}: {why}") from error
 
 
 def columns_of(obs: Any, names: tuple[str, ...], value_filter: str | None) -> tuple[NDArray[np.int64], pa.Table]:
@@ -149,10 +145,9 @@ def read_genes(var: Any, gene_column: str | None) -> pa.Table:
     table = var.read(column_names=["soma_joinid", *names]).concat().sort_by("soma_joinid")
     if not np.array_equal(table["soma_joinid"].to_numpy(), np.arange(table.num_rows)):
         raise Refused("NOT_CENSUS", "joinids of var do not run from 0 without gaps")
-    return gene_table({name: table[name].cast(pa.string()).combine_chunks() for name in names})
+    return pa.table({name: table[name].cast(pa.string()).combine_chunks() for name in names})
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    return pa.string() if pa.types.is_large_string(kind) else kind
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_large_string(plain) else plain

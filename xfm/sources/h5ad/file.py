@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from xfm.core.errors import Refused, ShardRefused
-from xfm.sources.gene_table import gene_table, identifier_columns, missing
+from xfm.sources.gene_table import identifier_columns, missing
 from xfm.sources.h5ad.matrix import CSC, CSR, Dense, Matrix
 
 Values = Literal["auto", "counts", "log"]
@@ -137,12 +137,12 @@ class H5adFile:
             columns = {"index": _column(var, index, 0, None).cast(pa.string())}
             for name in var:
                 if name not in (index, "index", "__categories") and _is_text(var, name):
-                    columns[name] = _column(var, name, 0, None)
+                    columns[name] = _column(var, name, 0, None).cast(pa.string())
         try:
             kept = identifier_columns(list(columns), gene_column)
         except Refused as error:
             raise ShardRefused(error.code, f"{self.name}: {error.message}") from error
-        return gene_table({name: columns[name] for name in kept})
+        return pa.table({name: columns[name] for name in kept})
 
     def row_names(self, start: int = 0, stop: int | None = None) -> list[str]:
         """The obs names of some rows."""
