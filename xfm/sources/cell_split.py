@@ -108,7 +108,6 @@ class CellSplit(Config):
         """(N,) TRAIN, VALIDATION or TEST, whatever the order of the rows.
 
         Args:
-            row_ids: N, unique.
             columns: N rows; those of `columns` are read, and a missing value is a stratum of its own.
 
         Raises:
@@ -213,11 +212,7 @@ class RowParts:
 
 
 def split_rows(split: CellSplit, row_ids: Sequence[str], columns: pa.Table) -> RowParts:
-    """Splits all rows of a source.
-
-    Raises:
-        Refused: as `CellSplit.parts`.
-    """
+    """Splits all rows of a source, refused as by `CellSplit.parts`."""
     parts, keys = split.parts(row_ids, columns), _keys(row_ids)
     order = np.argsort(keys, kind="stable")
     return RowParts(keys[order], parts[order], digest_of(row_ids, parts))
@@ -234,11 +229,7 @@ def with_split(obs: Sequence[str], split: CellSplit | None) -> tuple[str, ...]:
 
 
 def refuse_no_split(obs: Sequence[str], split: CellSplit | None, known: Sequence[str]) -> None:
-    """Where a column `split` is asked for that nobody brings.
-
-    Raises:
-        Refused: NO_SPLIT.
-    """
+    """Raises Refused: NO_SPLIT, a column `split` is asked for that nobody brings."""
     if split is None and SPLIT in obs and SPLIT not in known:
         raise Refused("NO_SPLIT", f"the data have no column {SPLIT!r}; --source.split stratified_cell draws one "
                       "(random_cell, held_out_types)")  # fmt: skip

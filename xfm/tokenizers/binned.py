@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xfm.core.schema import CONDITION, COUNTS, DEPTH, GENE_IDS, GENE_TABLE_KEY, INPUT_IDS, REFUSED, VALUES
@@ -65,7 +66,11 @@ class BinnedTokenizer(RaggedIds):
         refused = _refuse(batch.column(REFUSED), np.diff(out_offsets) == 0, "EMPTY: no expressed gene is known")
         columns = {name: batch.column(name) for name in batch.schema.names if name not in (GENE_IDS, COUNTS, REFUSED)}
         if self.batch_key is not None:
-            columns[CONDITION], refused = self._condition(batch, refused)
+            known = {label: i for i, label in enumerate(self.batch_labels)}
+            labels = batch.column(self.batch_key).to_pylist()
+            condition = np.array([known.get(str(label), -1) for label in labels], dtype=np.int32)
+            why = f"UNKNOWN_BATCH: {self.batch_key} is none of {', '.join(self.batch_labels)}"
+            columns[CONDITION], refused = pa.array(condition), _refuse(refused, condition < 0, why)
         columns |= {
             REFUSED: refused,
             DEPTH: pa.array(row_sums(offsets, counts)),
@@ -107,18 +112,7 @@ class BinnedTokenizer(RaggedIds):
         ids[~is_gene], values[~is_gene] = self.cls_id, self.cls_value
         return ids, values, ends
 
-    def _condition(self, batch: pa.RecordBatch, refused: pa.Array) -> tuple[pa.Array, pa.Array]:
-        labels = batch.column(self.batch_key).to_pylist()
-        known = {label: i for i, label in enumerate(self.batch_labels)}
-        condition = np.array([known.get(str(label), -1) for label in labels], dtype=np.int32)
-        why = f"UNKNOWN_BATCH: {self.batch_key} is none of {', '.join(self.batch_labels)}"
-        return pa.array(condition), _refuse(refused, condition < 0, why)
-
 
 def _refuse(refused: pa.Array, bad: NDArray[np.bool_], why: str) -> pa.Array:
     """Adds a reason to rows that have none yet."""
-    if not bad.any():
-        return refused.cast(pa.string())
-    pairs = zip(refused.to_pylist(), bad, strict=True)
-    reasons = [old if old is not None else (why if new else None) for old, new in pairs]
-    return pa.array(reasons, pa.string())
+    return pc.coalesce(refused.cast(pa.string()), pa.array(np.where(bad, why, None), pa.string()))

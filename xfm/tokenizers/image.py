@@ -60,7 +60,10 @@ class ImageTokenizer:
                 continue
             try:
                 image = decode(data.as_py())
-                check_shape(image, self.edge)
+                width, height = _resized(image, self.edge)
+                if width * height > LARGEST:  # so narrow that it would not fit into memory
+                    why = f"{image.width} x {image.height} pixels would be resized to {width} x {height}"
+                    raise Refused("BAD_IMAGE", why)
                 if not self.is_encoded:
                     pixels[i] = centre_crop(image, self.size, edge=self.edge)
             except Refused as problem:
@@ -143,13 +146,6 @@ def _over_white(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-
-
-def check_shape(image: Image.Image, edge: int) -> None:
-    """Raises Refused: BAD_IMAGE, so narrow that the resized picture would not fit into memory."""
-    width, height = _resized(image, edge)
-    if width * height > LARGEST:
-        raise Refused("BAD_IMAGE", f"{image.width} x {image.height} pixels would be resized to {width} x {height}")
 
 
 def centre_crop(image: Image.Image, size: int, *, edge: int | None = None) -> U8:

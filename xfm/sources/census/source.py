@@ -29,7 +29,7 @@ from xfm.sources.stored.rows import embedding_batch, embedding_schema
 logger = logging.getLogger(__name__)
 
 # Kept for at least five years each; weekly releases live for a month.
-LONG_TERM_RELEASES = ("2025-11-08", "2025-01-30", "2024-07-01", "2023-12-15", "2023-07-25", "2023-05-15")
+LONG_TERM = "2025-11-08, 2025-01-30, 2024-07-01, 2023-12-15, 2023-07-25, 2023-05-15"
 ATTEMPTS = 4
 T = TypeVar("T")
 
@@ -85,10 +85,8 @@ class Census(Config):
     @classmethod
     def _pinned(cls, release: str | None) -> str | None:
         if release is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", release):
-            raise ValueError(
-                f"release {release!r} is not a date. Results must name the data they came from, and names like "
-                f'"stable" or "latest" move. Long-term releases: {", ".join(LONG_TERM_RELEASES)}'
-            )
+            why = 'Results must name the data they came from, and names like "stable" or "latest" move'
+            raise ValueError(f"release {release!r} is not a date. {why}. Long-term releases: {LONG_TERM}")
         return release
 
     @field_validator("uri", "embedding_uri")
@@ -100,21 +98,14 @@ class Census(Config):
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.release is None) == (self.uri is None):
-            raise ValueError(
-                f"give either release (long-term: {', '.join(LONG_TERM_RELEASES)}) or uri, found "
-                f"release={self.release!r} and uri={self.uri!r}"
-            )
+            found = f"release={self.release!r} and uri={self.uri!r}"
+            raise ValueError(f"give either release (long-term: {LONG_TERM}) or uri, found {found}")
         return self
 
     @property
     def schema(self) -> pa.Schema:
         with self._experiment() as experiment:
-            given = self._obs_types(experiment) | self._obsm_types(experiment)
-            given |= dict.fromkeys(with_split((), self.split), pa.string())
-            if self.embedding is None:
-                return cell_schema(given)
-            with self._embedding(experiment, self.embedding) as array:
-                return embedding_schema(int(array.shape[1]), given)
+            return self._schema_of(experiment)
 
     def filter(self) -> str | None:
         """The filter as it is sent to the store."""
@@ -197,12 +188,16 @@ class Census(Config):
         refuse_no_split(self.obs, self.split, experiment.obs.schema.names)
         return tables.obs_types(experiment.obs, without_split(self.obs, self.split), self.primary_only)
 
-    def _obsm_types(self, experiment: Any) -> dict[str, pa.DataType]:
-        types = {}
+    def _schema_of(self, experiment: Any) -> pa.Schema:
+        given = self._obs_types(experiment)
         for name in self.obsm:
             with self._embedding(experiment, name) as array:
-                types[f"obsm_{name}"] = pa.list_(pa.float32(), int(array.shape[1]))
-        return types
+                given[f"obsm_{name}"] = pa.list_(pa.float32(), int(array.shape[1]))
+        given |= dict.fromkeys(with_split((), self.split), pa.string())
+        if self.embedding is None:
+            return cell_schema(given)
+        with self._embedding(experiment, self.embedding) as array:
+            return embedding_schema(int(array.shape[1]), given)
 
     def _embedding(self, experiment: Any, name: str) -> AbstractContextManager[Any]:
         """The array of one embedding: in the store, at `embedding_uri`, or hosted."""
@@ -242,11 +237,7 @@ def _survey(census: Census) -> Survey:
     census.genes()
     with arrays.open_store(census.release, census.uri) as store:
         experiment = arrays.experiment_of(store, census.organism, census.measurement, census._layer())
-        census._obs_types(experiment)
-        census._obsm_types(experiment)
-        if census.embedding is not None:
-            with census._embedding(experiment, census.embedding):
-                pass  # it is there, and of these cells
+        census._schema_of(experiment)  # what is asked for is there, and of these cells
         for table in tables.selected(experiment.obs, census.filter()):
             nnz = table["nnz"].to_numpy() if "nnz" in table.column_names else None
             tally.add(table["soma_joinid"].to_numpy(), nnz)

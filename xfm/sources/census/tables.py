@@ -116,11 +116,7 @@ def read_strata(obs: Any, split: CellSplit, value_filter: str | None) -> Strata:
 
 @lru_cache(maxsize=4)
 def drawn(strata: Strata) -> RowParts:
-    """Where each cell stands.
-
-    Raises:
-        Refused: as `CellSplit.parts`.
-    """
+    """Where each cell stands, refused as by `CellSplit.parts`."""
     return split_rows(strata.split, [str(joinid) for joinid in strata.joinids.tolist()], strata.columns)
 
 

@@ -23,15 +23,13 @@ from xfm.core.source import Shard
 from xfm.sources.files import images_folder, images_tar, parquet
 from xfm.sources.files.class_names import TABLES, ClassTable, name_classes, read_table, warn_of_duplicates
 from xfm.sources.files.columns import IMAGE_SUFFIXES, Layout, Outline, Rows, by_name, named
-from xfm.sources.files.found import DataFile, find_files, resolve, snapshot
+from xfm.sources.files.found import DataFile, snapshot
 from xfm.sources.files.parquet import SAVED
 from xfm.sources.files.rows import RowFiles
 from xfm.sources.gene_table import missing
 from xfm.sources.hub_files import parse
 from xfm.sources.paths import is_hub
 
-SUFFIXES = (".parquet", ".tar")
-BESIDE = (images_tar.CLASS_NAMES,)
 STEP_ROWS = 16  # of Parquet that are decoded at a time
 BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
 # Names that public data sets give these columns, the most common first.
@@ -43,6 +41,8 @@ class HubImages(RowFiles):
     """Encoded pictures with labels, from files or from the Hugging Face Hub."""
 
     content: ClassVar[tuple[str, pa.DataType]] = (IMAGE, pa.large_binary())
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".tar")
+    beside: ClassVar[tuple[str, ...]] = (images_tar.CLASS_NAMES,)
 
     kind: Literal["hub_images"] = "hub_images"
     path: Place
@@ -66,11 +66,7 @@ class HubImages(RowFiles):
         return class_names
 
     def shards(self) -> Sequence[Shard]:
-        """Ranges of rows of each file, or of all files where they are shuffled; warns where classes share a name.
-
-        Raises:
-            Refused: there is no file, or none of them can be read.
-        """
+        """As of every source of rows in files; warns where classes share a name."""
         shards, table = super().shards(), self._table()
         labelled = next((layout for _, _, layout in self._good_files() if layout.label is not None), None)
         if labelled is not None:
@@ -90,7 +86,7 @@ class HubImages(RowFiles):
     def _find(self) -> tuple[str, list[DataFile]]:
         try:
             if is_hub(self.path) or not images_folder.is_folder_of_pictures(Path(self.path)):
-                return find_files(self.path, SUFFIXES, BESIDE)
+                return super()._find()
         except Refused as error:
             if error.code != "NO_FILES" or not is_hub(self.path) or glob.has_magic(parse(self.path).path):
                 raise
@@ -102,13 +98,13 @@ class HubImages(RowFiles):
             location = f"hf://datasets/{address.repo}@{commit}/{address.path}".rstrip("/")
         found = images_folder.folders_of_pictures(root, location)
         if not found:
-            suffixes = ", ".join((*SUFFIXES, *IMAGE_SUFFIXES))
+            suffixes = ", ".join((*self.suffixes, *IMAGE_SUFFIXES))
             raise Refused("NO_FILES", f"no {suffixes} file at {self.path}{f' (commit {commit})' if commit else ''}")
         return commit, found
 
     def _resolve(self, location: str) -> DataFile:
-        if location.endswith((*SUFFIXES, SAVED)):
-            return resolve(location, self.path, BESIDE)
+        if location.endswith((*self.suffixes, SAVED)):
+            return super()._resolve(location)
         if not is_hub(location):
             return images_folder.folder(Path(location), location, self.path)
         address = parse(location)

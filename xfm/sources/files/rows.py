@@ -24,7 +24,7 @@ from xfm.core.schema import RESERVED
 from xfm.core.source import Shard, cut, row_batch, row_schema
 from xfm.sources.cell_split import SPLIT
 from xfm.sources.files.columns import Layout, Outline, Rows, find_label, is_class, is_text, named, read_labels
-from xfm.sources.files.found import DataFile
+from xfm.sources.files.found import DataFile, find_files, resolve
 from xfm.sources.gene_table import missing
 from xfm.sources.paths import digest, slugs
 
@@ -36,6 +36,10 @@ class RowFiles(Config):
 
     content: ClassVar[tuple[str, pa.DataType]]
     """Name and type of the column of the text or the picture."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """Of the formats that are read."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Names of small files that a data set of the Hub may have next to its data."""
 
     path: Place
     split: str | None = None
@@ -63,13 +67,13 @@ class RowFiles(Config):
         """Where the files are; `identity` says which they are."""
         return {"path"}
 
-    @abstractmethod
     def _find(self) -> tuple[str, list[DataFile]]:
         """The commit of a data set on the Hub, else "", and all files."""
+        return find_files(self.path, self.suffixes, self.beside)
 
-    @abstractmethod
     def _resolve(self, location: str) -> DataFile:
         """A file that was listed, on this machine."""
+        return resolve(location, self.path, self.beside)
 
     @abstractmethod
     def _outline(self, file: DataFile) -> Outline:
@@ -240,10 +244,7 @@ class RowFiles(Config):
 
 
 def deal(rows: dict[str, int], start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places start to stop of all rows of all files, in the order of a hash of file and row.
-
-    Args:
-        rows: number of rows by file name.
+    """Places start to stop of all rows of all files, whose numbers are given, in the order of a hash of file and row.
 
     Returns:
         Two (stop - start,) arrays: the number of the file among `rows`, and the row in it.

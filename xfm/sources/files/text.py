@@ -23,11 +23,10 @@ from xfm.core.hub import Place
 from xfm.core.schema import TEXT
 from xfm.sources.files import parquet
 from xfm.sources.files.columns import Layout, Outline, Rows, by_name, is_text, named
-from xfm.sources.files.found import DataFile, find_files, resolve
+from xfm.sources.files.found import DataFile
 from xfm.sources.files.rows import RowFiles
 from xfm.sources.paths import stamp
 
-SUFFIXES = (".parquet", ".jsonl", ".csv")
 # Names that public data sets give the column of the text, the most common first.
 TEXT_NAMES = ("text", "sentence", "review", "content", "document", "comment", "tweet", "utterance", "body")
 BATCH_ROWS = 1024
@@ -39,6 +38,7 @@ class HubText(RowFiles):
     """Sentences with labels, from files or from the Hugging Face Hub."""
 
     content: ClassVar[tuple[str, pa.DataType]] = (TEXT, pa.string())
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".jsonl", ".csv")
 
     kind: Literal["hub_text"] = "hub_text"
     path: Place
@@ -57,12 +57,6 @@ class HubText(RowFiles):
         except LookupError as problem:
             raise ValueError(f"{problem}; e.g. utf-8, cp1252, latin-1") from None
         return encoding
-
-    def _find(self) -> tuple[str, list[DataFile]]:
-        return find_files(self.path, SUFFIXES)
-
-    def _resolve(self, location: str) -> DataFile:
-        return resolve(location, self.path)
 
     def _outline(self, file: DataFile) -> Outline:
         if file.path.suffix in parquet.SUFFIXES:

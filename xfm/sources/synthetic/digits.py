@@ -21,7 +21,9 @@ from xfm.core.random import U64, key64, mix, rng_for, uniform
 from xfm.core.schema import IMAGE, ROW_ID
 from xfm.sources.synthetic.rows import Made
 
-F64, I64 = NDArray[np.float64], NDArray[np.int64]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = {
     "red": (230, 40, 40), "green": (40, 200, 60), "blue": (60, 90, 240), "yellow": (235, 215, 40),
