@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from xfm.core.schema import REFUSED, ROW_ID, SHARD
 
+Arrays = Mapping[str, pa.Array]
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -65,11 +67,7 @@ def row_schema(content: Mapping[str, pa.DataType], obs: Mapping[str, pa.DataType
 
 
 def row_batch(
-    row_ids: Sequence[str],
-    shard: str,
-    reasons: Mapping[int, str],
-    content: Mapping[str, pa.Array],
-    obs: Mapping[str, pa.Array],
+    row_ids: Sequence[str], shard: str, reasons: Mapping[int, str], content: Arrays, obs: Arrays
 ) -> pa.RecordBatch:
     """A batch of the columns of `row_schema`; `reasons` says "CODE: why" of the rows that are refused, by number."""
     fixed = [row_ids, [shard] * len(row_ids), [reasons.get(row) for row in range(len(row_ids))]]

@@ -1,19 +1,21 @@
-"""Rows of counts as they leave a source: checked one by one, zeros removed, genes in the order of the gene table.
+"""Rows of cells as they leave a source: counts, zeros removed, genes in the order of the gene table; or vectors.
 
 Everything is vectorised over a batch. A row that must not be turned into numbers keeps its place, its row id and its
-obs columns, carries the reason in REFUSED, and has no genes.
+obs columns, and carries the reason in REFUSED. It has no genes; its vector is whatever was found, or NaN where there is
+none, so that nothing can be computed with it by mistake.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.core.schema import COUNTS, GENE_IDS, GENE_TABLE_KEY
+from xfm.core.schema import COUNTS, EMBEDDING, GENE_IDS, GENE_TABLE_KEY
 from xfm.core.source import row_batch, row_schema
 
+F32 = NDArray[np.float32]
 # Above this, float32 no longer tells neighbouring integers apart.
 MAX_COUNT = 2**24
 
@@ -62,6 +64,34 @@ def cell_batch(
     return row_batch(row_ids, shard, refused, content, obs).replace_schema_metadata({GENE_TABLE_KEY: genes})
 
 
+def embedding_schema(dim: int, obs: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Columns of every batch: the fixed ones, then the obs columns."""
+    return row_schema({EMBEDDING: pa.list_(pa.float32(), dim)}, obs)
+
+
+def embedding_batch(
+    vectors: F32, *, row_ids: Sequence[str], shard: str, obs: Mapping[str, pa.Array], absent: Mapping[int, str]
+) -> pa.RecordBatch:
+    """Check R rows and lay them out as one batch.
+
+    Args:
+        vectors: (R, D). One with a number that is not finite is refused: NOT_FINITE.
+        absent: reasons ("CODE: why") of rows that have no vector.
+    """
+    odd = np.count_nonzero(~np.isfinite(vectors), axis=1)
+    reasons = {
+        int(row): f"NOT_FINITE: {odd[row]} of {vectors.shape[1]} numbers of the embedding are not finite"
+        for row in np.flatnonzero(odd)
+    } | dict(absent)
+    return row_batch(row_ids, shard, reasons, {EMBEDDING: vector_array(vectors)}, obs)
+
+
+def vector_array(vectors: F32) -> pa.FixedSizeListArray:
+    """(R, D) numbers as R lists."""
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
 def _steps(rows: CheckedRows) -> NDArray[np.int32]:
     """(N,) distance to the previous gene of the same row; 1 at the start of a row."""
     steps = np.ones(len(rows.indices), dtype=np.int32)
@@ -85,7 +115,8 @@ def _reasons(rows: CheckedRows, counts: bool) -> dict[int, str]:
     data, steps = rows.data, _steps(rows)
     limit = MAX_COUNT if counts else float(np.finfo(np.float32).max)
     # NaN fails every comparison, so a batch that passes here holds none.
-    if len(data) == 0 or (data.min() >= 0 and data.max() <= limit and steps.min() > 0 and (not counts or _whole(data))):
+    is_sound = len(data) == 0 or (data.min() >= 0 and data.max() <= limit and steps.min() > 0)
+    if is_sound and (not counts or data.dtype.kind in "iu" or (data == np.rint(data)).all()):
         return {}
     infinite = np.isinf(data) if data.dtype.kind == "f" else np.zeros(len(data), dtype=bool)
     checks = [
@@ -98,15 +129,9 @@ def _reasons(rows: CheckedRows, counts: bool) -> dict[int, str]:
     ]
     found: dict[int, str] = {}
     for code, bad, why in checks:
-        if not bad.any():
-            continue
         entries = np.flatnonzero(bad)
         of_row = np.searchsorted(rows.indptr, entries, side="right") - 1
         first_rows, first = np.unique(of_row, return_index=True)
         for row, entry in zip(first_rows.tolist(), entries[first].tolist(), strict=True):
             found.setdefault(row, f"{code}: {data[entry]} at gene {rows.indices[entry]}; {why}")
     return found
-
-
-def _whole(data: NDArray[Any]) -> bool:
-    return data.dtype.kind in "iu" or bool((data == np.rint(data)).all())

@@ -1,23 +1,42 @@
-"""What sources made of files share: roots, words for file names, and digests."""
+"""What sources made of files share: addresses and roots, words for file names, and digests."""
 
 import glob
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from xfm.core.errors import ShardRefused
+from xfm.core.errors import Refused, ShardRefused
 
 SAMPLED_FROM_BYTES = 256 * 2**20
 SAMPLE_BLOCKS, BLOCK_BYTES = 16, 2**20
+_ADDRESS = re.compile(r"hf://(?:datasets/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")
 MAX_SLUG = 134  # with "-", 8 digits of a digest, "-" and 6 digits of a number: below 150
 
 
 def is_hub(path: str) -> bool:
     """Whether a path is an address on the Hub."""
     return path.startswith("hf://")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`hf://datasets/OWNER/NAME[@REVISION][/PATH]`; without "datasets/" it means the same."""
+
+    repo: str
+    revision: str | None
+    path: str
+
+
+def parse(path: str) -> Address:
+    """Raises Refused: BAD_ADDRESS."""
+    match = _ADDRESS.fullmatch(path)
+    if match is None:
+        raise Refused("BAD_ADDRESS", f"{path!r} is not hf://datasets/OWNER/NAME[@REVISION][/PATTERN]")
+    return Address(match["repo"], match["revision"], (match["path"] or "").strip("/"))
 
 
 def local_root(path: str, metadata_csv: str | None) -> Path:

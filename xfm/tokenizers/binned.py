@@ -115,4 +115,4 @@ class BinnedTokenizer(RaggedIds):
 
 def _refuse(refused: pa.Array, bad: NDArray[np.bool_], why: str) -> pa.Array:
     """Adds a reason to rows that have none yet."""
-    return pc.coalesce(refused.cast(pa.string()), pa.array(np.where(bad, why, None), pa.string()))
+    return pc.coalesce(refused.cast(pa.string()), pa.array([why if each else None for each in bad], pa.string()))

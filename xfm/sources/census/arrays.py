@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.sources.cells import CheckedRows
-from xfm.sources.census.tiles import TILE
+from xfm.sources.census.tables import TILE
 from xfm.sources.gene_table import missing
 
 BUFFER_BYTES = 64 * 2**20  # for each column of each open query; Census' own default is 1 GiB

@@ -20,11 +20,9 @@ from xfm.core.config import Config
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.source import Shard
 from xfm.sources.cell_split import SPLIT, CellSplit, RowParts, refuse_no_split, with_split, without_split
-from xfm.sources.cells import cell_batch, cell_schema
+from xfm.sources.cells import cell_batch, cell_schema, embedding_batch, embedding_schema
 from xfm.sources.census import arrays, tables
-from xfm.sources.census.tiles import Tally
 from xfm.sources.gene_table import encode_genes
-from xfm.sources.stored.rows import embedding_batch, embedding_schema
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +231,7 @@ def _kept_of_releases(read: Callable[[Census], T]) -> Callable[[Census], T]:
 
 @_kept_of_releases
 def _survey(census: Census) -> Survey:
-    tally = Tally(census.shard_rows)
+    tally = tables.Tally(census.shard_rows)
     census.genes()
     with arrays.open_store(census.release, census.uri) as store:
         experiment = arrays.experiment_of(store, census.organism, census.measurement, census._layer())

@@ -17,8 +17,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.hub import BUSY
 from xfm.core.parts import SYNONYMS, part_of
 from xfm.sources.files.parquet import SAVED
-from xfm.sources.hub_files import parse
-from xfm.sources.paths import is_hub, local_root
+from xfm.sources.paths import is_hub, local_root, parse
 
 # As the library `datasets` names splits from files: a word of its own, or NAME-00000-of-00001.
 _WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(SYNONYMS)}|unsupervised)(?![a-z0-9])")

@@ -27,8 +27,7 @@ from xfm.sources.files.found import DataFile, snapshot
 from xfm.sources.files.parquet import SAVED
 from xfm.sources.files.rows import RowFiles
 from xfm.sources.gene_table import missing
-from xfm.sources.hub_files import parse
-from xfm.sources.paths import is_hub
+from xfm.sources.paths import is_hub, parse
 
 STEP_ROWS = 16  # of Parquet that are decoded at a time
 BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20

@@ -26,7 +26,7 @@ _KEPT = (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)
 
 def is_folder_of_pictures(path: Path) -> bool:
     """Whether a path is a folder that holds pictures as files of their own and no file of another layout."""
-    return path.is_dir() and not _below(path, OTHER_SUFFIXES) and bool(_pictures(path))
+    return path.is_dir() and not _pictures(path, OTHER_SUFFIXES) and bool(_pictures(path))
 
 
 def folders_of_pictures(root: Path, location: str) -> list[DataFile]:
@@ -103,15 +103,11 @@ def _label(picture: str) -> str | None:
     return picture.split("/")[0] if "/" in picture else None
 
 
-def _pictures(path: Path) -> list[str]:
-    """Paths of all pictures below a folder, in the order of folders and names."""
-    return _below(path, IMAGE_SUFFIXES)
-
-
-def _below(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+def _pictures(path: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
+    """Paths of all pictures, or other files, below a folder, in the order of folders and names."""
     files, folders = _entries(path)
     here = [name for name in files if name.lower().endswith(suffixes)]
-    return here + [f"{folder}/{each}" for folder in folders for each in _below(path / folder, suffixes)]
+    return here + [f"{folder}/{each}" for folder in folders for each in _pictures(path / folder, suffixes)]
 
 
 def _entries(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -34,12 +34,9 @@ logger = logging.getLogger(__name__)
 class RowFiles(Config):
     """Rows of files, cut into ranges or dealt. A source says which files, how one is read, and how batches are cut."""
 
-    content: ClassVar[tuple[str, pa.DataType]]
-    """Name and type of the column of the text or the picture."""
-    suffixes: ClassVar[tuple[str, ...]]
-    """Of the formats that are read."""
-    beside: ClassVar[tuple[str, ...]] = ()
-    """Names of small files that a data set of the Hub may have next to its data."""
+    content: ClassVar[tuple[str, pa.DataType]]  # name and type of the column of the text or the picture
+    suffixes: ClassVar[tuple[str, ...]]  # of the formats that are read
+    beside: ClassVar[tuple[str, ...]] = ()  # small files that a data set of the Hub may have next to its data
 
     path: Place
     split: str | None = None

@@ -124,10 +124,9 @@ def _json_lines(text: str, name: str) -> _Whole:
             continue
         try:
             value = json.loads(line)
+            why = f"it is {type(value).__name__}"
         except ValueError as problem:
             value, why = None, str(problem)
-        else:
-            why = f"it is {type(value).__name__}"
         if not isinstance(value, dict):
             problems[len(rows)] = f"BAD_ROW: line {number} is no JSON object ({why})"
         rows.append(value if isinstance(value, dict) else {})

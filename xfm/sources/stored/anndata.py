@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from xfm.core.errors import Refused
 from xfm.sources.gene_table import missing
-from xfm.sources.stored.columns import F32, Column, StoredEmbeddings, check_unique, layer_columns
+from xfm.sources.stored.columns import F32, StoredEmbeddings, check_unique, layer_columns
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class StoredAnnData(StoredEmbeddings):
         with _opened(self.path) as file:
             return _run_of(file, self.place)
 
-    def _pieces(self, columns: Sequence[Column]) -> Sequence[tuple[int, int]]:  # noqa: ARG002
+    def _pieces(self) -> Sequence[tuple[int, int]]:
         return [(start, min(start + self.piece_rows, self.rows)) for start in range(0, self.rows, self.piece_rows)]
 
     def _load(self, piece: int, keys: Sequence[str]) -> dict[str, F32]:

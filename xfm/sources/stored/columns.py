@@ -72,7 +72,7 @@ class StoredEmbeddings(ABC):
         """run.json of the job that made them, None where it is not known."""
 
     @abstractmethod
-    def _pieces(self, columns: Sequence[Column]) -> Sequence[tuple[int, int]]:
+    def _pieces(self) -> Sequence[tuple[int, int]]:
         """Ranges of rows that are loaded together: rising, without gaps, from 0 to N."""
 
     @abstractmethod
@@ -130,7 +130,7 @@ class StoredEmbeddings(ABC):
         wanted = np.arange(self.rows) if rows is None else np.asarray(rows, np.int64)
         if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.rows or (np.diff(wanted) <= 0).any()):
             raise ValueError(f"rows must rise strictly from 0 to at most {self.rows - 1}")
-        for number, (start, stop) in enumerate(self._pieces(found)):
+        for number, (start, stop) in enumerate(self._pieces()):
             low, high = np.searchsorted(wanted, (start, stop))
             if low == high:
                 continue
@@ -146,7 +146,7 @@ class StoredEmbeddings(ABC):
     def _refuse_not_finite(self, column: Column, wanted: I64) -> None:
         """Looks at every row again, to say how many there are and which."""
         is_bad = np.zeros(self.rows, dtype=bool)
-        for number, (start, stop) in enumerate(self._pieces([column])):
+        for number, (start, stop) in enumerate(self._pieces()):
             is_bad[start:stop] = ~np.isfinite(self._load(number, [column.key])[column.key]).all(axis=1)
         bad, ids = wanted[is_bad[wanted]], self.row_ids()
         shown = ", ".join(ids[row] for row in bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
@@ -194,8 +194,5 @@ def _parts(text: str, backbones: Collection[str]) -> tuple[str, str]:
     if not text.startswith("X_"):
         return "", text
     text = text.removeprefix("X_")
-    for backbone in backbones:
-        if text.startswith(f"{backbone}_"):
-            return backbone, text.removeprefix(f"{backbone}_")
-    model, _, pool = text.rpartition("_")
-    return model, pool
+    model = next((each for each in backbones if text.startswith(f"{each}_")), text.rpartition("_")[0])
+    return model, text.removeprefix(model).removeprefix("_")

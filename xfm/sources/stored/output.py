@@ -23,7 +23,7 @@ from xfm.core.ledger import MANIFEST, REPORT, RUN, Receipt, parse, part_name
 from xfm.core.schema import ROW_ID
 from xfm.core.storage import Storage, open_storage
 from xfm.sources.gene_table import missing
-from xfm.sources.stored.columns import F32, Column, StoredEmbeddings, check_unique, layer_columns
+from xfm.sources.stored.columns import F32, StoredEmbeddings, check_unique, layer_columns
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +64,7 @@ class StoredOutput(StoredEmbeddings):
         return read_run(open_storage(self.uri))
 
     def part(self, number: int, names: Sequence[str], *, verify: bool = False) -> pa.Table:
-        """Columns of one part.
-
-        Args:
-            number: of its receipt.
-            names: columns to read; no bytes of others are.
-            verify: compare every byte with the manifest, not the length alone.
+        """Columns of one part, and no bytes of others; `verify` compares all with the manifest, not the length alone.
 
         Raises:
             Refused: CORRUPT_PART or MIXED_PARTS.
@@ -82,15 +77,6 @@ class StoredOutput(StoredEmbeddings):
             found = f"{part.num_rows} rows, its manifest line {receipt.rows}"
             raise Refused("CORRUPT_PART", f"part {receipt.key} has {found}")
         return part.select(names)
-
-    def verify(self) -> None:
-        """Compares every byte of every part with the manifest.
-
-        Raises:
-            Refused: CORRUPT_PART or MIXED_PARTS.
-        """
-        for number in range(len(self.receipts)):
-            self.part(number, [], verify=True)
 
     def _check_columns(self, receipt: Receipt, schema: pa.Schema) -> None:
         mine = {column.key: column.dim for column in self.columns} | dict.fromkeys(self.others)
@@ -108,7 +94,7 @@ class StoredOutput(StoredEmbeddings):
         except (pa.ArrowInvalid, pa.ArrowTypeError) as problem:
             raise Refused("MIXED_PARTS", f"obs columns of {self.place} differ between parts: {problem}") from problem
 
-    def _pieces(self, columns: Sequence[Column]) -> Sequence[tuple[int, int]]:  # noqa: ARG002
+    def _pieces(self) -> Sequence[tuple[int, int]]:
         ends = list(accumulate(receipt.rows for receipt in self.receipts))
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
@@ -133,8 +119,8 @@ def open_output(uri: str, *, verify: bool = True) -> StoredOutput:
         raise Refused("NO_EMBEDDINGS", f"{storage.place}, {what}; give that of an embed job")
     rows = sum(receipt.rows for receipt in receipts)
     stored = StoredOutput(storage.place, layer_columns(widths, ()), rows, storage.uri, receipts, others)
-    if verify:
-        stored.verify()
+    for number in range(len(receipts)) if verify else ():
+        stored.part(number, [], verify=True)
     return stored
 
 

@@ -19,10 +19,10 @@ from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import RESERVED
 from xfm.core.source import Shard, cut
 from xfm.sources.cell_split import CellSplit, RowParts, refuse_no_split, split_rows, with_split, without_split
+from xfm.sources.cells import embedding_batch, embedding_schema
 from xfm.sources.stored.anndata import SUFFIXES, open_anndata
 from xfm.sources.stored.columns import StoredEmbeddings
 from xfm.sources.stored.output import open_output
-from xfm.sources.stored.rows import embedding_batch, embedding_schema
 
 logger = logging.getLogger(__name__)
 

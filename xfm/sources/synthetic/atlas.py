@@ -26,8 +26,8 @@ from xfm.core.errors import Refused
 from xfm.core.random import U64, key64, mix, rng_for, uniform
 from xfm.core.schema import EMBEDDING, ROW_ID
 from xfm.sources.cell_split import CellSplit, RowParts, split_rows, with_split
+from xfm.sources.cells import vector_array
 from xfm.sources.gene_table import missing
-from xfm.sources.stored.rows import vector_array
 from xfm.sources.synthetic.rows import MadeRows
 
 TYPES = (

@@ -16,8 +16,6 @@ from xfm.core.source import Shard, cut, row_schema
 
 BATCH_ROWS = 256
 
-Split = Literal["train", "validation", "test"]
-
 
 class MadeRows(Config):
     """Rows that are a function of the config alone. A source says which rows there are and makes some of them."""
@@ -79,5 +77,5 @@ class MadeRows(Config):
 class Made(MadeRows):
     """Made rows of which each belongs to a split by nature."""
 
-    split: Split | None = None
+    split: Literal["train", "validation", "test"] | None = None
     """Only the rows of this split."""
