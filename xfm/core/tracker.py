@@ -31,10 +31,9 @@ class Tracker(Protocol):
     def dataset(
         self, name: str, digest: str, source: str, *, context: str = "input", profile: Mapping[str, Any] | None = None
     ) -> None:
-        """Which data the run read.
+        """Which data the run read: equal digests are equal data.
 
         Args:
-            digest: equal digests are equal data.
             context: what they served for: input, training, validation, test.
             profile: what is known of them, e.g. the number of cells.
         """

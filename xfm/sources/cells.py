@@ -79,11 +79,9 @@ def embedding_batch(
         absent: reasons ("CODE: why") of rows that have no vector.
     """
     odd = np.count_nonzero(~np.isfinite(vectors), axis=1)
-    reasons = {
-        int(row): f"NOT_FINITE: {odd[row]} of {vectors.shape[1]} numbers of the embedding are not finite"
-        for row in np.flatnonzero(odd)
-    } | dict(absent)
-    return row_batch(row_ids, shard, reasons, {EMBEDDING: vector_array(vectors)}, obs)
+    why = f"of {vectors.shape[1]} numbers of the embedding are not finite"
+    reasons = {int(row): f"NOT_FINITE: {odd[row]} {why}" for row in np.flatnonzero(odd)}
+    return row_batch(row_ids, shard, reasons | dict(absent), {EMBEDDING: vector_array(vectors)}, obs)
 
 
 def vector_array(vectors: F32) -> pa.FixedSizeListArray:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from xfm.core.errors import Refused, ShardRefused
 
@@ -15,6 +18,13 @@ SAMPLED_FROM_BYTES = 256 * 2**20
 SAMPLE_BLOCKS, BLOCK_BYTES = 16, 2**20
 _ADDRESS = re.compile(r"hf://(?:datasets/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")
 MAX_SLUG = 134  # with "-", 8 digits of a digest, "-" and 6 digits of a number: below 150
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+Uri = Annotated[str, AfterValidator(_absolute)]  # a worker's current folder is not the driver's
 
 
 def is_hub(path: str) -> bool:

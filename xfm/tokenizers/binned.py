@@ -71,12 +71,9 @@ class BinnedTokenizer(RaggedIds):
             condition = np.array([known.get(str(label), -1) for label in labels], dtype=np.int32)
             why = f"UNKNOWN_BATCH: {self.batch_key} is none of {', '.join(self.batch_labels)}"
             columns[CONDITION], refused = pa.array(condition), _refuse(refused, condition < 0, why)
-        columns |= {
-            REFUSED: refused,
-            DEPTH: pa.array(row_sums(offsets, counts)),
-            INPUT_IDS: pa.LargeListArray.from_arrays(ends, pa.array(ids)),
-            VALUES: pa.LargeListArray.from_arrays(ends, pa.array(values)),
-        }
+        columns |= {REFUSED: refused, DEPTH: pa.array(row_sums(offsets, counts))}
+        columns[INPUT_IDS] = pa.LargeListArray.from_arrays(ends, pa.array(ids))
+        columns[VALUES] = pa.LargeListArray.from_arrays(ends, pa.array(values))
         return pa.RecordBatch.from_pydict(columns)
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:

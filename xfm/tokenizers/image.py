@@ -70,11 +70,9 @@ class ImageTokenizer:
                 reasons[i] = str(problem)
         columns = {name: batch.column(name) for name in batch.schema.names if name not in (IMAGE, REFUSED)}
         columns[REFUSED] = pa.array(reasons, pa.string())
-        if self.is_encoded:
-            columns[IMAGE] = batch.column(IMAGE)
-        else:
-            columns[PIXELS] = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), 3 * self.size**2)
-        return pa.RecordBatch.from_pydict(columns)
+        flat = pa.array(pixels.reshape(-1))
+        pictures = {PIXELS: pa.FixedSizeListArray.from_arrays(flat, 3 * self.size**2)}
+        return pa.RecordBatch.from_pydict(columns | ({IMAGE: batch.column(IMAGE)} if self.is_encoded else pictures))
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
         """Pixels (B, 3, S, S) of rows with PIXELS, or centre crops of rows with IMAGE.

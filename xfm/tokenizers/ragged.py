@@ -43,14 +43,12 @@ def padded(rows: pa.RecordBatch | pa.Table, name: str, fill: np.generic) -> tupl
 def row_sums(offsets: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float32]:
     """(N,) sums of ragged rows; 0 for an empty row."""
     running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    sums: NDArray[np.float32] = (running[offsets[1:]] - running[offsets[:-1]]).astype(np.float32)
-    return sums
+    return np.asarray(running[offsets[1:]] - running[offsets[:-1]], np.float32)
 
 
 def row_lengths(rows: pa.Table) -> NDArray[np.int64]:
     """(N,) ids of each tokenised row."""
-    lengths: NDArray[np.int64] = pc.list_value_length(rows[INPUT_IDS]).to_numpy().astype(np.int64)
-    return lengths
+    return np.asarray(pc.list_value_length(rows[INPUT_IDS]).to_numpy(), np.int64)
 
 
 def position_uniforms(

@@ -55,10 +55,8 @@ class TextTokenizer(RaggedIds):
         columns = {name: batch.column(name) for name in batch.schema.names if name not in (TEXT, REFUSED)}
         ends = np.concatenate([[0], np.cumsum([len(ids) for ids in rows], dtype=np.int64)])
         flat = np.fromiter((i for ids in rows for i in ids), dtype=np.int32, count=ends[-1])
-        columns |= {
-            REFUSED: pa.array(reasons, pa.string()),
-            INPUT_IDS: pa.LargeListArray.from_arrays(ends, pa.array(flat)),
-        }
+        columns[REFUSED] = pa.array(reasons, pa.string())
+        columns[INPUT_IDS] = pa.LargeListArray.from_arrays(ends, pa.array(flat))
         return pa.RecordBatch.from_pydict(columns)
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:

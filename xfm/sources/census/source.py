@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from xfm.sources.cell_split import SPLIT, CellSplit, RowParts, refuse_no_split, 
 from xfm.sources.cells import cell_batch, cell_schema, embedding_batch, embedding_schema
 from xfm.sources.census import arrays, tables
 from xfm.sources.gene_table import encode_genes
+from xfm.sources.paths import Uri
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Census(Config):
     kind: Literal["census"] = "census"
     release: str | None = None
     """Date of a published release, e.g. 2025-11-08. Moving names such as "stable" are refused."""
-    uri: str | None = None
+    uri: Uri | None = None
     """A SOMA store of Census layout instead of a release: a folder or an address such as s3://bucket/store."""
     organism: str = "homo_sapiens"
     """Experiment under census_data."""
@@ -66,7 +66,7 @@ class Census(Config):
     for the release."""
     embedding: str | None = None
     """An embedding to give instead of counts, found as those of `obsm` are: X is then never opened."""
-    embedding_uri: str | None = None
+    embedding_uri: Uri | None = None
     """Address of the SOMA array that holds the one embedding of `obsm` or `embedding` the store does not."""
     split: CellSplit | None = None
     """Draws a column `split` from obs: stratified_cell, random_cell or held_out_types."""
@@ -86,12 +86,6 @@ class Census(Config):
             why = 'Results must name the data they came from, and names like "stable" or "latest" move'
             raise ValueError(f"release {release!r} is not a date. {why}. Long-term releases: {LONG_TERM}")
         return release
-
-    @field_validator("uri", "embedding_uri")
-    @classmethod
-    def _absolute(cls, address: str | None) -> str | None:
-        # A worker's current folder is not the driver's.
-        return address if address is None or "://" in address else str(Path(address).expanduser().absolute())
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -150,15 +144,15 @@ class Census(Config):
         return _genes(self.model_copy(update=rest))  # without what they do not depend on
 
     def identity(self) -> dict[str, Any]:
-        """Release or address, the complete filter, digests of (joinid, nnz) over the cells, of the split, and of the
-        vectors that are given where they are no release's own: those may be replaced where they lie.
-        """
+        """Release or address, the complete filter, digests of (joinid, nnz), the split, and vectors of one's own."""
         survey = _survey(self)
         origin = {"release": self.release} if self.release else {"uri": self.uri}
         cells = {"cells": survey.cells, "cells_digest": survey.digest}
         if self.split is not None:
             cells["split"] = self._parts().digest
-        if self.embedding is not None and self._is_embedding_local():
+        # Vectors that are neither a release's nor another publisher's may change under their address.
+        is_local = self.uri is not None or (self.embedding_uri is not None and "://" not in self.embedding_uri)
+        if self.embedding is not None and is_local:
             cells["embedding_digest"] = _vectors_digest(self)
         return {**origin, "organism": self.organism, "filter": self.filter(), **cells, "census": survey.about}
 
@@ -168,10 +162,6 @@ class Census(Config):
         A store of one's own may change: its columns are read each time, and what they say is part of the key.
         """
         return tables.drawn(_strata(self.model_copy(update={"obs": (), "obsm": (), "shard_rows": 1})))
-
-    def _is_embedding_local(self) -> bool:
-        """Whether the vectors may change under their address: neither a release's nor another publisher's."""
-        return self.uri is not None or (self.embedding_uri is not None and "://" not in self.embedding_uri)
 
     @contextmanager
     def _experiment(self) -> Iterator[Any]:

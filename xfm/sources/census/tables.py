@@ -92,11 +92,7 @@ class Run(NamedTuple):
 
 
 class Tally:
-    """Counts selected cells and their non-zero entries tile by tile, from batches of joinids in any order.
-
-    Attributes:
-        rows: cells seen.
-    """
+    """Counts selected cells and their non-zero entries tile by tile, from batches of joinids in any order."""
 
     def __init__(self, shard_rows: int) -> None:
         self._shard_rows = shard_rows
@@ -104,7 +100,7 @@ class Tally:
         self._rows_of: NDArray[np.int64] = np.zeros(0, np.int64)
         self._entries_of: NDArray[np.int64] = np.zeros(0, np.int64)
         self._sums = [0, 0]
-        self.rows = 0
+        self.rows = 0  # cells seen
 
     def add(self, joinids: NDArray[np.int64], nnz: NDArray[np.int64] | None) -> None:
         """Count one batch; `nnz` may be unknown."""
@@ -131,9 +127,8 @@ class Tally:
         start = end = rows = entries = 0
         for tile in np.flatnonzero(self._rows_of).tolist():
             more_rows, more_entries = int(self._rows_of[tile]), int(self._entries_of[tile])
-            fits = rows + more_rows <= self._shard_rows
-            fits = fits and entries + more_entries <= self._shard_rows * ENTRIES_PER_ROW
-            if rows and not fits:
+            most = self._shard_rows
+            if rows and (rows + more_rows > most or entries + more_entries > most * ENTRIES_PER_ROW):
                 yield Run(start * self._tile, end * self._tile, rows)
                 rows = entries = 0
             if rows == 0:

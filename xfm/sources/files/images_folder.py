@@ -32,8 +32,7 @@ def is_folder_of_pictures(path: Path) -> bool:
 def folders_of_pictures(root: Path, location: str) -> list[DataFile]:
     """The folders of a root where one bears the name of a split, else the root itself; none where there is no picture.
 
-    Args:
-        location: the root as any machine of the cluster finds it.
+    `location` is the root as any machine of the cluster finds it.
     """
     if not root.is_dir() or not _pictures(root):
         return []

@@ -93,10 +93,8 @@ class H5adFile:
                 raise ShardRefused("NO_GENES", f"{label}: holds no gene")
             if dense:
                 return Dense(node, label)
-            if str(encoding).startswith("csr"):
-                return CSR(node, wanted, label)
-            if str(encoding).startswith("csc"):
-                return CSC(node, wanted, label)
+            if kind := {"csr": CSR, "csc": CSC}.get(str(encoding)[:3]):
+                return kind(node, wanted, label)
         raise ShardRefused("NOT_ANNDATA", f"{label}: encoding {encoding!r}; csr_matrix, csc_matrix or dense are known")
 
     def choose(self, layer: str, values: Values) -> str:

@@ -159,9 +159,8 @@ class H5ad(Config):
             digests = list(pool.map(lambda entry: entry.digest or _digest(entry), entries))
             outlines = list(pool.map(self._outline, entries))
         names = [entry.name for entry in entries]
-        layers = {
-            name: look.layer for name, look in zip(names, outlines, strict=True) if isinstance(look, files.Outline)
-        }
+        looks = zip(names, outlines, strict=True)
+        layers = {name: look.layer for name, look in looks if isinstance(look, files.Outline)}
         # Another file beside a single one would rename the rows of both.
         row_ids = "obs names where unique" if self._is_single() else "FILE/ROW"
         found = {"files": dict(zip(names, digests, strict=True)), "layers": layers, "row_ids": row_ids}

@@ -7,7 +7,7 @@ column and the obs columns, no other; X of an AnnData is never opened. A row who
 import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from xfm.core.schema import RESERVED
 from xfm.core.source import Shard, cut
 from xfm.sources.cell_split import CellSplit, RowParts, refuse_no_split, split_rows, with_split, without_split
 from xfm.sources.cells import embedding_batch, embedding_schema
+from xfm.sources.paths import Uri
 from xfm.sources.stored.anndata import SUFFIXES, open_anndata
 from xfm.sources.stored.columns import StoredEmbeddings
 from xfm.sources.stored.output import open_output
@@ -31,7 +32,7 @@ class Embeddings(Config):
     """Embeddings that `embed` stored, or in obsm of an AnnData, as rows."""
 
     kind: Literal["embeddings"] = "embeddings"
-    path: str
+    path: Uri
     """OUTPUT of an embed job (folder or URI), or an .h5ad or .zarr with embeddings in obsm."""
     column: str
     """Which embedding: mean_l07 of an OUTPUT, X_scgpt_cls_l07 or any other name in obsm."""
@@ -41,12 +42,6 @@ class Embeddings(Config):
     """Draws a column `split`: stratified_cell, random_cell or held_out_types. It hides one of that name in the data."""
     shard_rows: PositiveInt = 2048
     """Rows in one shard."""
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str) -> str:
-        # A worker's current folder is not the driver's.
-        return path if "://" in path else str(Path(path).expanduser().absolute())
 
     @field_validator("obs")
     @classmethod

@@ -93,9 +93,8 @@ class Atlas(MadeRows):
 
     def identity(self) -> dict[str, Any]:
         """Digest of the effects and of the cells' types and donors, and that of the split."""
-        effects, cells = self.effects(), np.arange(self.n_cells)
-        parts = [np.ascontiguousarray(effect, "<f4").tobytes() for effect in effects]
-        parts += [np.ascontiguousarray(codes, "<i4").tobytes() for codes in self.codes(cells)]
+        parts = [np.ascontiguousarray(effect, "<f4").tobytes() for effect in self.effects()]
+        parts += [np.ascontiguousarray(codes, "<i4").tobytes() for codes in self.codes(np.arange(self.n_cells))]
         found = {"atlas": f"sha256:{hashlib.sha256(b''.join(parts)).hexdigest()}"}
         return found | ({"split": _parts(self).digest} if self.split is not None else {})
 
