@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xfm.core.errors import Refused
-from xfm.sources.stored.open import open_embeddings
+from xfm.sources.stored.source import open_embeddings
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.source import embedded

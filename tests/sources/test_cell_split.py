@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.parts import PARTS, TEST, TRAIN, VALIDATION
-from xfm.sources.cell_split import CellSplit, digest_of
-from xfm.sources.cell_split_parts import split_rows
+from xfm.sources.cell_split import CellSplit, digest_of, split_rows
 
 WORDS = np.array([part.word for part in PARTS])
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.sources.h5ad.source import H5ad
-from xfm.sources.hub_files import Address, parse
+from xfm.sources.paths import Address, parse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from xfm.tokenizers.masking import choose_fraction, position_uniforms
+from xfm.tokenizers.ragged import choose_fraction, position_uniforms
 
 
 def rows(sizes, seed=0):

@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from xfm.compute.predict import HeadReader
-from xfm.core.backbone import Backbone, BackboneConfig
+from xfm.core.backbone import Backbone, BackboneConfig, Reduction
 from xfm.core.errors import EnvironmentProblem, ShardRefused
-from xfm.core.reduction import Reduction
 from xfm.core.schema import (
     CONDITION,
     DEPTH,

@@ -35,15 +35,12 @@ class BackboneConfig(Protocol):
 
     def tokenizer(self, seed: int) -> Tokenizer:
         """Called on CPU workers; reads the vocabulary, no weights."""
-        ...
 
     def build(self, device: str) -> Backbone:
         """Reads the weights: once per worker. In evaluation mode, on `device`."""
-        ...
 
     def identity(self) -> dict[str, Any]:
         """SHA-256 of the weights and of the vocabulary, and the resolved revision. Part of the fingerprint."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """What the checkpoint holds and what of it is not used, for the report. Reads the weights once.
@@ -51,15 +48,12 @@ class BackboneConfig(Protocol):
         Raises:
             Refused: they cannot be used.
         """
-        ...
 
     def n_layers(self) -> int:
         """Transformer blocks."""
-        ...
 
     def dim(self) -> int:
         """Width of a state."""
-        ...
 
     def check_genes(self, genes: pa.Table) -> dict[str, Any]:
         """Overlap of a gene table with the vocabulary.
@@ -67,8 +61,17 @@ class BackboneConfig(Protocol):
         Raises:
             Refused: fewer genes are known than the config's threshold.
         """
-        ...
 
     def randomised(self, seed: int) -> Self:
         """The same tokens and architecture with weights drawn from `seed`: what training must have improved on."""
-        ...
+
+
+class Reduction(Protocol):
+    """What is kept of a layer: its (B, T, D) becomes named columns with leading dimension B."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names, before the layer is appended."""
+
+    def __call__(self, state: Tensor, tokens: Tokens, backbone: Backbone) -> dict[str, Tensor]:
+        """{column: (B, D)} of one layer's (B, T, D)."""

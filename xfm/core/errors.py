@@ -9,16 +9,11 @@ TERMINATED = 143
 
 
 class Refused(ValueError):
-    """Input or output that must not be turned into numbers. Ends the job with exit code 4.
-
-    Attributes:
-        code: a short upper-case word that scripts may test, e.g. `NOT_COUNTS`.
-    """
+    """Input or output that must not be turned into numbers. Ends the job with exit code 4."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
+        self.code, self.message = code, message  # scripts may test the code, e.g. NOT_COUNTS
 
     def __reduce__(self) -> tuple[type["Refused"], tuple[str, str]]:
         return type(self), (self.code, self.message)

@@ -91,9 +91,7 @@ def intact(
 ) -> tuple[dict[str, Receipt], dict[str, list[Refusal]]]:
     """Committed shards with their refusals; what is missing a part, bytes of it, or a refusal is left out.
 
-    Args:
-        manifest, quarantine: contents of the files.
-        sizes: bytes by name, of the files in parts/.
+    `sizes` are the bytes of the files in parts/, by name.
     """
     refusals: dict[str, list[Refusal]] = {}
     for refusal in dict.fromkeys(parse(quarantine, Refusal, QUARANTINE)):

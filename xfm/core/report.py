@@ -62,9 +62,9 @@ class Table(_Frozen):
 
     @model_validator(mode="after")
     def _rows_fit_columns(self) -> "Table":
+        asked = len(self.columns)
         for number, row in enumerate(self.rows):
-            if len(row) != len(self.columns):
-                asked, found = len(self.columns), len(row)
+            if (found := len(row)) != asked:
                 raise ValueError(f"table {self.name!r}, row {number}: {found} cells for {asked} columns {self.columns}")
         return self
 
@@ -143,9 +143,8 @@ class Report(_Frozen):
 
 def text_table(table: Table) -> str:
     """A table for a terminal: aligned, numbers to the right."""
-    columns = [_column(table, index) for index in range(len(table.columns))]
+    columns, is_right = _shown(table)
     widths = [max(map(len, column)) for column in columns]
-    is_right = [_is_numeric(table, index) for index in range(len(columns))]
     lines = [
         "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in line).rstrip()
         for line in (zip(row, widths, is_right, strict=True) for row in zip(*columns, strict=True))
@@ -157,9 +156,9 @@ def text_table(table: Table) -> str:
 
 def markdown_table(table: Table) -> str:
     """A table in Markdown: numbers to the right, pipes escaped."""
-    columns = [_column(table, index) for index in range(len(table.columns))]
+    columns, is_right = _shown(table)
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in zip(*columns, strict=True)]
-    rule = "|" + "|".join(" ---: " if _is_numeric(table, index) else " --- " for index in range(len(columns))) + "|"
+    rule = "|" + "|".join(" ---: " if right else " --- " for right in is_right) + "|"
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
@@ -208,13 +207,11 @@ def _format_cell(value: Cell, spec: str) -> str:
     return f"<{text[:-1]}1" if value > 0 and float(text.replace(",", "")) == 0 else text
 
 
-def _column(table: Table, index: int) -> list[str]:
-    return [printable(table.columns[index]), *format_column([row[index] for row in table.rows])]
-
-
-def _is_numeric(table: Table, index: int) -> bool:
-    cells = [row[index] for row in table.rows if row[index] is not None]
-    return bool(cells) and all(is_number(cell) for cell in cells)
+def _shown(table: Table) -> tuple[list[list[str]], list[bool]]:
+    """The texts of each column, heading first, and whether it holds numbers."""
+    columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
+    texts = [[printable(name), *format_column(cells)] for name, cells in zip(table.columns, columns, strict=True)]
+    return texts, [any(map(is_number, cells)) and all(c is None or is_number(c) for c in cells) for cells in columns]
 
 
 def _finite(value: Any) -> Any:

@@ -18,25 +18,9 @@ EMBEDDING = "embedding"  # fixed-size list of float32: a vector that some model 
 CONDITION = "condition"  # int32 batch label of a row, for models conditioned on one
 
 # Columns of data may not bear these names: they would be taken for ours, or do not reach a part.
-RESERVED = frozenset(
-    {
-        ROW_ID,
-        SHARD,
-        REFUSED,
-        GENE_IDS,
-        COUNTS,
-        INPUT_IDS,
-        VALUES,
-        DEPTH,
-        TEXT,
-        IMAGE,
-        PIXELS,
-        EMBEDDING,
-        PART,
-        N_TOKENS,
-        CONDITION,
-    }
-)
+_OF_SOURCES = {ROW_ID, SHARD, REFUSED, GENE_IDS, COUNTS, TEXT, IMAGE, EMBEDDING}
+_OF_TOKENS = {INPUT_IDS, VALUES, DEPTH, PIXELS, PART, N_TOKENS, CONDITION}
+RESERVED = frozenset(_OF_SOURCES | _OF_TOKENS)
 
 # Key in a record batch's schema metadata. Its value is an Arrow IPC stream of one table that holds every
 # identifier the source knows for a gene (symbol, Ensembl id, ...), one string column each, one row a gene.

@@ -23,12 +23,7 @@ class TaskSettings(Config):
 
     @classmethod
     def training_defaults(cls, task: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-        """Values for fields of the job that are not given.
-
-        Args:
-            task: fields of this section as given, not validated yet.
-            job: fields of the job as given, not validated yet.
-        """
+        """Values for fields of the job that are not given; of this section and the job as given, not validated yet."""
         del task, job
         return {} if cls.starts_from == "backbone" else dict(FROM_SCRATCH)
 

@@ -1,6 +1,6 @@
 """From raw rows to token ids, on the CPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -26,15 +26,9 @@ class Tokens:
 
     def to(self, device: str) -> "Tokens":
         """The same tokens on another device."""
-        return Tokens(
-            self.ids.to(device),
-            None if self.values is None else self.values.to(device),
-            self.is_token.to(device),
-            self.is_content.to(device),
-            None if self.condition is None else self.condition.to(device),
-            None if self.pixels is None else self.pixels.to(device),
-            None if self.vectors is None else self.vectors.to(device),
-        )
+        held = ((field.name, getattr(self, field.name)) for field in fields(self))
+        moved: dict[str, Any] = {name: tensor if tensor is None else tensor.to(device) for name, tensor in held}
+        return Tokens(**moved)
 
 
 class Tokenizer(Protocol):
@@ -42,20 +36,15 @@ class Tokenizer(Protocol):
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Replaces the raw columns by ragged INPUT_IDS (and VALUES); may add a reason in REFUSED."""
-        ...
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
         """Pads tokenised rows to the longest of them."""
-        ...
 
     def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
         """(N,) tokens of each tokenised row."""
-        ...
 
     def for_training(self) -> Self:
         """The same for rows that are kept between epochs: pictures stay encoded, so that each epoch may crop anew."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """What was matched and dropped, for the report."""
-        ...

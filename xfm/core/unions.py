@@ -9,14 +9,7 @@ from xfm.core import registry
 
 
 def union_of(table: dict[str, str], group: str, what: str, is_wanted: Callable[[Any], bool] = lambda _: True) -> Any:
-    """The type of a field that may hold any entry of a table.
-
-    Args:
-        table: of the registry.
-        group: of the entry points that add to it.
-        what: an entry is, for messages.
-        is_wanted: says which of the classes are meant.
-    """
+    """The type of a field that may hold any wanted entry of a table, or of the entry points that add to it."""
     kinds = tuple(filter(is_wanted, registry.load_all(group, table, what).values()))
     return kinds[0] if len(kinds) == 1 else Annotated[Union[kinds], Field(discriminator="kind")]  # noqa: UP007
 

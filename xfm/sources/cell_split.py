@@ -18,6 +18,7 @@ stratum of 1 or 2 rows is training alone, one of 3 or 4 lacks validation rows. S
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from xfm.core.config import Config
-from xfm.core.errors import Refused
+from xfm.core.errors import Refused, ShardRefused
 from xfm.core.parts import PARTS, TEST, TRAIN, VALIDATION, Part
 from xfm.core.random import key64
 from xfm.sources.gene_table import missing
@@ -94,24 +95,19 @@ class CellSplit(Config):
     def shares(self) -> tuple[float, float]:
         """Of validation and test."""
         validation, test = SHARES[self.scheme]
-        return (
-            validation if self.validation is None else self.validation,
-            test if self.test is None else self.test,
-        )
+        return (validation if self.validation is None else self.validation, test if self.test is None else self.test)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that `parts` reads."""
-        if self.scheme == "random_cell":
-            return ()
+        by = () if self.scheme == "random_cell" else self.by
         held = (self.type_column,) if self.scheme == "held_out_types" else ()
-        return tuple(dict.fromkeys((*self.by, *held)))
+        return tuple(dict.fromkeys((*by, *held)))
 
     def parts(self, row_ids: Sequence[str], columns: pa.Table) -> Codes:
         """(N,) TRAIN, VALIDATION or TEST, whatever the order of the rows.
 
         Args:
-            row_ids: N, unique.
             columns: N rows; those of `columns` are read, and a missing value is a stratum of its own.
 
         Raises:
@@ -129,12 +125,18 @@ class CellSplit(Config):
         left = np.ones(len(row_ids), np.bool_)
         strata = np.zeros(len(row_ids), np.int64)
         if self.scheme != "random_cell":
-            strata = _numbered([_values(columns, name) for name in self.by])
+            numbers: dict[tuple[str | None, ...], int] = {}  # of each combination of values
+            every = zip(*(_values(columns, name) for name in self.by), strict=True)
+            strata = np.array([numbers.setdefault(each, len(numbers)) for each in every], np.int64)
         if self.scheme == "held_out_types":
             held = self._held_out(columns)
             parts[held], left = TEST, ~held
         parts[left] = draw(strata[left], keys[left], *self.shares)
-        self._check(parts)
+        counts = np.bincount(parts, minlength=len(Part))
+        wanted = (True, self.shares[0] > 0, True)
+        if empty := [part.word for part, asked in zip(PARTS, wanted, strict=True) if asked and not counts[part]]:
+            raise Refused("NO_ROWS", f"split {self.scheme} of {len(parts):,} rows leaves no {empty[0]} row: the "
+                          "strata are too small for these shares; give larger ones, or fewer columns by")  # fmt: skip
         return parts
 
     def _held_out(self, columns: pa.Table) -> NDArray[np.bool_]:
@@ -161,24 +163,14 @@ class CellSplit(Config):
                           f"{', '.join(others) or self.type_column}")  # fmt: skip
         return held
 
-    def _check(self, parts: Codes) -> None:
-        counts = np.bincount(parts, minlength=len(Part))
-        wanted = (True, self.shares[0] > 0, True)
-        if empty := [part.word for part, asked in zip(PARTS, wanted, strict=True) if asked and not counts[part]]:
-            raise Refused("NO_ROWS", f"split {self.scheme} of {len(parts):,} rows leaves no {empty[0]} row: the "
-                          "strata are too small for these shares; give larger ones, or fewer columns by")  # fmt: skip
-
 
 def draw(strata: I64, keys: NDArray[np.uint64], validation: float, test: float) -> Codes:
-    """Exact quotas inside each stratum.
+    """(N,) TRAIN, VALIDATION or TEST: exact quotas inside each stratum.
 
     Args:
         strata: (N,) number of each row's stratum.
         keys: (N,) words that order the rows of a stratum.
         validation, test: shares.
-
-    Returns:
-        (N,) TRAIN, VALIDATION or TEST.
     """
     order = np.lexsort((keys, strata))
     _, start, sizes = np.unique(strata[order], return_index=True, return_counts=True)
@@ -197,6 +189,56 @@ def digest_of(row_ids: Sequence[str], parts: Codes) -> str:
     return f"sha256:{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RowParts:
+    """9 bytes a row."""
+
+    keys: NDArray[np.uint64]  # (N,) rising hashes of the row ids
+    parts: Codes  # (N,) of `core.parts`, in the order of the keys
+    digest: str  # over row ids and parts
+
+    def column(self, row_ids: Sequence[str]) -> pa.Array:
+        """(n,) words of some of the rows.
+
+        Raises:
+            ShardRefused: ROWS_CHANGED, a row is not among those that were split.
+        """
+        wanted = _keys(row_ids)
+        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        if (strange := self.keys[place] != wanted).any():
+            raise ShardRefused("ROWS_CHANGED", f"row {row_ids[int(np.argmax(strange))]!r} was not there when the rows "
+                               "were split. Were the data changed since?")  # fmt: skip
+        return pa.array(np.array([part.word for part in PARTS], dtype=object)[self.parts[place]], pa.string())
+
+
+def split_rows(split: CellSplit, row_ids: Sequence[str], columns: pa.Table) -> RowParts:
+    """Splits all rows of a source, refused as by `CellSplit.parts`."""
+    parts, keys = split.parts(row_ids, columns), _keys(row_ids)
+    order = np.argsort(keys, kind="stable")
+    return RowParts(keys[order], parts[order], digest_of(row_ids, parts))
+
+
+def without_split(obs: Sequence[str], split: CellSplit | None) -> tuple[str, ...]:
+    """The obs columns that a source reads: all but the one that the split brings."""
+    return tuple(name for name in obs if split is None or name != SPLIT)
+
+
+def with_split(obs: Sequence[str], split: CellSplit | None) -> tuple[str, ...]:
+    """The obs columns that a source gives: the split's last, where there is one."""
+    return (*without_split(obs, split), *((SPLIT,) if split is not None else ()))
+
+
+def refuse_no_split(obs: Sequence[str], split: CellSplit | None, known: Sequence[str]) -> None:
+    """Raises Refused: NO_SPLIT, a column `split` is asked for that nobody brings."""
+    if split is None and SPLIT in obs and SPLIT not in known:
+        raise Refused("NO_SPLIT", f"the data have no column {SPLIT!r}; --source.split stratified_cell draws one "
+                      "(random_cell, held_out_types)")  # fmt: skip
+
+
+def _keys(row_ids: Sequence[str]) -> NDArray[np.uint64]:
+    return np.fromiter((key64(0, row) for row in row_ids), np.uint64, len(row_ids))
+
+
 def _rounded(quota: NDArray[Any]) -> I64:
     # 15 * .1 may fall short of 1.5 by its last digit.
     return np.floor(quota + 0.5 + 1e-9).astype(np.int64)
@@ -209,13 +251,6 @@ def _values(columns: pa.Table, name: str) -> NDArray[np.object_]:
     values = np.empty(len(column), dtype=object)
     values[:] = column.cast(kind).cast(pa.string()).to_pylist()
     return values
-
-
-def _numbered(columns: Sequence[NDArray[np.object_]]) -> I64:
-    """(N,) number of each row's combination of values."""
-    numbers: dict[tuple[str | None, ...], int] = {}
-    rows = zip(*columns, strict=True)
-    return np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int64)
 
 
 def _stripped(held: NDArray[np.bool_], others: dict[str, NDArray[np.object_]]) -> str:

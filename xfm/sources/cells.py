@@ -1,18 +1,21 @@
-"""Rows of counts as they leave a source: checked one by one, zeros removed, genes in the order of the gene table.
+"""Rows of cells as they leave a source: counts, zeros removed, genes in the order of the gene table; or vectors.
 
 Everything is vectorised over a batch. A row that must not be turned into numbers keeps its place, its row id and its
-obs columns, carries the reason in REFUSED, and has no genes.
+obs columns, and carries the reason in REFUSED. It has no genes; its vector is whatever was found, or NaN where there is
+none, so that nothing can be computed with it by mistake.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.core.schema import COUNTS, GENE_IDS, GENE_TABLE_KEY, REFUSED, ROW_ID, SHARD
+from xfm.core.schema import COUNTS, EMBEDDING, GENE_IDS, GENE_TABLE_KEY
+from xfm.core.source import row_batch, row_schema
 
+F32 = NDArray[np.float32]
 # Above this, float32 no longer tells neighbouring integers apart.
 MAX_COUNT = 2**24
 
@@ -27,14 +30,8 @@ class CheckedRows(NamedTuple):
 
 def cell_schema(obs: Mapping[str, pa.DataType]) -> pa.Schema:
     """Columns of every batch of cells: the fixed ones, then the obs columns."""
-    fixed = [
-        pa.field(ROW_ID, pa.string()),
-        pa.field(SHARD, pa.string()),
-        pa.field(REFUSED, pa.string()),
-        pa.field(GENE_IDS, pa.large_list(pa.int32())),
-        pa.field(COUNTS, pa.large_list(pa.float32())),
-    ]
-    return pa.schema(fixed + [pa.field(name, kind) for name, kind in obs.items()])
+    content = {GENE_IDS: pa.large_list(pa.int32()), COUNTS: pa.large_list(pa.float32())}
+    return row_schema(content, obs)
 
 
 def cell_batch(
@@ -45,8 +42,6 @@ def cell_batch(
     Args:
         rows: R rows, columns in any order.
         row_ids: R names, unique over the job.
-        shard: key of the shard.
-        obs: columns of length R.
         genes: the encoded gene table, see `gene_table.encode_genes`.
         counts: whether values must be whole numbers up to 2**24, else merely finite and not negative.
     """
@@ -62,22 +57,37 @@ def cell_batch(
         indptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
         indices, values = indices[keep], values[keep]
     offsets = pa.array(indptr, pa.int64())
-    n_rows = len(row_ids)
-    arrays = [
-        pa.array(row_ids, pa.string()),
-        pa.repeat(pa.scalar(shard, pa.string()), n_rows),
-        pa.array([refused.get(row) for row in range(n_rows)], pa.string()),
-        pa.LargeListArray.from_arrays(offsets, pa.array(indices)),
-        pa.LargeListArray.from_arrays(offsets, pa.array(values)),
-        *obs.values(),
-    ]
-    schema = cell_schema({name: column.type for name, column in obs.items()})
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.with_metadata({GENE_TABLE_KEY: genes}))
+    content = {
+        GENE_IDS: pa.LargeListArray.from_arrays(offsets, pa.array(indices)),
+        COUNTS: pa.LargeListArray.from_arrays(offsets, pa.array(values)),
+    }
+    return row_batch(row_ids, shard, refused, content, obs).replace_schema_metadata({GENE_TABLE_KEY: genes})
 
 
-def _row_of(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) row of every stored entry."""
-    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+def embedding_schema(dim: int, obs: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Columns of every batch: the fixed ones, then the obs columns."""
+    return row_schema({EMBEDDING: pa.list_(pa.float32(), dim)}, obs)
+
+
+def embedding_batch(
+    vectors: F32, *, row_ids: Sequence[str], shard: str, obs: Mapping[str, pa.Array], absent: Mapping[int, str]
+) -> pa.RecordBatch:
+    """Check R rows and lay them out as one batch.
+
+    Args:
+        vectors: (R, D). One with a number that is not finite is refused: NOT_FINITE.
+        absent: reasons ("CODE: why") of rows that have no vector.
+    """
+    odd = np.count_nonzero(~np.isfinite(vectors), axis=1)
+    why = f"of {vectors.shape[1]} numbers of the embedding are not finite"
+    reasons = {int(row): f"NOT_FINITE: {odd[row]} {why}" for row in np.flatnonzero(odd)}
+    return row_batch(row_ids, shard, reasons | dict(absent), {EMBEDDING: vector_array(vectors)}, obs)
+
+
+def vector_array(vectors: F32) -> pa.FixedSizeListArray:
+    """(R, D) numbers as R lists."""
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
 
 
 def _steps(rows: CheckedRows) -> NDArray[np.int32]:
@@ -93,7 +103,8 @@ def _sorted(rows: CheckedRows) -> CheckedRows:
     """The same rows with ascending genes."""
     if (_steps(rows) >= 0).all():
         return rows
-    order = np.lexsort((rows.indices, _row_of(rows.indptr)))
+    row_of_entry = np.repeat(np.arange(len(rows.indptr) - 1), np.diff(rows.indptr))
+    order = np.lexsort((rows.indices, row_of_entry))
     return CheckedRows(rows.indptr, rows.indices[order], rows.data[order])
 
 
@@ -102,7 +113,8 @@ def _reasons(rows: CheckedRows, counts: bool) -> dict[int, str]:
     data, steps = rows.data, _steps(rows)
     limit = MAX_COUNT if counts else float(np.finfo(np.float32).max)
     # NaN fails every comparison, so a batch that passes here holds none.
-    if len(data) == 0 or (data.min() >= 0 and data.max() <= limit and steps.min() > 0 and (not counts or _whole(data))):
+    is_sound = len(data) == 0 or (data.min() >= 0 and data.max() <= limit and steps.min() > 0)
+    if is_sound and (not counts or data.dtype.kind in "iu" or (data == np.rint(data)).all()):
         return {}
     infinite = np.isinf(data) if data.dtype.kind == "f" else np.zeros(len(data), dtype=bool)
     checks = [
@@ -115,15 +127,9 @@ def _reasons(rows: CheckedRows, counts: bool) -> dict[int, str]:
     ]
     found: dict[int, str] = {}
     for code, bad, why in checks:
-        if not bad.any():
-            continue
         entries = np.flatnonzero(bad)
         of_row = np.searchsorted(rows.indptr, entries, side="right") - 1
         first_rows, first = np.unique(of_row, return_index=True)
         for row, entry in zip(first_rows.tolist(), entries[first].tolist(), strict=True):
             found.setdefault(row, f"{code}: {data[entry]} at gene {rows.indices[entry]}; {why}")
     return found
-
-
-def _whole(data: NDArray[Any]) -> bool:
-    return data.dtype.kind in "iu" or bool((data == np.rint(data)).all())

@@ -5,7 +5,6 @@ vocabulary without opening the source.
 """
 
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
 
 import pyarrow as pa
@@ -24,7 +23,7 @@ def identifier_columns(columns: list[str], gene_column: str | None) -> list[str]
     """Those of the string columns of a var table that name genes.
 
     Raises:
-        Refused: `gene_column` is asked for and not there.
+        Refused: NO_GENE_COLUMN, `gene_column` is not there.
     """
     if gene_column is None:
         return [name for name in columns if name == "index" or IDENTIFIER.fullmatch(name)]
@@ -38,11 +37,6 @@ def missing(what: str, name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"no {what} {name!r}.{hint} There are: {', '.join(known)}"
-
-
-def gene_table(columns: Mapping[str, pa.Array]) -> pa.Table:
-    """One string column per identifier."""
-    return pa.table({name: column.cast(pa.string()) for name, column in columns.items()})
 
 
 def encode_genes(table: pa.Table) -> bytes:

@@ -1,20 +1,52 @@
-"""What sources made of files share: roots, words for file names, and digests."""
+"""What sources made of files share: addresses and roots, words for file names, and digests."""
 
 import glob
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from xfm.core.errors import Refused, ShardRefused
 
 SAMPLED_FROM_BYTES = 256 * 2**20
 SAMPLE_BLOCKS, BLOCK_BYTES = 16, 2**20
+_ADDRESS = re.compile(r"hf://(?:datasets/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")
 MAX_SLUG = 134  # with "-", 8 digits of a digest, "-" and 6 digits of a number: below 150
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+Uri = Annotated[str, AfterValidator(_absolute)]  # a worker's current folder is not the driver's
 
 
 def is_hub(path: str) -> bool:
     """Whether a path is an address on the Hub."""
     return path.startswith("hf://")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`hf://datasets/OWNER/NAME[@REVISION][/PATH]`; without "datasets/" it means the same."""
+
+    repo: str
+    revision: str | None
+    path: str
+
+
+def parse(path: str) -> Address:
+    """Raises Refused: BAD_ADDRESS."""
+    match = _ADDRESS.fullmatch(path)
+    if match is None:
+        raise Refused("BAD_ADDRESS", f"{path!r} is not hf://datasets/OWNER/NAME[@REVISION][/PATTERN]")
+    return Address(match["repo"], match["revision"], (match["path"] or "").strip("/"))
 
 
 def local_root(path: str, metadata_csv: str | None) -> Path:
@@ -24,19 +56,26 @@ def local_root(path: str, metadata_csv: str | None) -> Path:
     the CSV's folder, where that holds `path`.
     """
     given = Path(path)
-    if given.is_dir():
-        root = given
-    elif given.exists() or not glob.has_magic(path):
-        root = given.parent
-    else:
-        parts = given.parts
-        first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root = Path(*parts[:first])
+    root = given if given.is_dir() else given.parent
+    if not given.exists() and glob.has_magic(path):
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), given.parts))
     if metadata_csv is not None:
         folder = Path(metadata_csv).resolve().parent
         if root.resolve().is_relative_to(folder):
             return folder
     return root
+
+
+def stamp(path: Path, name: str) -> tuple[Path, int, int]:
+    """Path, size and time of change: the key under which a file's content is remembered.
+
+    Raises:
+        ShardRefused: NO_SUCH_FILE.
+    """
+    if not path.is_file():
+        raise ShardRefused("NO_SUCH_FILE", f"{name}: not at {path}")
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns
 
 
 def slugs(names: Sequence[str]) -> dict[str, str]:
@@ -48,11 +87,9 @@ def slugs(names: Sequence[str]) -> dict[str, str]:
     plain = {name: re.sub(r"\.h5ad(\.gz)?$|\.gz$", "", name).replace("/", "__") for name in names}
     safe = {name: re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", word)[:MAX_SLUG] for name, word in plain.items()}
     shared = Counter(word.casefold() for word in safe.values())
-    result = {}
-    for name, word in safe.items():
-        lossy = word != plain[name] or "__" in name or shared[word.casefold()] > 1
-        result[name] = f"{word}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if lossy else word
-    return result
+    lossy = {name for name, word in safe.items() if word != plain[name] or "__" in name or shared[word.casefold()] > 1}
+    ends = {name: f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}" for name in lossy}
+    return {name: f"{word}{ends.get(name, '')}" for name, word in safe.items()}
 
 
 def digest(path: Path) -> str:

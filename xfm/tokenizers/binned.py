@@ -9,22 +9,23 @@ seed and of the cell's own genes and counts, so file, shard, batch, neighbours a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xfm.core.schema import CONDITION, COUNTS, DEPTH, GENE_IDS, GENE_TABLE_KEY, INPUT_IDS, REFUSED, VALUES
 from xfm.core.tokenizer import Tokens
-from xfm.tokenizers.ragged import ragged, row_lengths, row_sums
+from xfm.tokenizers.ragged import RaggedIds, padded, ragged, row_sums
 from xfm.tokenizers.vocabulary import GeneMatch, gene_table, match_genes
 
 Ties = Literal["mid", "keyed", "low", "high"]
 
 
 @dataclass(frozen=True)
-class BinnedTokenizer:
+class BinnedTokenizer(RaggedIds):
     """Raw counts to (gene token, bin) pairs behind a `<cls>` token."""
 
     vocabulary: Mapping[str, int]  # gene token to id, special tokens left out
@@ -52,67 +53,45 @@ class BinnedTokenizer:
         """
         from xfm.tokenizers.binning import bin_cells
 
-        match = self._match(batch.schema)
+        key = hash(batch.schema.metadata[GENE_TABLE_KEY])
+        if key not in self._matches:
+            self._matches[key] = match_genes(gene_table(batch.schema), self.vocabulary, self.min_overlap)
         offsets, genes = ragged(batch.column(GENE_IDS))
         _, counts = ragged(batch.column(COUNTS))
+        token_of_gene, longest = self._matches[key].token_of_gene, self.max_length - 1
         out_offsets, tokens, bins = bin_cells(
-            offsets, genes, counts, match.token_of_gene, self.n_bins, self.ties, self.max_length - 1, self.seed
+            offsets, genes, counts, token_of_gene, self.n_bins, self.ties, longest, self.seed
         )
         ids, values, ends = self._with_cls(out_offsets, tokens, bins)
         refused = _refuse(batch.column(REFUSED), np.diff(out_offsets) == 0, "EMPTY: no expressed gene is known")
         columns = {name: batch.column(name) for name in batch.schema.names if name not in (GENE_IDS, COUNTS, REFUSED)}
         if self.batch_key is not None:
-            columns[CONDITION], refused = self._condition(batch, refused)
-        columns |= {
-            REFUSED: refused,
-            DEPTH: pa.array(row_sums(offsets, counts)),
-            INPUT_IDS: pa.LargeListArray.from_arrays(ends, pa.array(ids)),
-            VALUES: pa.LargeListArray.from_arrays(ends, pa.array(values)),
-        }
+            known = {label: i for i, label in enumerate(self.batch_labels)}
+            labels = batch.column(self.batch_key).to_pylist()
+            condition = np.array([known.get(str(label), -1) for label in labels], dtype=np.int32)
+            why = f"UNKNOWN_BATCH: {self.batch_key} is none of {', '.join(self.batch_labels)}"
+            columns[CONDITION], refused = pa.array(condition), _refuse(refused, condition < 0, why)
+        columns |= {REFUSED: refused, DEPTH: pa.array(row_sums(offsets, counts))}
+        columns[INPUT_IDS] = pa.LargeListArray.from_arrays(ends, pa.array(ids))
+        columns[VALUES] = pa.LargeListArray.from_arrays(ends, pa.array(values))
         return pa.RecordBatch.from_pydict(columns)
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
         """Pads to the longest row: ids and values (B, T)."""
         import torch
 
-        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-        table = table.combine_chunks()
-        offsets, ids = ragged(table[INPUT_IDS].chunk(0))
-        _, values = ragged(table[VALUES].chunk(0))
-        lengths = np.diff(offsets)
-        is_token = np.arange(lengths.max()) < lengths[:, None]
-        padded_ids = np.full(is_token.shape, self.pad_id, dtype=np.int64)
-        padded_values = np.full(is_token.shape, self.pad_value, dtype=np.float32)
-        padded_ids[is_token] = ids
-        padded_values[is_token] = values
+        ids, is_token = padded(batch, INPUT_IDS, np.int64(self.pad_id))
+        values, _ = padded(batch, VALUES, np.float32(self.pad_value))
         is_content = is_token & (np.arange(is_token.shape[1]) > 0)
         condition = None
-        if CONDITION in table.column_names:
-            condition = torch.from_numpy(table[CONDITION].to_numpy().astype(np.int64))
-        return Tokens(
-            torch.from_numpy(padded_ids),
-            torch.from_numpy(padded_values),
-            torch.from_numpy(is_token),
-            torch.from_numpy(is_content),
-            condition,
-        )
-
-    def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
-        return row_lengths(rows)
-
-    def for_training(self) -> Self:
-        """Itself: ids are kept between epochs as they are."""
-        return self
+        if CONDITION in batch.schema.names:
+            condition = torch.from_numpy(batch.column(CONDITION).to_numpy().astype(np.int64))
+        from_numpy = torch.from_numpy
+        return Tokens(from_numpy(ids), from_numpy(values), from_numpy(is_token), from_numpy(is_content), condition)
 
     def describe(self) -> dict[str, Any]:
         """The gene match of every gene table seen by this copy of the tokenizer."""
         return {"genes": [match.describe() for match in self._matches.values()]}
-
-    def _match(self, schema: pa.Schema) -> GeneMatch:
-        key = hash(schema.metadata[GENE_TABLE_KEY])
-        if key not in self._matches:
-            self._matches[key] = match_genes(gene_table(schema), self.vocabulary, self.min_overlap)
-        return self._matches[key]
 
     def _with_cls(
         self, offsets: NDArray[np.int64], tokens: NDArray[np.int32], bins: NDArray[np.int32]
@@ -130,18 +109,7 @@ class BinnedTokenizer:
         ids[~is_gene], values[~is_gene] = self.cls_id, self.cls_value
         return ids, values, ends
 
-    def _condition(self, batch: pa.RecordBatch, refused: pa.Array) -> tuple[pa.Array, pa.Array]:
-        labels = batch.column(self.batch_key).to_pylist()
-        known = {label: i for i, label in enumerate(self.batch_labels)}
-        condition = np.array([known.get(str(label), -1) for label in labels], dtype=np.int32)
-        why = f"UNKNOWN_BATCH: {self.batch_key} is none of {', '.join(self.batch_labels)}"
-        return pa.array(condition), _refuse(refused, condition < 0, why)
-
 
 def _refuse(refused: pa.Array, bad: NDArray[np.bool_], why: str) -> pa.Array:
     """Adds a reason to rows that have none yet."""
-    if not bad.any():
-        return refused.cast(pa.string())
-    pairs = zip(refused.to_pylist(), bad, strict=True)
-    reasons = [old if old is not None else (why if new else None) for old, new in pairs]
-    return pa.array(reasons, pa.string())
+    return pc.coalesce(refused.cast(pa.string()), pa.array([why if each else None for each in bad], pa.string()))

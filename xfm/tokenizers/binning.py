@@ -38,9 +38,8 @@ def bin_cells(
         counts: (nnz,) positive values, finite.
         token_of_gene: (G,) token id of each gene, -1 where unknown: such genes are dropped before binning.
         n_bins: bins run from 1 to n_bins - 1.
-        ties: "mid", "low", "high" or "keyed".
+        ties: one of `TIES`.
         max_genes: longer cells keep the genes with the smallest hashes of (seed, cell, gene).
-        seed: of the hashes.
 
     Returns:
         offsets (N + 1,), token ids and bins (kept,), genes in the order given.
@@ -64,9 +63,7 @@ def _bin_cells(offsets, genes, counts, bits, token_of_gene, quantiles, ties, max
     out_offsets = np.zeros(n + 1, np.int64)
     tokens = np.empty(len(genes), np.int32)
     bins = np.empty(len(genes), np.int32)
-    longest = 0
-    for cell in range(n):
-        longest = max(longest, offsets[cell + 1] - offsets[cell])
+    longest = np.diff(offsets).max() if n else 0
     kept = np.empty(longest, np.int64)
     words = np.empty(longest, np.uint64)
     # Positive floats order as their bits do: one compiled sort serves values and hashes.
@@ -135,13 +132,6 @@ def _sample(words, key, max_genes):  # type: ignore[no-untyped-def]  # noqa: ANN
     """The hash up to which genes are kept, and how many of those exactly at it (equal gene and count)."""
     if len(words) <= max_genes:
         return np.uint64(0xFFFFFFFFFFFFFFFF), len(words)
-    order = np.empty(len(words), np.uint64)
-    for i in range(len(words)):
-        order[i] = _mix(words[i] ^ key ^ SAMPLE_SALT)
-    order = np.sort(order)
+    order = np.sort(_mix(words ^ key ^ SAMPLE_SALT))
     threshold = order[max_genes - 1]
-    at_threshold = 0
-    for i in range(max_genes):
-        if order[i] == threshold:
-            at_threshold += 1
-    return threshold, at_threshold
+    return threshold, np.sum(order[:max_genes] == threshold)

@@ -64,12 +64,12 @@ class EmbeddingTokenizer:
         ids = torch.zeros(batch.num_rows, 2, dtype=torch.int64)
         if self.labels:
             place = {label: number for number, label in enumerate(self.labels)}
-            texts = _column(batch, self.text_column).to_pylist()
+            texts = batch.column(self.text_column).to_pylist()
             if odd := [text for text in texts if text not in place]:
                 raise Refused("UNKNOWN_LABEL", f"{odd[0]!r} is none of the {len(place)} labels that the network knows")
             ids[:, TEXT] = torch.tensor([place[text] for text in texts])
         held = torch.ones(batch.num_rows, 2, dtype=torch.bool)
-        vectors = torch.from_numpy(vectors_of(_column(batch, EMBEDDING)).copy())
+        vectors = torch.from_numpy(vectors_of(batch.column(EMBEDDING)).copy())
         return Tokens(ids, None, held, held, vectors=vectors[:, None])
 
     def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
@@ -94,7 +94,3 @@ def vectors_of(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
     vectors = np.full((len(column), column.type.list_size), np.nan, np.float32)
     vectors[held] = flat.reshape(-1, column.type.list_size)
     return vectors
-
-
-def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
-    return batch.column(batch.schema.get_field_index(name))

@@ -31,20 +31,8 @@ MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YC
 LARGEST = 89_478_485  # pixels, Pillow's own bound of what is no decompression bomb; also of a picture once resized
 
 # What Pillow's readers raise over broken files.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError)
+_BROKEN_INSIDE = (struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -72,15 +60,19 @@ class ImageTokenizer:
                 continue
             try:
                 image = decode(data.as_py())
-                check_shape(image, self.edge)
+                width, height = _resized(image, self.edge)
+                if width * height > LARGEST:  # so narrow that it would not fit into memory
+                    why = f"{image.width} x {image.height} pixels would be resized to {width} x {height}"
+                    raise Refused("BAD_IMAGE", why)
                 if not self.is_encoded:
                     pixels[i] = centre_crop(image, self.size, edge=self.edge)
             except Refused as problem:
                 reasons[i] = str(problem)
         columns = {name: batch.column(name) for name in batch.schema.names if name not in (IMAGE, REFUSED)}
         columns[REFUSED] = pa.array(reasons, pa.string())
-        columns |= {IMAGE: batch.column(IMAGE)} if self.is_encoded else {PIXELS: to_column(pixels)}
-        return pa.RecordBatch.from_pydict(columns)
+        flat = pa.array(pixels.reshape(-1))
+        pictures = {PIXELS: pa.FixedSizeListArray.from_arrays(flat, 3 * self.size**2)}
+        return pa.RecordBatch.from_pydict(columns | ({IMAGE: batch.column(IMAGE)} if self.is_encoded else pictures))
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
         """Pixels (B, 3, S, S) of rows with PIXELS, or centre crops of rows with IMAGE.
@@ -89,7 +81,10 @@ class ImageTokenizer:
             Refused: BAD_IMAGE, rows that `__call__` did not see.
         """
         if PIXELS in batch.schema.names:
-            return self.tokens(from_column(batch.column(PIXELS), self.size))
+            column = batch.column(PIXELS)
+            whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+            pixels = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, 3, self.size, self.size)
+            return self.tokens(pixels.copy())
         crops = [centre_crop(decode(data.as_py()), self.size, edge=self.edge) for data in batch.column(IMAGE)]
         return self.tokens(np.stack(crops))
 
@@ -100,13 +95,8 @@ class ImageTokenizer:
         shape = (len(pixels), self.n_tokens)
         is_content = torch.ones(shape, dtype=torch.bool)
         is_content[:, 0] = False
-        return Tokens(
-            torch.zeros(shape, dtype=torch.int64),
-            None,
-            torch.ones(shape, dtype=torch.bool),
-            is_content,
-            pixels=torch.from_numpy(pixels),
-        )
+        ids, is_token = torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
+        return Tokens(ids, None, is_token, is_content, pixels=torch.from_numpy(pixels))
 
     def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
         """(N,) tokens of each row: all alike."""
@@ -137,16 +127,15 @@ def decode(data: bytes | None) -> Image.Image:
             image.verify()
             image = Image.open(BytesIO(data), formats=FORMATS)
         if image.mode not in MODES:
-            raise Refused(
-                "BAD_IMAGE", f"{image.format} of mode {image.mode}, more than 8 bits a channel: convert it to 8 first"
-            )
+            why = f"{image.format} of mode {image.mode}, more than 8 bits a channel: convert it to 8 first"
+            raise Refused("BAD_IMAGE", why)
         image.load()
         return _over_white(image)
     except UnidentifiedImageError:
         raise Refused("BAD_IMAGE", f"{len(data):,} bytes that are none of {', '.join(FORMATS)}") from None
     except Refused:
         raise
-    except _BROKEN as problem:
+    except (*_BROKEN, *_BROKEN_INSIDE) as problem:
         raise Refused("BAD_IMAGE", f"{type(problem).__name__}: {problem}") from problem
 
 
@@ -157,23 +146,15 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
 
 
-def check_shape(image: Image.Image, edge: int) -> None:
-    """Raises Refused: BAD_IMAGE, so narrow that the resized picture would not fit into memory."""
-    width, height = _resized(image, edge)
-    if width * height > LARGEST:
-        raise Refused("BAD_IMAGE", f"{image.width} x {image.height} pixels would be resized to {width} x {height}")
-
-
 def centre_crop(image: Image.Image, size: int, *, edge: int | None = None) -> U8:
     """Shortest edge to `edge` pixels by the bicubic filter, and the square in the middle.
 
     Args:
         image: RGB.
-        size: edge S of the square.
         edge: at least `size`, which it is by default.
 
     Returns:
-        (3, S, S).
+        (3, S, S) for a square of `size` pixels.
     """
     resized = image.resize(_resized(image, edge or size), Image.Resampling.BICUBIC)
     left, top = (resized.width - size) // 2, (resized.height - size) // 2
@@ -193,13 +174,12 @@ def random_crop(
 
     Args:
         image: RGB.
-        size: edge S of the square.
         rng: of this picture in this epoch.
         flip: whether to mirror; not for digits or text, which have a right way round.
         least: smallest share of the area; the largest is all of it.
 
     Returns:
-        (3, S, S).
+        (3, S, S) for a square of `size` pixels.
 
     Source: `torchvision.transforms.RandomResizedCrop`; after ten parts that do not fit, the largest in the middle.
     """
@@ -224,15 +204,3 @@ def _random_part(width: int, height: int, rng: np.random.Generator, least: float
 
 def _planes(image: Image.Image) -> U8:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-def to_column(pixels: U8) -> pa.FixedSizeListArray:
-    """(N, 3, S, S) as a column of lists of 3 x S x S bytes."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), int(np.prod(pixels.shape[1:])))
-
-
-def from_column(column: pa.Array | pa.ChunkedArray, size: int) -> U8:
-    """A column without nulls as (N, 3, S, S), a copy."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
-    return np.concatenate([np.empty(0, np.uint8), *flat]).reshape(-1, 3, size, size)

@@ -5,23 +5,22 @@ told from content by their place, not by their id: an unknown word is [UNK], a s
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.schema import INPUT_IDS, REFUSED, SHARD, TEXT
 from xfm.core.tokenizer import Tokens
-from xfm.tokenizers.ragged import ragged, row_lengths
+from xfm.tokenizers.ragged import RaggedIds, padded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Subwords
 
 
 @dataclass(frozen=True)
-class TextTokenizer:
+class TextTokenizer(RaggedIds):
     """One text a row, special tokens around it, cut at the right where it is too long."""
 
     subwords: "Subwords"  # cuts at `max_length` tokens and does not pad
@@ -43,10 +42,11 @@ class TextTokenizer:
         rows: list[list[int]] = []
         # One by one: `encode_batch` would take every core of a machine that runs other tasks beside this one.
         for i, text in enumerate(batch.column(TEXT).to_pylist()):
-            encoding = None if reasons[i] is not None else self.subwords.encode(text)
-            rows.append([] if encoding is None else encoding.ids)
-            if encoding is None:
+            if reasons[i] is not None:
+                rows.append([])
                 continue
+            encoding = self.subwords.encode(text)
+            rows.append(encoding.ids)
             if len(encoding.ids) <= self.before + self.after:
                 reasons[i] = "EMPTY: nothing of the text becomes a token"
             if encoding.overflowing:
@@ -55,32 +55,18 @@ class TextTokenizer:
         columns = {name: batch.column(name) for name in batch.schema.names if name not in (TEXT, REFUSED)}
         ends = np.concatenate([[0], np.cumsum([len(ids) for ids in rows], dtype=np.int64)])
         flat = np.fromiter((i for ids in rows for i in ids), dtype=np.int32, count=ends[-1])
-        columns |= {
-            REFUSED: pa.array(reasons, pa.string()),
-            INPUT_IDS: pa.LargeListArray.from_arrays(ends, pa.array(flat)),
-        }
+        columns[REFUSED] = pa.array(reasons, pa.string())
+        columns[INPUT_IDS] = pa.LargeListArray.from_arrays(ends, pa.array(flat))
         return pa.RecordBatch.from_pydict(columns)
 
     def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
         """Pads to the longest row: ids (B, T)."""
         import torch
 
-        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-        offsets, flat = ragged(table.combine_chunks()[INPUT_IDS].chunk(0))
-        lengths = np.diff(offsets)[:, None]
-        place = np.arange(lengths.max())
-        is_token = place < lengths
-        ids = np.full(is_token.shape, self.pad_id, dtype=np.int64)
-        ids[is_token] = flat
-        is_content = (place >= self.before) & (place < lengths - self.after)
+        ids, is_token = padded(batch, INPUT_IDS, np.int64(self.pad_id))
+        place = np.arange(is_token.shape[1])
+        is_content = (place >= self.before) & (place < is_token.sum(axis=1, keepdims=True) - self.after)
         return Tokens(torch.from_numpy(ids), None, torch.from_numpy(is_token), torch.from_numpy(is_content))
-
-    def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
-        return row_lengths(rows)
-
-    def for_training(self) -> Self:
-        """Itself: ids are kept between epochs as they are."""
-        return self
 
     def describe(self) -> dict[str, Any]:
         """The limit, and how many texts this copy of the tokenizer cut there, by shard."""

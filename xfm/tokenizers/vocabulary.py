@@ -32,13 +32,8 @@ class GeneMatch:
 
     def describe(self) -> dict[str, str | int | float]:
         """For the report."""
-        return {
-            "column": self.column,
-            "matched": self.matched,
-            "genes": self.total,
-            "repeated": self.repeated,
-            "overlap": round(self.overlap, 4),
-        }
+        counts = {"matched": self.matched, "genes": self.total, "repeated": self.repeated}
+        return {"column": self.column, **counts, "overlap": round(self.overlap, 4)}
 
 
 def gene_table(schema: pa.Schema) -> pa.Table:
@@ -61,7 +56,7 @@ def match_genes(genes: pa.Table, vocabulary: Mapping[str, int], min_overlap: flo
     matches = [_match_column(genes, name, vocabulary, strip) for name in genes.column_names]
     best = max(matches, key=lambda match: match.matched)
     if best.matched == 0 or best.overlap < min_overlap:
-        found = "; ".join(f"{name}: {', '.join(_examples(genes[name]))}" for name in genes.column_names)
+        found = "; ".join(f"{name}: {', '.join(map(str, genes[name][:3].to_pylist()))}" for name in genes.column_names)
         raise Refused(
             "NO_OVERLAP",
             f"{best.matched} of {best.total} genes ({best.overlap:.1%} of what could match, column {best.column!r}) "
@@ -79,15 +74,5 @@ def _match_column(genes: pa.Table, name: str, vocabulary: Mapping[str, int], str
     tokens = np.fromiter((vocabulary.get(gene, -1) for gene in names), dtype=np.int32, count=len(names))
     known = tokens[tokens >= 0]
     _, uses = np.unique(known, return_counts=True)
-    return GeneMatch(
-        column=name,
-        token_of_gene=tokens,
-        matched=len(known),
-        total=len(names),
-        repeated=int(uses[uses > 1].sum()),
-        overlap=len(known) / max(1, min(len(names), len(vocabulary))),
-    )
-
-
-def _examples(column: pa.ChunkedArray) -> list[str]:
-    return [str(value) for value in column.slice(0, 3).to_pylist()]
+    overlap = len(known) / max(1, min(len(names), len(vocabulary)))
+    return GeneMatch(name, tokens, len(known), len(names), int(uses[uses > 1].sum()), overlap)

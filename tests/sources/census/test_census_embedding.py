@@ -11,7 +11,7 @@ import tiledbsoma
 from xfm.core.errors import Refused
 from xfm.core.schema import COUNTS, EMBEDDING, GENE_IDS, REFUSED, ROW_ID
 from xfm.sources.census.source import Census
-from xfm.sources.census.strata import drawn
+from xfm.sources.census.tables import drawn
 
 
 def table_of(source):

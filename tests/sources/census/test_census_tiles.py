@@ -3,7 +3,7 @@
 import numpy as np
 
 from xfm.core.random import rng_for
-from xfm.sources.census.tiles import Tally
+from xfm.sources.census.tables import Tally
 
 
 def packed(shard_rows, *batches):

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.image_examples import COLOURS, NAMES, hub_parquet, picture, tar, write_pictures
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.schema import IMAGE, REFUSED, ROW_ID, SHARD
-from xfm.sources.files import found, images_rows
+from xfm.sources.files import found, images
 from xfm.sources.files.images import HubImages
 
 PICTURES = [picture(NAMES[i % 3], (8 + i, 7), ("png", "jpeg", "webp")[i // 3]) for i in range(9)]
@@ -298,8 +298,8 @@ def test_a_picture_that_vanished_or_appeared_since_listing_is_noticed(tmp_path):
 
 
 def test_batches_are_bounded_by_bytes_and_by_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(images_rows, "BATCH_BYTES", 1000)
-    monkeypatch.setattr(images_rows, "BATCH_ROWS", 3)
+    monkeypatch.setattr(images, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(images, "BATCH_ROWS", 3)
     sizes = [400, 500, 200, 1, 1, 1, 1, 5000, None, 999, 2]
     blobs = [None if size is None else bytes(size) for size in sizes]
     source = HubImages(path=str(hub_parquet(tmp_path / "a.parquet", blobs, [0] * 11, group=2)))

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
-from xfm.sources.h5ad.inflate import inflate
+from xfm.sources.h5ad.files import inflate
 from xfm.sources.h5ad.source import H5ad
 
 

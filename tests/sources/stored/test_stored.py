@@ -24,7 +24,7 @@ from xfm.core.ledger import Receipt
 from xfm.engine.export import export
 from xfm.engine.output import Output, write_part
 from xfm.sources.stored.columns import layer_columns
-from xfm.sources.stored.open import open_embeddings
+from xfm.sources.stored.source import open_embeddings
 
 RUN = {"job": "embed", "recipe": {"config": {"backbone": {"kind": "scgpt"}}, "data": {"files": {"a": "sha256:1"}}}}
 SIZES = {"b": 4, "a": 1, "c": 7}

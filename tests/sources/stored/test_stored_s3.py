@@ -9,7 +9,7 @@ from pyarrow import fs
 
 from xfm.core.ledger import Receipt
 from xfm.engine.output import Output, write_part
-from xfm.sources.stored.open import open_embeddings
+from xfm.sources.stored.source import open_embeddings
 
 ROWS, WIDTH = 300, 400
 RUN = {"job": "embed", "recipe": {"config": {"backbone": {"kind": "scgpt"}}}}

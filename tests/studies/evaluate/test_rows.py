@@ -7,7 +7,7 @@ import pytest
 
 from xfm.core.errors import Refused
 from xfm.judging.judge import judge
-from xfm.sources.stored.open import open_embeddings
+from xfm.sources.stored.source import open_embeddings
 from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.question import Question
 from xfm.studies.evaluate.rows import judged_rows

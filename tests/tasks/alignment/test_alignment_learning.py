@@ -14,7 +14,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.schema import EMBEDDING, PART, ROW_ID
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
-from xfm.sources.stored.rows import vector_array
+from xfm.sources.cells import vector_array
 from xfm.tasks.alignment.figures import draw
 from xfm.tasks.alignment.learner import AlignmentLearner, AlignmentRecipe, learner_of
 from xfm.tasks.alignment.settings import Alignment, margin_losses, supcon_infonce

@@ -28,9 +28,7 @@ def write_census_store(
         adata: raw counts in X; `feature_id` and `feature_name` are taken from var, else from var_names. A boolean
             obs column `is_primary_data` is kept, else every cell is primary. obsm is written as it is.
         uri: a folder that does not exist yet.
-        organism: name of the Experiment.
-        measurement: name of the measurement.
-        x_name: name of the count layer.
+        organism, measurement, x_name: names of the Experiment, its measurement and the count layer.
 
     Raises:
         Refused: X holds something other than counts, or the folder exists.
@@ -47,9 +45,7 @@ def write_census_store(
     root: Any
     with tiledbsoma.Collection.create(str(folder)) as root:
         root.add_new_collection("census_data").close()
-    tiledbsoma.io.from_anndata(
-        experiment, cells, measurement_name=measurement, X_layer_name=x_name, use_relative_uri=True
-    )
+    tiledbsoma.io.from_anndata(experiment, cells, measurement, X_layer_name=x_name, use_relative_uri=True)
     data: Any
     with tiledbsoma.open(str(folder / "census_data"), "w") as data, tiledbsoma.open(experiment) as written:
         data.set(organism, written, use_relative_uri=True)

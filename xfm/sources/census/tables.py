@@ -1,17 +1,30 @@
-"""The two tables of a Census experiment: obs, filtered and cut into shards, and var, the genes."""
+"""The two tables of a Census experiment: obs, filtered, cut into shards and split, and var, the genes.
 
+Shards are runs of whole storage tiles, packed until they hold enough cells or enough entries.
+
+A release never changes; a store of one's own may be written again while a process lives. The columns of its strata are
+therefore read whenever parts are asked for, and the draw, which costs more, is kept under what they say.
+"""
+
+import hashlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
+from xfm.core.random import mix
 from xfm.core.source import Shard
-from xfm.sources.gene_table import gene_table, identifier_columns, missing
+from xfm.sources.cell_split import CellSplit, RowParts, split_rows
+from xfm.sources.gene_table import identifier_columns, missing
 
 PRIMARY = "is_primary_data"
+TILE = 2048  # cells; X is stored in such tiles, and a shard that cuts one makes both of its neighbours read it
+ENTRIES_PER_ROW = 4000  # a shard of full-depth cells is cut shorter than one of shallow cells
 
 
 def obs_types(obs: Any, names: tuple[str, ...], primary_only: bool) -> dict[str, pa.DataType]:
@@ -42,11 +55,8 @@ def read_obs(
     tables = list(obs.read(**query)) if shard.start <= last else []
     found = sum(table.num_rows for table in tables)
     if found != shard.rows:
-        raise ShardRefused(
-            "ROWS_CHANGED",
-            f"shard {shard.key}: {shard.rows} rows promised, {found} found. Was the filter or the store changed "
-            "since listing?",
-        )
+        why = f"{shard.rows} rows promised, {found} found. Was the filter or the store changed since listing?"
+        raise ShardRefused("ROWS_CHANGED", f"shard {shard.key}: {why}")
     joinids = np.concatenate([table["soma_joinid"].to_numpy() for table in tables])
     order = np.argsort(joinids)
     arrays = {}
@@ -69,9 +79,63 @@ def selected(obs: Any, value_filter: str | None) -> Iterator[pa.Table]:
         except tiledbsoma.SOMAError as unfiltered:
             raise EnvironmentProblem(f"obs cannot be read, with or without a filter: {unfiltered}") from unfiltered
         reason = str(error).split("\n")[0]
-        raise Refused(
-            "BAD_FILTER", f"filter {value_filter}: {reason}. obs has the columns {', '.join(obs.schema.names)}"
-        ) from error
+        why = f"{reason}. obs has the columns {', '.join(obs.schema.names)}"
+        raise Refused("BAD_FILTER", f"filter {value_filter}: {why}") from error
+
+
+class Run(NamedTuple):
+    """Consecutive tiles: joinids start to stop (half-open), and the selected cells among them."""
+
+    start: int
+    stop: int
+    rows: int
+
+
+class Tally:
+    """Counts selected cells and their non-zero entries tile by tile, from batches of joinids in any order."""
+
+    def __init__(self, shard_rows: int) -> None:
+        self._shard_rows = shard_rows
+        self._tile = min(TILE, shard_rows)
+        self._rows_of: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._entries_of: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._sums = [0, 0]
+        self.rows = 0  # cells seen
+
+    def add(self, joinids: NDArray[np.int64], nnz: NDArray[np.int64] | None) -> None:
+        """Count one batch; `nnz` may be unknown."""
+        if len(joinids) == 0:
+            return
+        tiles = joinids // self._tile
+        length = max(len(self._rows_of), int(tiles.max()) + 1)
+        entries = np.zeros(len(joinids), np.int64) if nnz is None else nnz.astype(np.int64)
+        for name, weights in (("_rows_of", None), ("_entries_of", entries)):
+            total = np.bincount(tiles, weights, minlength=length).astype(np.int64)
+            total[: len(getattr(self, name))] += getattr(self, name)
+            setattr(self, name, total)
+        self.rows += len(joinids)
+        words = mix(mix(joinids.astype(np.uint64)) + entries.astype(np.uint64))
+        for i, salt in enumerate((0, 0x5851F42D4C957F2D)):
+            self._sums[i] = (self._sums[i] + int(mix(words ^ np.uint64(salt)).sum(dtype=np.uint64))) % 2**64
+
+    def digest(self) -> str:
+        """128 bits over the set of (joinid, nnz) pairs; sums, so that the order of reading does not matter."""
+        return "".join(f"{value:016x}" for value in self._sums)
+
+    def runs(self) -> Iterator[Run]:
+        """The packed shards, in order of joinids. Empty tiles cost nothing."""
+        start = end = rows = entries = 0
+        for tile in np.flatnonzero(self._rows_of).tolist():
+            more_rows, more_entries = int(self._rows_of[tile]), int(self._entries_of[tile])
+            most = self._shard_rows
+            if rows and (rows + more_rows > most or entries + more_entries > most * ENTRIES_PER_ROW):
+                yield Run(start * self._tile, end * self._tile, rows)
+                rows = entries = 0
+            if rows == 0:
+                start = tile
+            end, rows, entries = tile + 1, rows + more_rows, entries + more_entries
+        if rows:
+            yield Run(start * self._tile, end * self._tile, rows)
 
 
 def columns_of(obs: Any, names: tuple[str, ...], value_filter: str | None) -> tuple[NDArray[np.int64], pa.Table]:
@@ -85,6 +149,35 @@ def columns_of(obs: Any, names: tuple[str, ...], value_filter: str | None) -> tu
     found = obs.read(column_names=wanted, value_filter=value_filter).concat()
     columns = {name: found[name].cast(kind).cast(pa.string()) for name, kind in types.items()}
     return found["soma_joinid"].to_numpy(), pa.table(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """N selected cells; equal to others of the same digest."""
+
+    split: CellSplit  # how they are split
+    digest: str  # of joinids and columns
+    joinids: NDArray[np.int64] = field(compare=False)  # (N,) in any order
+    columns: pa.Table = field(compare=False)  # N rows of those that the split reads
+
+
+def read_strata(obs: Any, split: CellSplit, value_filter: str | None) -> Strata:
+    """Reads the columns of the strata of all selected cells; no other.
+
+    Raises:
+        Refused: NO_OBS_COLUMN.
+    """
+    joinids, columns = columns_of(obs, split.columns, value_filter)
+    content = hashlib.sha256(np.ascontiguousarray(joinids).tobytes())
+    for name in columns.column_names:
+        content.update(repr((name, columns[name].to_pylist())).encode())
+    return Strata(split, content.hexdigest(), joinids, columns)
+
+
+@lru_cache(maxsize=4)
+def drawn(strata: Strata) -> RowParts:
+    """Where each cell stands, refused as by `CellSplit.parts`."""
+    return split_rows(strata.split, [str(joinid) for joinid in strata.joinids.tolist()], strata.columns)
 
 
 def about(store: Any) -> dict[str, str]:
@@ -108,10 +201,9 @@ def read_genes(var: Any, gene_column: str | None) -> pa.Table:
     table = var.read(column_names=["soma_joinid", *names]).concat().sort_by("soma_joinid")
     if not np.array_equal(table["soma_joinid"].to_numpy(), np.arange(table.num_rows)):
         raise Refused("NOT_CENSUS", "joinids of var do not run from 0 without gaps")
-    return gene_table({name: table[name].cast(pa.string()).combine_chunks() for name in names})
+    return pa.table({name: table[name].cast(pa.string()).combine_chunks() for name in names})
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    return pa.string() if pa.types.is_large_string(kind) else kind
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_large_string(plain) else plain

@@ -26,14 +26,10 @@ class ClassTable(NamedTuple):
     names: tuple[str, ...]  # what the classes are called
     words: dict[str, int]  # number of a class by everything it may be written as, in lower case without punctuation
 
-    def find(self, word: str) -> str | None:
-        """The name of the class that a word means; None where it means none."""
-        number = self.words.get(_plain(word))
-        return None if number is None else self.names[number]
-
-    def number(self, word: str) -> str | None:
-        """The name of the class of a number; None where there is none."""
-        return self.names[int(word)] if 0 <= int(word) < len(self.names) else None
+    def find(self, word: str, *, is_number: bool = False) -> str | None:
+        """The name of the class that a word, or a number in digits, means; None where it means none."""
+        number = int(word) if is_number else self.words.get(_plain(word), -1)
+        return self.names[number] if 0 <= number < len(self.names) else None
 
 
 @lru_cache(maxsize=len(TABLES))
@@ -66,9 +62,8 @@ def name_classes(
     names: list[str | None] = []
     for row, word in enumerate(words):
         is_number = word is not None and not (given or stated) and _NUMBER.fullmatch(word) is not None
-        name = None if word is None or word == "-1" else table.number(word) if is_number else table.find(word)
-        names.append(name)
-        if name is None and word not in (None, "-1"):
+        names.append(None if word is None or word == "-1" else table.find(word, is_number=is_number))
+        if names[row] is None and word not in (None, "-1"):
             size = f"{len(table.keys)} classes, {table.keys[0]} to {table.keys[-1]}"
             problems[row] = f"BAD_LABEL: {word!r} is no class of the table ({size})"
     return names, problems

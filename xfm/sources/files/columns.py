@@ -11,7 +11,7 @@ from xfm.sources.gene_table import missing
 
 # Names that public data sets give a label, the most common first.
 LABEL_NAMES = ("label", "labels", "cls", "fine_label", "sentiment", "target", "class", "category", "polarity")
-SPLIT = "split"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 
 class Outline(NamedTuple):
@@ -43,52 +43,6 @@ class Rows(NamedTuple):
     problems: Mapping[int, str]  # row number in `ids` to "CODE: why" for rows that cannot be read
 
 
-def lay_out_rows(
-    found: Outline,
-    name: str,
-    content: str,
-    *,
-    split: str | None,
-    label_column: str | None,
-    label_names: Sequence[str],
-    obs: Sequence[str],
-    other_names: Mapping[str, str] | None = None,
-) -> Layout:
-    """Finds the label and the obs columns of one file.
-
-    Args:
-        found: what the file holds.
-        name: of the file, for messages.
-        content: its column of the text or the picture.
-        split: the split that its name states.
-        label_column: named by the user, or None to detect it.
-        label_names: named by the user; else those that the file states.
-        obs: columns to carry along.
-        other_names: obs names that stand for another column where the file has none of that name.
-
-    Raises:
-        ShardRefused: NO_COLUMN or BAD_LABEL_COLUMN.
-    """
-    types = found.types
-    label = named(types, label_column, "label column", name) or find_label(found)
-    origin = {new: old for new, old in (other_names or {}).items() if new in obs and new not in types}
-    if label is not None and "label" in obs and "label" not in types and other_names is not None:
-        origin["label"] = label
-    kinds: dict[str, pa.DataType] = {}
-    for asked in obs:
-        column = origin.get(asked, asked)
-        named({SPLIT: pa.string(), **types} if split else types, column, "column", name)
-        as_text = column in (label, SPLIT) or is_text(types.get(column, pa.string()))
-        kinds[asked] = pa.string() if as_text else types[column]
-        if column == label and not is_class(types[column]):
-            raise ShardRefused(
-                "BAD_LABEL_COLUMN", f"{name}: column {label!r} is {types[column]}; a label is a number or a word"
-            )
-    names = (tuple(label_names) or found.class_names.get(label, ())) if label is not None else ()
-    inside = [origin.get(asked, asked) for asked in obs if origin.get(asked, asked) in types]
-    return Layout(content, label, names, tuple(dict.fromkeys([content, *inside])), kinds, origin)
-
-
 def read_labels(values: Sequence[Any], names: Sequence[str]) -> tuple[list[str | None], dict[int, str]]:
     """Labels as words, and "CODE: why" of every row whose label is none.
 
@@ -104,15 +58,10 @@ def read_labels(values: Sequence[Any], names: Sequence[str]) -> tuple[list[str |
     known = numbers | {name: name for name in names}
     for row, value in enumerate(values):
         plain = int(value) if isinstance(value, float) and value.is_integer() else value
+        is_missing = plain is None or plain == "" or (isinstance(plain, float) and math.isnan(plain))
         meaning = known if isinstance(plain, str) else numbers
-        if plain is None or plain == "" or (isinstance(plain, float) and math.isnan(plain)):
-            words.append(None)
-        elif not names:
-            words.append(str(plain))
-        elif str(plain) == "-1" or str(plain) in meaning:
-            words.append(meaning.get(str(plain)))
-        else:
-            words.append(None)
+        words.append(None if is_missing else meaning.get(str(plain)) if names else str(plain))
+        if words[row] is None and not is_missing and str(plain) != "-1":
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             problems[row] = f"BAD_LABEL: {value!r} is none of 0 to {len(names) - 1} ({shown})"
     return words, problems
@@ -145,5 +94,5 @@ def by_name(columns: Sequence[str], words: Sequence[str]) -> str | None:
 
 def find_label(found: Outline) -> str | None:
     """The column of the label: by its name, else the only one whose classes have names."""
-    stated = list(found.class_names)
-    return by_name(list(found.types), LABEL_NAMES) or (stated[0] if len(stated) == 1 else None)
+    only = next(iter(found.class_names)) if len(found.class_names) == 1 else None
+    return by_name(list(found.types), LABEL_NAMES) or only

@@ -17,8 +17,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.hub import BUSY
 from xfm.core.parts import SYNONYMS, part_of
 from xfm.sources.files.parquet import SAVED
-from xfm.sources.hub_files import parse
-from xfm.sources.paths import is_hub, local_root
+from xfm.sources.paths import is_hub, local_root, parse
 
 # As the library `datasets` names splits from files: a word of its own, or NAME-00000-of-00001.
 _WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(SYNONYMS)}|unsupervised)(?![a-z0-9])")
@@ -39,8 +38,6 @@ def find_files(path: str, suffixes: Sequence[str], beside: Sequence[str] = ()) -
     """The commit ("" for local files) and the files, sorted by name.
 
     Args:
-        path: a file, a folder, a pattern, or an address on the Hub.
-        suffixes: of the formats that are read, with their dot.
         beside: names of small files that a data set of the Hub may have next to its data; fetched with them.
 
     Raises:
@@ -52,22 +49,14 @@ def find_files(path: str, suffixes: Sequence[str], beside: Sequence[str] = ()) -
         raise Refused("NO_FILES", f"no {', '.join(suffixes)} file at {path}{f' (commit {commit})' if commit else ''}")
     formats = sorted({Path(name).suffix for name in names})
     if len(formats) > 1:
-        raise Refused(
-            "MIXED_FORMATS",
-            f"{path} holds {' and '.join(formats)} files, which may say the same twice; choose with a pattern such as "
-            f"FOLDER/*{formats[-1]}",
-        )
+        why = f"holds {' and '.join(formats)} files, which may say the same twice"
+        raise Refused("MIXED_FORMATS", f"{path} {why}; choose with a pattern such as FOLDER/*{formats[-1]}")
     prefix = f"hf://datasets/{parse(path).repo}@{commit}/" if commit else f"{root}/"
     return commit, [DataFile(name, f"{prefix}{name}", root / name, split_of(name)) for name in sorted(names)]
 
 
 def resolve(location: str, root: str, beside: Sequence[str] = ()) -> DataFile:
-    """One file again, on another machine, from its location.
-
-    Args:
-        location: of a `DataFile`.
-        root: the path that was listed.
-        beside: as for `find_files`.
+    """One file again, on another machine, from its location and the path that was listed.
 
     Raises:
         Refused: NO_DATASET.
@@ -87,15 +76,13 @@ def split_of(name: str) -> str | None:
     for part in reversed(name.split("/")):
         match = _NUMBERED.match(part)
         if match is not None and not (match["split"] == "data" and part.endswith(SAVED)):  # its folder is the split
-            return _standard(match["split"].lower())
-        if words := _WORD.findall(part.lower()):
-            return _standard(words[-1])
+            words = [match["split"].lower()]
+        else:
+            words = _WORD.findall(part.lower())
+        if words:
+            standard = part_of(words[-1])
+            return words[-1] if standard is None else standard.word
     return None
-
-
-def _standard(word: str) -> str:
-    part = part_of(word)
-    return word if part is None else part.word
 
 
 def is_split(folder: str) -> bool:
@@ -105,10 +92,8 @@ def is_split(folder: str) -> bool:
 
 def _in_folder(path: str, suffixes: Sequence[str]) -> tuple[str, Path, list[str]]:
     given, root = Path(path), local_root(path, None)
-    if given.is_dir():
-        found = list(given.rglob("*"))
-    else:
-        found = [given] if given.exists() else [Path(file) for file in glob.glob(path, recursive=True)]
+    one = [given] if given.exists() else [Path(file) for file in glob.glob(path, recursive=True)]
+    found = given.rglob("*") if given.is_dir() else one
     wanted = [file for file in found if file.suffix in (*suffixes, SAVED) and not file.match(f"cache-*{SAVED}")]
     return "", root, [file.relative_to(root).as_posix() for file in wanted if file.is_file()]
 
@@ -119,8 +104,7 @@ def _in_snapshot(path: str, suffixes: Sequence[str], beside: Sequence[str]) -> t
     exact = glob.has_magic(pattern) or pattern.endswith(tuple(suffixes))
     folder = f"{pattern}/" if pattern else ""
     patterns = (pattern,) if exact else tuple(f"{folder}*{suffix}" for suffix in suffixes)
-    revision = address.revision.replace("%2F", "/") if address.revision else None  # refs/convert/parquet
-    root = snapshot(address.repo, revision, (*patterns, *beside))
+    root = snapshot(address.repo, address.revision, (*patterns, *beside))
     names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
     chosen = [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
     return root.name, root, [name for name in chosen if name.endswith(tuple(suffixes))]
@@ -137,6 +121,7 @@ def snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    revision = revision and revision.replace("%2F", "/")  # refs/convert/parquet
     try:
         return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=list(patterns)))
     except HfHubHTTPError as error:

@@ -12,32 +12,27 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
 from xfm.core.schema import IMAGE
-from xfm.sources.files.columns import Layout, Outline, Rows
+from xfm.sources.files.columns import IMAGE_SUFFIXES, Layout, Outline, Rows
 from xfm.sources.files.found import DataFile, is_split, split_of
-from xfm.sources.files.images_rows import IMAGE_SUFFIXES
 from xfm.sources.files.parquet import SUFFIXES as TABLES
 from xfm.sources.paths import SAMPLED_FROM_BYTES
 
 LABEL = "label"
 ROOT = "pictures"  # stands for the root itself, whose pictures' ids begin with their class
 OTHER_SUFFIXES = (*TABLES, ".tar")
-SAMPLED_FILES = 256
-
-_STEP_ROWS = 16
+SAMPLED_FILES, _STEP_ROWS = 256, 16
 _KEPT = (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)
 
 
 def is_folder_of_pictures(path: Path) -> bool:
     """Whether a path is a folder that holds pictures as files of their own and no file of another layout."""
-    return path.is_dir() and not _below(path, OTHER_SUFFIXES) and bool(_pictures(path))
+    return path.is_dir() and not _pictures(path, OTHER_SUFFIXES) and bool(_pictures(path))
 
 
 def folders_of_pictures(root: Path, location: str) -> list[DataFile]:
     """The folders of a root where one bears the name of a split, else the root itself; none where there is no picture.
 
-    Args:
-        root: a folder on this machine.
-        location: the same folder as any machine of the cluster finds it.
+    `location` is the root as any machine of the cluster finds it.
     """
     if not root.is_dir() or not _pictures(root):
         return []
@@ -48,13 +43,7 @@ def folders_of_pictures(root: Path, location: str) -> list[DataFile]:
 
 
 def folder(path: Path, location: str, root: str) -> DataFile:
-    """One folder that `folders_of_pictures` lists.
-
-    Args:
-        path: where it lies here.
-        location: how any machine finds it.
-        root: location of the root that was listed.
-    """
+    """One folder that `folders_of_pictures` lists: its path here, its location, and that of the root."""
     name = ROOT if location.rstrip("/") == root.rstrip("/") else path.name
     return DataFile(name, location, path, split_of(path.name) if is_split(path.name) else None)
 
@@ -74,13 +63,7 @@ def outline(path: Path, name: str) -> Outline:
 
 
 def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
-    """Some rows, a few at a time. Ids are paths below the root that was listed.
-
-    Args:
-        path: of the folder.
-        name: of the folder, for messages.
-        layout: which columns.
-        rows: (N,) ascending row numbers.
+    """Some rows, whose numbers ascend, a few at a time. Ids are paths below the root that was listed.
 
     Raises:
         ShardRefused: ROWS_CHANGED, a picture is gone since it was listed.
@@ -99,8 +82,7 @@ def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) ->
             except OSError as problem:
                 images.append(None)
                 problems[i] = f"UNREADABLE: {problem.strerror}"
-        columns = {LABEL: pa.array([_label(each) for each in chosen], pa.string())}
-        inside = {column: columns[column] for column in layout.columns if column != layout.content}
+        inside = {LABEL: pa.array([_label(each) for each in chosen], pa.string())} if LABEL in layout.columns else {}
         yield Rows([f"{prefix}{each}" for each in chosen], pa.array(images, pa.large_binary()), inside, problems)
 
 
@@ -110,27 +92,21 @@ def digest(path: Path) -> str:
     sizes = [(path / each).stat().st_size for each in pictures]
     summed = sha256("\n".join(f"{each}\t{size}" for each, size in zip(pictures, sizes, strict=True)).encode())
     whole = sum(sizes) <= SAMPLED_FROM_BYTES
-    places = np.linspace(0, len(pictures) - 1, SAMPLED_FILES).astype(int) if not whole else range(len(pictures))
-    for place in places:
+    for place in range(len(pictures)) if whole else np.linspace(0, len(pictures) - 1, SAMPLED_FILES).astype(int):
         summed.update((path / pictures[place]).read_bytes())
     return f"{'' if whole else 'sampled-'}sha256:{summed.hexdigest()}"
 
 
 def _label(picture: str) -> str | None:
     """The first folder of a path."""
-    first, separator, _ = picture.partition("/")
-    return first if separator else None
+    return picture.split("/")[0] if "/" in picture else None
 
 
-def _pictures(path: Path) -> list[str]:
-    """Paths of all pictures below a folder, in the order of folders and names."""
-    return _below(path, IMAGE_SUFFIXES)
-
-
-def _below(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+def _pictures(path: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
+    """Paths of all pictures, or other files, below a folder, in the order of folders and names."""
     files, folders = _entries(path)
     here = [name for name in files if name.lower().endswith(suffixes)]
-    return here + [f"{folder}/{each}" for folder in folders for each in _below(path / folder, suffixes)]
+    return here + [f"{folder}/{each}" for folder in folders for each in _pictures(path / folder, suffixes)]
 
 
 def _entries(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

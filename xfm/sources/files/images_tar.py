@@ -19,31 +19,22 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
 from xfm.core.schema import IMAGE
-from xfm.sources.files.columns import Layout, Outline, Rows, find_label
-from xfm.sources.files.images_rows import IMAGE_SUFFIXES
-from xfm.sources.files.parquet import stamp
+from xfm.sources.files.columns import IMAGE_SUFFIXES, Layout, Outline, Rows, find_label
+from xfm.sources.paths import stamp
 
 CLASS_NAMES = "classnames.txt"  # beside the archives or one folder above: a line for each class
 JSON = "json"
-
 _BASE = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _STEP_ROWS = 16
 
 
-class TarPlace(NamedTuple):
-    """Where a member's content lies in its archive."""
-
-    offset: int
-    size: int
-
-
 class TarRow(NamedTuple):
-    """The members of one row by their extension, in lower case."""
+    """One row."""
 
     base: str
-    members: dict[str, TarPlace]
+    members: dict[str, range]  # bytes of the archive that are their contents, by extension in lower case
 
-    def image(self) -> TarPlace | None:
+    def image(self) -> range | None:
         """The picture: the first member with an extension of pictures."""
         return next((place for extension, place in self.members.items() if f".{extension}" in IMAGE_SUFFIXES), None)
 
@@ -56,10 +47,9 @@ def outline(path: Path, name: str) -> Outline:
     """
     rows = _rows(*stamp(path, name), name)
     extensions = dict.fromkeys(extension for row in rows for extension in row.members)
-    if not any(row.image() for row in rows):
-        raise ShardRefused(
-            "NO_COLUMN", f"{name}: no member is a picture. Extensions: {', '.join(extensions) or 'none'}"
-        )
+    if all(row.image() is None for row in rows):
+        there = ", ".join(extensions) or "none"
+        raise ShardRefused("NO_COLUMN", f"{name}: no member is a picture. Extensions: {there}")
     texts = [each for each in extensions if f".{each}" not in IMAGE_SUFFIXES and each != JSON]
     described = next((row for row in rows if JSON in row.members), None)
     if described is not None:
@@ -73,13 +63,7 @@ def outline(path: Path, name: str) -> Outline:
 
 
 def read_rows(path: Path, name: str, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
-    """Some rows, a few at a time.
-
-    Args:
-        path: of the archive.
-        name: of the archive, for row ids and messages.
-        layout: which columns.
-        rows: (N,) ascending row numbers.
+    """Some rows, whose numbers ascend, a few at a time.
 
     Raises:
         ShardRefused: DAMAGED_FILE.
@@ -126,16 +110,15 @@ def _fields(content: bytes, base: str) -> tuple[dict[str, str | None], str]:
         return {}, f"BAD_ROW: {base}.json is no JSON: {error}"
     if not isinstance(found, dict):
         return {}, f"BAD_ROW: {base}.json is {type(found).__name__}, not an object"
-    return {
-        key: value if value is None or isinstance(value, str) else json.dumps(value) for key, value in found.items()
-    }, ""
+    texts = {key: value if isinstance(value, str | None) else json.dumps(value) for key, value in found.items()}
+    return texts, ""
 
 
-def _content(file: BinaryIO, place: TarPlace, name: str) -> bytes:
-    file.seek(place.offset)
-    content = file.read(place.size)
-    if len(content) != place.size:
-        raise ShardRefused("DAMAGED_FILE", f"{name} ends {place.size - len(content)} bytes too early")
+def _content(file: BinaryIO, place: range, name: str) -> bytes:
+    file.seek(place.start)
+    content = file.read(len(place))
+    if len(content) != len(place):
+        raise ShardRefused("DAMAGED_FILE", f"{name} ends {len(place) - len(content)} bytes too early")
     return content
 
 
@@ -153,7 +136,7 @@ def _rows(path: Path, size: int, modified_ns: int, name: str) -> tuple[TarRow, .
                     base, extension = match[1], match[2].lower()
                     if not rows or rows[-1].base != base or extension in rows[-1].members:
                         rows.append(TarRow(base, {}))
-                    rows[-1].members[extension] = TarPlace(member.offset_data, member.size)
+                    rows[-1].members[extension] = range(member.offset_data, member.offset_data + member.size)
                 archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
             end = archive.offset
     except (tarfile.TarError, OSError) as problem:

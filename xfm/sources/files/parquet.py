@@ -19,24 +19,13 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
 from xfm.sources.files.columns import Layout, Outline, Rows
+from xfm.sources.paths import stamp
 
 SAVED = ".arrow"  # what `Dataset.save_to_disk` writes, a folder a split
 SUFFIXES = (".parquet", SAVED)
 
 _STREAM_BYTES = 2**20
 _END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream; without it rows may have been cut off between two batches
-
-
-def stamp(path: Path, name: str) -> tuple[Path, int, int]:
-    """Path, size and time of change: the key under which a file's content is remembered.
-
-    Raises:
-        ShardRefused: NO_SUCH_FILE.
-    """
-    if not path.is_file():
-        raise ShardRefused("NO_SUCH_FILE", f"{name}: not at {path}")
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
 
 
 def outline(path: Path, name: str) -> Outline:
@@ -54,9 +43,6 @@ def read_rows(
     """Some rows, a few at a time; their content is the column as it is.
 
     Args:
-        path: of the file.
-        name: of the file, for row ids and messages.
-        layout: which columns.
         rows: (N,) ascending row numbers.
         step_rows: decoded at a time, of Parquet only the pages between the first and the last row of a row group, so
             that pictures do not fill gigabytes; None: a whole row group.
@@ -71,7 +57,7 @@ def read_rows(
                 batch.validate(full=True)  # text that is no UTF-8, before anything reads it
                 found = batch.take(here - low)
                 columns = {column: found[column] for column in layout.columns}
-                yield Rows([f"{name}/{row}" for row in here], columns[layout.content], columns, {})
+                yield Rows([f"{name}/{row}" for row in here], found[layout.content], columns, {})
 
 
 def _batches(

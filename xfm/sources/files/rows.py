@@ -9,7 +9,6 @@ import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,13 +18,15 @@ from pydantic import PositiveInt, field_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
+from xfm.core.hub import Place
 from xfm.core.random import key64, mix
-from xfm.core.schema import REFUSED, RESERVED, ROW_ID, SHARD
-from xfm.core.source import Shard
-from xfm.sources.files.columns import SPLIT, Layout, Outline, Rows, lay_out_rows
-from xfm.sources.files.found import DataFile
+from xfm.core.schema import RESERVED
+from xfm.core.source import Shard, cut, row_batch, row_schema
+from xfm.sources.cell_split import SPLIT
+from xfm.sources.files.columns import Layout, Outline, Rows, find_label, is_class, is_text, named, read_labels
+from xfm.sources.files.found import DataFile, find_files, resolve
 from xfm.sources.gene_table import missing
-from xfm.sources.paths import digest, is_hub, slugs
+from xfm.sources.paths import digest, slugs
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,11 @@ logger = logging.getLogger(__name__)
 class RowFiles(Config):
     """Rows of files, cut into ranges or dealt. A source says which files, how one is read, and how batches are cut."""
 
-    content: ClassVar[pa.Field]
-    """Column of the text or the picture."""
+    content: ClassVar[tuple[str, pa.DataType]]  # name and type of the column of the text or the picture
+    suffixes: ClassVar[tuple[str, ...]]  # of the formats that are read
+    beside: ClassVar[tuple[str, ...]] = ()  # small files that a data set of the Hub may have next to its data
 
-    path: str
+    path: Place
     split: str | None = None
     """Only the files of this split (train, validation, test), as their names state it."""
     label_column: str | None = None
@@ -50,12 +52,6 @@ class RowFiles(Config):
     shuffle: bool = False
     """Deal all rows of all files over the shards, in keyed order. Every shard then reads every file."""
 
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str) -> str:
-        # A worker's current folder is not the driver's.
-        return path if is_hub(path) else str(Path(path).expanduser().absolute())
-
     @field_validator("obs")
     @classmethod
     def _not_ours(cls, obs: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,13 +64,13 @@ class RowFiles(Config):
         """Where the files are; `identity` says which they are."""
         return {"path"}
 
-    @abstractmethod
     def _find(self) -> tuple[str, list[DataFile]]:
         """The commit of a data set on the Hub, else "", and all files."""
+        return find_files(self.path, self.suffixes, self.beside)
 
-    @abstractmethod
     def _resolve(self, location: str) -> DataFile:
         """A file that was listed, on this machine."""
+        return resolve(location, self.path, self.beside)
 
     @abstractmethod
     def _outline(self, file: DataFile) -> Outline:
@@ -84,9 +80,9 @@ class RowFiles(Config):
     def _column(self, types: Mapping[str, pa.DataType], name: str) -> str:
         """The column of the text or the picture in a file of that name. Raises ShardRefused."""
 
-    def _other_names(self, types: Mapping[str, pa.DataType], content: str) -> Mapping[str, str] | None:  # noqa: ARG002
-        """As for `lay_out_rows`."""
-        return None
+    def _other_names(self, outline: Outline, content: str, label: str | None) -> dict[str, str | None]:  # noqa: ARG002
+        """Names of obs columns that stand for another column where the file has none of that name."""
+        return {}
 
     @abstractmethod
     def _rows(self, file: DataFile, layout: Layout, rows: NDArray[np.int64]) -> Iterator[Rows]:
@@ -96,9 +92,9 @@ class RowFiles(Config):
     def _empty(self, content: pa.Array) -> dict[int, str]:
         """Row number to "CODE: why" where there is no text or no picture."""
 
-    @abstractmethod
     def _words(self, values: Sequence[Any], layout: Layout) -> tuple[list[str | None], dict[int, str]]:
         """Labels as words, and "CODE: why" of every row whose label is none."""
+        return read_labels(values, layout.class_names)
 
     @abstractmethod
     def _cut(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -110,11 +106,7 @@ class RowFiles(Config):
     @property
     def schema(self) -> pa.Schema:
         """Columns of every batch; the types of obs columns are those of the first good file."""
-        for file in self._files()[1]:
-            found = self._look(file)
-            if not isinstance(found, ShardRefused):
-                return self._schema(found[1])
-        return self._schema(None)
+        return row_schema(dict([self.content]), next((layout.obs for _, _, layout in self._good_files()), {}))
 
     def shards(self) -> Sequence[Shard]:
         """Ranges of rows of each file, or of all files where they are shuffled.
@@ -123,27 +115,29 @@ class RowFiles(Config):
             Refused: there is no file, or none of them can be read.
         """
         files = self._files()[1]
-        looks = [(file, self._look(file)) for file in files]
-        good = [(file, look[0]) for file, look in looks if not isinstance(look, ShardRefused)]
-        broken = [(file, look) for file, look in looks if isinstance(look, ShardRefused)]
-        for _, error in broken[:3]:
+        rows: dict[str, int] = {}
+        broken: dict[str, ShardRefused] = {}
+        for file in files:
+            try:
+                rows[file.location] = self._good(file)[0].rows
+            except ShardRefused as problem:
+                broken[file.location] = problem
+        errors = list(broken.values())
+        for error in errors[:3]:
             logger.warning("file refused: %s", error)
-        if not good:
-            code = Counter(error.code for _, error in broken).most_common(1)[0][0]
-            reasons = "; ".join(error.message for _, error in broken[:3])
+        if not rows:
+            code = Counter(error.code for error in errors).most_common(1)[0][0]
+            reasons = "; ".join(error.message for error in errors[:3])
             raise Refused(code, f"none of {len(files)} files at {self.path} can be used: {reasons}")
-        if not any(found.rows for _, found in good):
-            raise Refused("NO_ROWS", f"the {len(good)} files at {self.path} hold no row")
-        stems = {file.name: file.name.removesuffix(file.path.suffix) for file in files}
+        if not any(rows.values()):
+            raise Refused("NO_ROWS", f"the {len(rows)} files at {self.path} hold no row")
+        stems = {file.location: file.name.removesuffix(file.path.suffix) for file in files}
         words = slugs(list(stems.values()))
-        shards: list[Shard] = []
-        if self.shuffle:
-            shards += self._ranges("rows", sum(found.rows for _, found in good), "")
+        shards = cut("rows", sum(rows.values()), self.shard_rows) if self.shuffle else []
+        for location, n in {} if self.shuffle else rows.items():
+            shards += cut(words[stems[location]], n, self.shard_rows, location)
         prefix = "file-" if self.shuffle else ""
-        for file, found in [] if self.shuffle else good:
-            shards += self._ranges(words[stems[file.name]], found.rows, file.location)
-        for file, _ in broken:
-            shards.append(Shard(f"{prefix}{words[stems[file.name]]}-000000", 0, 0, None, file.location))
+        shards += [Shard(f"{prefix}{words[stems[place]]}-000000", 0, 0, None, place) for place in broken]
         logger.info("%d files, %d shards, %d files refused", len(files), len(shards), len(broken))
         return shards
 
@@ -185,30 +179,36 @@ class RowFiles(Config):
         return commit, chosen
 
     def _good(self, file: DataFile) -> tuple[Outline, Layout]:
-        """What a file holds and how it is read. Raises ShardRefused."""
-        found = self._outline(file)
-        content = self._column(found.types, file.name)
-        return found, lay_out_rows(
-            found, file.name, content, split=file.split, label_column=self.label_column, label_names=self.label_names,
-            obs=self.obs, other_names=self._other_names(found.types, content),
-        )  # fmt: skip
+        """What a file holds, and how it is read: its label and its obs columns. Raises ShardRefused."""
+        found, name = self._outline(file), file.name
+        types, content = found.types, self._column(found.types, name)
+        label = named(types, self.label_column, "label column", name) or find_label(found)
+        others = self._other_names(found, content, label)
+        origin = {new: old for new, old in others.items() if old is not None and new in self.obs and new not in types}
+        kinds: dict[str, pa.DataType] = {}
+        for asked in self.obs:
+            column = origin.get(asked, asked)
+            named({SPLIT: pa.string(), **types} if file.split else types, column, "column", name)
+            as_text = column in (label, SPLIT) or is_text(types.get(column, pa.string()))
+            kinds[asked] = pa.string() if as_text else types[column]
+            if column == label and not is_class(types[column]):
+                why = f"column {label!r} is {types[column]}; a label is a number or a word"
+                raise ShardRefused("BAD_LABEL_COLUMN", f"{name}: {why}")
+        names = (self.label_names or found.class_names.get(label, ())) if label is not None else ()
+        inside = [column for column in (origin.get(asked, asked) for asked in self.obs) if column in types]
+        return found, Layout(content, label, names, tuple(dict.fromkeys([content, *inside])), kinds, origin)
 
-    def _look(self, file: DataFile) -> tuple[Outline, Layout] | ShardRefused:
-        try:
-            return self._good(file)
-        except ShardRefused as error:
-            return error
-
-    def _ranges(self, word: str, rows: int, location: str) -> list[Shard]:
-        starts = range(0, rows, self.shard_rows)
-        ends = [min(start + self.shard_rows, rows) for start in starts]
-        pairs = enumerate(zip(starts, ends, strict=True))
-        return [Shard(f"{word}-{i:06d}", start, end, end - start, location) for i, (start, end) in pairs]
+    def _good_files(self) -> Iterator[tuple[DataFile, Outline, Layout]]:
+        for file in self._files()[1]:
+            try:
+                outline, layout = self._good(file)
+            except ShardRefused:
+                continue
+            yield file, outline, layout
 
     def _dealt(self, shard: Shard) -> Iterator[pa.RecordBatch]:
         """The rows of one shard of the shuffled data."""
-        looks = [(file, self._look(file)) for file in self._files()[1]]
-        good = [(file, *look) for file, look in looks if not isinstance(look, ShardRefused)]
+        good = list(self._good_files())
         numbers, rows = deal({file.name: found.rows for file, found, _ in good}, shard.start, shard.stop)
         if len(rows) != shard.rows:
             raise ShardRefused("ROWS_CHANGED", f"{shard.rows} rows promised, {len(rows)} found")
@@ -225,43 +225,30 @@ class RowFiles(Config):
     def _read(self, file: DataFile, layout: Layout, key: str, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
         """Some rows of a file, whose numbers ascend; those that cannot be used carry the reason."""
         for found in self._rows(file, layout, rows):
-            n, reasons = len(found.ids), self._empty(found.content)
-            obs: list[pa.Array] = []
+            reasons = self._empty(found.content)
+            obs: dict[str, pa.Array] = {}
             for name, kind in layout.obs.items():
                 column = layout.origin.get(name, name)
                 if column == SPLIT and column not in found.columns:
-                    obs.append(pa.repeat(pa.scalar(file.split, pa.string()), n))
+                    obs[name] = pa.repeat(pa.scalar(file.split, pa.string()), len(found.ids))
                 elif column == layout.label:
                     words, wrong = self._words(found.columns[column].to_pylist(), layout)
                     reasons = wrong | reasons
-                    obs.append(pa.array(words, pa.string()))
+                    obs[name] = pa.array(words, pa.string())
                 else:
-                    obs.append(found.columns[column].cast(kind))
-            reasons |= found.problems
-            fixed = [found.ids, [key] * n, [reasons.get(i) for i in range(n)]]
-            arrays = [pa.array(values, pa.string()) for values in fixed]
-            yield pa.RecordBatch.from_arrays([*arrays, found.content, *obs], schema=self._schema(layout))
-
-    def _schema(self, layout: Layout | None) -> pa.Schema:
-        fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]
-        obs = layout.obs if layout else {}
-        return pa.schema([*fixed, self.content, *(pa.field(name, kind) for name, kind in obs.items())])
+                    obs[name] = found.columns[column].cast(kind)
+            yield row_batch(found.ids, key, {**reasons, **found.problems}, {self.content[0]: found.content}, obs)
 
 
 def deal(rows: dict[str, int], start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places start to stop of all rows of all files, in the order of a hash of file and row.
-
-    Args:
-        rows: number of rows by file name.
-        start: the first place.
-        stop: one past the last.
+    """Places start to stop of all rows of all files, whose numbers are given, in the order of a hash of file and row.
 
     Returns:
         Two (stop - start,) arrays: the number of the file among `rows`, and the row in it.
     """
     words = [mix(np.arange(n, dtype=np.uint64) + np.uint64(key64(0, name))) for name, n in rows.items()]
-    counts = np.array(list(rows.values()), dtype=np.int64)
     order = np.argsort(np.concatenate(words), kind="stable")[start:stop]
+    counts = np.array(list(rows.values()), dtype=np.int64)
     ends = np.cumsum(counts)
     number = np.searchsorted(ends, order, side="right")
     return number, order - (ends - counts)[number]

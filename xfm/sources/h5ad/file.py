@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from xfm.core.errors import Refused, ShardRefused
-from xfm.sources.gene_table import gene_table, identifier_columns, missing
+from xfm.sources.gene_table import identifier_columns, missing
 from xfm.sources.h5ad.matrix import CSC, CSR, Dense, Matrix
 
 Values = Literal["auto", "counts", "log"]
@@ -21,14 +21,13 @@ Values = Literal["auto", "counts", "log"]
 class H5adFile:
     """An open file, used as a context manager. `name` stands for it in messages.
 
-    Attributes:
-        n_obs: cells.
-        layers: matrices there are, in the order in which counts are looked for.
-        obs_columns: names of the obs columns.
-
     Raises:
         ShardRefused: EMPTY_FILE, H5_TRUNCATED, H5_UNREADABLE, NOT_ANNDATA, NO_ROWS, NO_GENES or BAD_INDICES.
     """
+
+    n_obs: int  # cells
+    layers: list[str]  # matrices there are, in the order in which counts are looked for
+    obs_columns: list[str]
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -70,9 +69,6 @@ class H5adFile:
         if self.n_obs == 0:
             raise ShardRefused("NO_ROWS", f"{self.name}: holds no cell")
 
-    def _node(self, layer: str) -> Any:
-        return self._file["raw/X" if layer == "raw" else layer]
-
     def _var(self, layer: str) -> Any:
         return self._file["raw/var" if layer == "raw" else "var"]
 
@@ -82,7 +78,7 @@ class H5adFile:
 
         label = f"{layer} of {self.name}"
         with self.reading():
-            node, var = self._node(layer), self._var(layer)
+            node, var = self._file["raw/X" if layer == "raw" else layer], self._var(layer)
             encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", ""))
             shape = tuple(int(n) for n in node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
             dense = isinstance(node, h5py.Dataset)
@@ -97,10 +93,8 @@ class H5adFile:
                 raise ShardRefused("NO_GENES", f"{label}: holds no gene")
             if dense:
                 return Dense(node, label)
-            if str(encoding).startswith("csr"):
-                return CSR(node, wanted, label)
-            if str(encoding).startswith("csc"):
-                return CSC(node, wanted, label)
+            if kind := {"csr": CSR, "csc": CSC}.get(str(encoding)[:3]):
+                return kind(node, wanted, label)
         raise ShardRefused("NOT_ANNDATA", f"{label}: encoding {encoding!r}; csr_matrix, csc_matrix or dense are known")
 
     def choose(self, layer: str, values: Values) -> str:
@@ -121,11 +115,10 @@ class H5adFile:
             return "X" if layer == "auto" and "X" in self.layers else candidates[0]
         if values == "counts" and layer != "auto":
             return candidates[0]
-        for name in candidates:
-            with self.reading():
+        with self.reading():
+            for name in candidates:
                 if self.matrix(name).looks_like_counts():
                     return name
-        with self.reading():
             odd = "; ".join(f"{name} holds {self.matrix(name).example()}" for name in candidates)
         others = [name.removeprefix("layers/") for name in self.layers if name not in candidates]
         raise ShardRefused(
@@ -142,19 +135,18 @@ class H5adFile:
             columns = {"index": _column(var, index, 0, None).cast(pa.string())}
             for name in var:
                 if name not in (index, "index", "__categories") and _is_text(var, name):
-                    columns[name] = _column(var, name, 0, None)
+                    columns[name] = _column(var, name, 0, None).cast(pa.string())
         try:
             kept = identifier_columns(list(columns), gene_column)
         except Refused as error:
             raise ShardRefused(error.code, f"{self.name}: {error.message}") from error
-        return gene_table({name: columns[name] for name in kept})
+        return pa.table({name: columns[name] for name in kept})
 
     def row_names(self, start: int = 0, stop: int | None = None) -> list[str]:
         """The obs names of some rows."""
         with self.reading():
             obs = self._file["obs"]
-            names: list[str] = _column(obs, _index(obs), start, stop).cast(pa.string()).to_pylist()
-        return names
+            return list(_column(obs, _index(obs), start, stop).cast(pa.string()).to_pylist())
 
     def obs(self, names: tuple[str, ...], start: int, stop: int) -> dict[str, pa.Array]:
         """Obs columns of some rows: categories as strings, numbers as they are.
@@ -164,8 +156,7 @@ class H5adFile:
         """
         for name in names:
             if name not in self.obs_columns:
-                known = missing("obs column", name, self.obs_columns)
-                raise ShardRefused("NO_OBS_COLUMN", f"{self.name}: {known}")
+                raise ShardRefused("NO_OBS_COLUMN", f"{self.name}: {missing('obs column', name, self.obs_columns)}")
         with self.reading():
             return {name: _column(self._file["obs"], name, start, stop) for name in names}
 

@@ -5,7 +5,7 @@ h5py alone is used: AnnData's backed mode keeps only X on disk and loads layers,
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,13 @@ class Matrix(ABC):
         """Rows start to stop, at most BATCH_ROWS at once."""
 
     @abstractmethod
+    def _samples(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """A few blocks from all over the matrix: rows and values of non-zero entries."""
+
     def sample(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """A few blocks from all over the matrix: (S,) rows and (S,) values of non-zero entries."""
+        """(S,) rows and (S,) values of all sampled entries."""
+        rows, values = zip(*self._samples(), strict=True)
+        return np.concatenate(rows), np.concatenate(values)
 
     @abstractmethod
     def check(self) -> None:
@@ -83,14 +88,11 @@ class Dense(Matrix):
             indptr = np.concatenate([[0], np.cumsum(in_row)])
             yield CheckedRows(indptr, column.astype(np.int32), block.reshape(-1)[stored])
 
-    def sample(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        rows, values = [], []
+    def _samples(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         for low, high in _blocks(self.n_rows):
             block = native(self._data[low:high])
             row, column = np.nonzero(block)
-            rows.append(row + low)
-            values.append(block[row, column])
-        return np.concatenate(rows), np.concatenate(values)
+            yield row + low, block[row, column]
 
 
 class Sparse(Matrix):
@@ -100,9 +102,12 @@ class Sparse(Matrix):
         ShardRefused: BAD_INDICES, when the three arrays contradict each other.
     """
 
-    def __init__(self, group: Any, shape: tuple[int, int], label: str, n_major: int, n_minor: int) -> None:
+    major: ClassVar[int]  # the axis of `indptr`
+
+    def __init__(self, group: Any, shape: tuple[int, int], label: str) -> None:
         super().__init__(shape, label)
-        self._data, self._indices, self._n_minor = group["data"], group["indices"], n_minor
+        n_major, self._n_minor = shape[self.major], shape[1 - self.major]
+        self._data, self._indices = group["data"], group["indices"]
         self._indptr: NDArray[np.int64] = group["indptr"][:].astype(np.int64)
         n_stored = len(self._data)
         if len(self._indices) != n_stored:
@@ -127,34 +132,26 @@ class Sparse(Matrix):
         for low in range(0, len(self._indices), CSC_ENTRIES):
             self._read_indices(low, low + CSC_ENTRIES)
 
-    def sample(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        rows, values = [], []
+    def _samples(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         for first, last in _blocks(len(self._indptr) - 1):
             low = int(self._indptr[first])
             high = min(int(self._indptr[last]), low + SAMPLE_ENTRIES)
             block = native(self._data[low:high])
             stored = np.flatnonzero(block)
-            rows.append(self._rows_of(low, high)[stored])
-            values.append(block[stored])
-        return np.concatenate(rows), np.concatenate(values)
+            yield self._rows_of(low, high)[stored], block[stored]
 
     @abstractmethod
     def _rows_of(self, low: int, high: int) -> NDArray[np.int64]:
         """Rows of stored entries low to high."""
 
-    def _major_of(self, entries: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions along the major axis of stored entries."""
-        return np.searchsorted(self._indptr, entries, side="right") - 1
-
 
 class CSR(Sparse):
     """Compressed sparse rows: a batch is one contiguous piece of the file."""
 
-    def __init__(self, group: Any, shape: tuple[int, int], label: str) -> None:
-        super().__init__(group, shape, label, n_major=shape[0], n_minor=shape[1])
+    major = 0
 
     def _rows_of(self, low: int, high: int) -> NDArray[np.int64]:
-        return self._major_of(np.arange(low, high))
+        return np.searchsorted(self._indptr, np.arange(low, high), side="right") - 1
 
     def batches(self, start: int, stop: int) -> Iterator[CheckedRows]:
         for first in range(start, stop, BATCH_ROWS):
@@ -166,8 +163,7 @@ class CSR(Sparse):
 class CSC(Sparse):
     """Compressed sparse columns: the whole file is passed through once a shard, keeping the shard's rows only."""
 
-    def __init__(self, group: Any, shape: tuple[int, int], label: str) -> None:
-        super().__init__(group, shape, label, n_major=shape[1], n_minor=shape[0])
+    major = 1
 
     def _rows_of(self, low: int, high: int) -> NDArray[np.int64]:
         return self._read_indices(low, high).astype(np.int64)

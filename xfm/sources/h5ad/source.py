@@ -19,15 +19,13 @@ from pydantic import PositiveInt, ValidationInfo, field_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
-from xfm.core.source import Shard
+from xfm.core.source import Shard, cut
 from xfm.sources.cells import CheckedRows, cell_batch, cell_schema
 from xfm.sources.gene_table import encode_genes
-from xfm.sources.h5ad.access import Outline, cached_outline, is_plain, local_copy, stamp, survey
+from xfm.sources.h5ad import files
 from xfm.sources.h5ad.file import H5adFile
-from xfm.sources.h5ad.listing import Entry, list_local, names_one_file
 from xfm.sources.h5ad.matrix import Matrix
-from xfm.sources.hub_files import list_hub, parse
-from xfm.sources.paths import digest, is_hub, local_root, slugs
+from xfm.sources.paths import digest, is_hub, local_root, parse, slugs, stamp
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +74,7 @@ class H5ad(Config):
         """Columns of every batch; the types of obs columns are those of the first plain local file that has them."""
         if self.obs:
             for entry in self._entries()[1]:
-                if not is_plain(entry.location):
+                if not files.is_plain(entry.location):
                     continue
                 try:
                     with H5adFile(Path(entry.location), entry.name) as file:
@@ -98,13 +96,10 @@ class H5ad(Config):
         words = slugs([entry.name for entry in entries])
         shards: list[Shard] = []
         for entry, outline in zip(entries, outlines, strict=True):
-            ranges: list[tuple[int, int, int | None]] = [(0, 0, None)]
-            if isinstance(outline, Outline):
-                starts = range(0, outline.rows, self.shard_rows)
-                ends = [min(start + self.shard_rows, outline.rows) for start in starts]
-                ranges = [(start, end, end - start) for start, end in zip(starts, ends, strict=True)]
-            for i, (start, stop, rows) in enumerate(ranges):
-                shards.append(Shard(f"{words[entry.name]}-{i:06d}", start, stop, rows, entry.location))
+            if isinstance(outline, files.Outline):
+                shards += cut(words[entry.name], outline.rows, self.shard_rows, entry.location)
+            else:
+                shards.append(Shard(f"{words[entry.name]}-000000", 0, 0, None, entry.location))
         broken = [outline for outline in outlines if isinstance(outline, ShardRefused)]
         for error in broken[:3]:
             logger.warning("file refused: %s", error)
@@ -112,7 +107,7 @@ class H5ad(Config):
             code = Counter(error.code for error in broken).most_common(1)[0][0]
             reasons = "; ".join(str(error) for error in broken[:3])
             raise Refused(code, f"none of {len(entries)} files at {self.path} can be used: {reasons}")
-        layers = Counter(outline.layer for outline in outlines if isinstance(outline, Outline))
+        layers = Counter(outline.layer for outline in outlines if isinstance(outline, files.Outline))
         where = ", ".join(f"{layer} of {count:,}" for layer, count in layers.items()) or "known once read"
         logger.info(
             "%d files, %d shards, %d files refused; values from: %s", len(entries), len(shards), len(broken), where
@@ -127,33 +122,32 @@ class H5ad(Config):
             EnvironmentProblem: no room for a temporary copy, or the Hub cannot be reached.
         """
         name = self._name(shard.path)
-        with local_copy(shard.path, name) as path, H5adFile(path, name) as file:
-            if is_plain(shard.path):
-                rows, layer, unique = cached_outline(*stamp(path), name, self.layer, self.values)
+        with files.local_copy(shard.path, name) as path, H5adFile(path, name) as file:
+            if files.is_plain(shard.path):
+                rows, layer, unique = files.cached_outline(*stamp(path, name), name, self.layer, self.values)
             else:
-                rows, layer, unique = survey(file, self.layer, self.values)
+                rows, layer, unique = files.survey(file, self.layer, self.values)
             start, stop = (0, rows) if shard.rows is None else (shard.start, shard.stop)
             if stop > rows:
                 raise ShardRefused("ROWS_CHANGED", f"{name}: rows up to {stop} promised, {rows} found")
             matrix = file.matrix(layer)
             genes = encode_genes(file.genes(layer, self.gene_column))
             by_name = unique and self._is_single()
-            if not is_plain(shard.path):
+            if not files.is_plain(shard.path):
                 with file.reading():
                     matrix.check()
+            counts = self.values != "log"
             for low, block in _blocks(file, matrix, start, stop, self.shard_rows):
                 high = low + len(block.indptr) - 1
                 row_ids = file.row_names(low, high) if by_name else [f"{name}/{row}" for row in range(low, high)]
                 obs = file.obs(self.obs, low, high)
-                yield cell_batch(
-                    block, row_ids=row_ids, shard=shard.key, obs=obs, genes=genes, counts=self.values != "log"
-                )
+                yield cell_batch(block, row_ids=row_ids, shard=shard.key, obs=obs, genes=genes, counts=counts)
 
     def genes(self) -> pa.Table | None:
         """The gene table of the first good plain local file; None where all are compressed or remote."""
         for entry in self._entries()[1]:
             outline = self._outline(entry)
-            if isinstance(outline, Outline):
+            if isinstance(outline, files.Outline):
                 with H5adFile(Path(entry.location), entry.name) as file:
                     return file.genes(outline.layer, self.gene_column)
         return None
@@ -164,28 +158,25 @@ class H5ad(Config):
         with ThreadPoolExecutor(THREADS) as pool:
             digests = list(pool.map(lambda entry: entry.digest or _digest(entry), entries))
             outlines = list(pool.map(self._outline, entries))
-        files = {entry.name: value for entry, value in zip(entries, digests, strict=True)}
-        layers = {
-            entry.name: outline.layer
-            for entry, outline in zip(entries, outlines, strict=True)
-            if isinstance(outline, Outline)
-        }
+        names = [entry.name for entry in entries]
+        looks = zip(names, outlines, strict=True)
+        layers = {name: look.layer for name, look in looks if isinstance(look, files.Outline)}
         # Another file beside a single one would rename the rows of both.
         row_ids = "obs names where unique" if self._is_single() else "FILE/ROW"
-        return {"files": files, "layers": layers, "row_ids": row_ids} | ({"revision": commit} if commit else {})
+        found = {"files": dict(zip(names, digests, strict=True)), "layers": layers, "row_ids": row_ids}
+        return found | ({"revision": commit} if commit else {})
 
     def _is_single(self) -> bool:
         """Whether the source is one file; a pattern on the Hub counts as many, to spare workers a listing."""
-        if names_one_file(self.path) or is_hub(self.path):
-            return names_one_file(self.path)
-        return _count(self.path, self.metadata_csv) == 1
+        one = files.names_one_file(self.path)
+        return one if one or is_hub(self.path) else _count(self.path, self.metadata_csv) == 1
 
-    def _entries(self) -> tuple[str, list[Entry]]:
+    def _entries(self) -> tuple[str, list[files.Entry]]:
         """The commit ("" for local files) and the files."""
         if is_hub(self.path):
             with TemporaryDirectory() as folder:
-                return list_hub(self.path, self.metadata_csv, Path(folder))
-        return "", list_local(self.path, self.metadata_csv)
+                return files.list_hub(self.path, self.metadata_csv, Path(folder))
+        return "", files.list_local(self.path, self.metadata_csv)
 
     def _name(self, location: str) -> str:
         """A location relative to the root."""
@@ -193,15 +184,15 @@ class H5ad(Config):
             return parse(location).path
         return Path(location).relative_to(local_root(self.path, self.metadata_csv)).as_posix()
 
-    def _outline(self, entry: Entry) -> Outline | ShardRefused | None:
+    def _outline(self, entry: files.Entry) -> files.Outline | ShardRefused | None:
         """What a plain local file holds or why it cannot be used; None for a file that only reading can tell."""
-        if not is_plain(entry.location):
+        if not files.is_plain(entry.location):
             return None
         path = Path(entry.location)
         try:
             if not path.is_file():
                 raise ShardRefused("NO_SUCH_FILE", f"{entry.name}: listed in {self.metadata_csv}, not at {path}")
-            outline = cached_outline(*stamp(path), entry.name, self.layer, self.values)
+            outline = files.cached_outline(*stamp(path, entry.name), entry.name, self.layer, self.values)
             with H5adFile(path, entry.name) as file:
                 file.obs(self.obs, 0, 0)
                 file.genes(outline.layer, self.gene_column)
@@ -221,10 +212,10 @@ def _blocks(file: H5adFile, matrix: Matrix, start: int, stop: int, step: int) ->
             low += len(block.indptr) - 1
 
 
-def _digest(entry: Entry) -> str:
+def _digest(entry: files.Entry) -> str:
     return digest(Path(entry.location)) if Path(entry.location).is_file() else "missing"
 
 
 @lru_cache(maxsize=64)
 def _count(path: str, metadata_csv: str | None) -> int:
-    return len(list_local(path, metadata_csv))
+    return len(files.list_local(path, metadata_csv))

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from xfm.core.errors import Refused
 from xfm.sources.gene_table import missing
-from xfm.sources.stored.columns import F32, Column, StoredEmbeddings, check_unique, layer_columns
+from xfm.sources.stored.columns import F32, StoredEmbeddings, check_unique, layer_columns
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,9 @@ class StoredAnnData(StoredEmbeddings):
 
     def obs_names(self) -> list[str]:
         with _opened(self.path) as file:
-            index = _index(file)
-            return [name for name in _column_order(file["obs"]) if name != index]
+            order = file["obs"].attrs.get("column-order")
+            names = list(file["obs"]) if order is None else [str(name) for name in order]
+            return [name for name in names if name not in ("__categories", _index(file))]
 
     def obs(self, names: Sequence[str]) -> pa.Table:
         known = self.obs_names()
@@ -59,15 +60,14 @@ class StoredAnnData(StoredEmbeddings):
         path = Path(self.path)
         if path.is_file():
             return {"rows": self.rows, "sha256": _digest(path)}
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        lines = "".join(f"{_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+        lines = "".join(f"{_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in _files(path))
         return {"rows": self.rows, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
 
     def origin(self) -> dict[str, Any] | None:
         with _opened(self.path) as file:
             return _run_of(file, self.place)
 
-    def _pieces(self, columns: Sequence[Column]) -> Sequence[tuple[int, int]]:  # noqa: ARG002
+    def _pieces(self) -> Sequence[tuple[int, int]]:
         return [(start, min(start + self.piece_rows, self.rows)) for start in range(0, self.rows, self.piece_rows)]
 
     def _load(self, piece: int, keys: Sequence[str]) -> dict[str, F32]:
@@ -90,11 +90,8 @@ def open_anndata(path: str) -> StoredAnnData:
         keys = list(file["obsm"]) if "obsm" in file else []
         dense = {key: file["obsm"][key] for key in keys if _is_dense(file["obsm"][key], rows)}
         if not dense:
-            raise Refused(
-                "NO_EMBEDDINGS",
-                f"{place}: obsm holds no matrix of {rows:,} rows ({', '.join(keys) or 'it is empty'}); "
-                "`python -m xfm export` writes one for every layer",
-            )
+            why = f"obsm holds no matrix of {rows:,} rows ({', '.join(keys) or 'it is empty'})"
+            raise Refused("NO_EMBEDDINGS", f"{place}: {why}; `python -m xfm export` writes one for every layer")
         if other := sorted(set(keys) - set(dense)):
             logger.info("%s: not read, for they are no dense matrices: %s", place, ", ".join(other))
         piece_rows = min(_piece_rows(node) for node in dense.values())
@@ -109,36 +106,21 @@ def _opened(path: str) -> Iterator[Any]:
     if not Path(path).exists():
         raise Refused("NO_SUCH_FILE", f"there is nothing at {path}")
     try:
-        if Path(path).is_dir():
-            import zarr
+        import h5py
+        import zarr
 
-            file = zarr.open_group(path, mode="r")
-            _check(file, path)
+        is_zarr = Path(path).is_dir()
+        with nullcontext(zarr.open_group(path, mode="r")) if is_zarr else h5py.File(path, "r", locking=False) as file:
+            if "obs" not in file or "_index" not in file["obs"].attrs:
+                raise Refused("NOT_ANNDATA", f"{path}: its obs is missing or was written before anndata 0.7")
             yield file
-        else:
-            import h5py
-
-            with h5py.File(path, "r", locking=False) as file:
-                _check(file, path)
-                yield file
     except (OSError, KeyError, RuntimeError) as problem:
         raise Refused("NOT_ANNDATA", f"{path}: no AnnData, or damaged inside: {problem}") from problem
-
-
-def _check(file: Any, path: str) -> None:
-    if "obs" not in file or "_index" not in file["obs"].attrs:
-        raise Refused("NOT_ANNDATA", f"{path}: its obs is missing or was written before anndata 0.7")
 
 
 def _index(file: Any) -> str:
     """Name of the data set that holds the row names."""
     return str(file["obs"].attrs["_index"])
-
-
-def _column_order(frame: Any) -> list[str]:
-    order = frame.attrs.get("column-order")
-    names = list(frame) if order is None else [str(name) for name in order]
-    return [name for name in names if name != "__categories"]
 
 
 def _is_dense(node: Any, rows: int) -> bool:
@@ -197,10 +179,13 @@ def _backbones(run: dict[str, Any] | None) -> list[str]:
 
 def _stamp(path: Path) -> str:
     """Digest of name, size, number and time of writing of a file, or of a folder's files; nothing is read."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stats = [(file.as_posix(), file.stat()) for file in files if file.exists()]
+    stats = [(file.as_posix(), file.stat()) for file in _files(path) if file.exists()]
     lines = [f"{name} {stat.st_size} {stat.st_ino} {stat.st_mtime_ns}" for name, stat in stats]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _digest(path: Path) -> str:

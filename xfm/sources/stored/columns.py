@@ -72,7 +72,7 @@ class StoredEmbeddings(ABC):
         """run.json of the job that made them, None where it is not known."""
 
     @abstractmethod
-    def _pieces(self, columns: Sequence[Column]) -> Sequence[tuple[int, int]]:
+    def _pieces(self) -> Sequence[tuple[int, int]]:
         """Ranges of rows that are loaded together: rising, without gaps, from 0 to N."""
 
     @abstractmethod
@@ -89,9 +89,8 @@ class StoredEmbeddings(ABC):
         Raises:
             Refused: NO_COLUMN.
         """
-        for column in self.columns:
-            if name in (column.name, column.key):
-                return column
+        if found := [column for column in self.columns if name in (column.name, column.key)]:
+            return found[0]
         known = [column.name for column in self.columns]
         raise Refused("NO_COLUMN", f"{self.place}: {missing('embedding', name, known)}")
 
@@ -107,7 +106,6 @@ class StoredEmbeddings(ABC):
         """One column as (n, D); memory is the result and one piece of what is stored.
 
         Args:
-            column: its name.
             rows: positions to keep, strictly rising; None for all.
             finite: refuse numbers that are not finite; else they are given as they are.
 
@@ -123,21 +121,16 @@ class StoredEmbeddings(ABC):
     def blocks(
         self, columns: Sequence[str], rows: I64 | None = None, *, finite: bool = True
     ) -> Iterator[tuple[I64, dict[str, F32]]]:
-        """Several columns, piece after piece.
-
-        Args:
-            columns: their names.
-            rows, finite: as in `read`.
+        """Several columns, piece after piece; `rows`, `finite` and what is refused as in `read`.
 
         Yields:
             Positions in what `read(column, rows)` returns, and {column: (n, D)} of these rows.
-
-        Raises:
-            Refused: as `read`.
         """
         found = [self.column(name) for name in columns]
-        wanted = np.arange(self.rows) if rows is None else self._checked(rows)
-        for number, (start, stop) in enumerate(self._pieces(found)):
+        wanted = np.arange(self.rows) if rows is None else np.asarray(rows, np.int64)
+        if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.rows or (np.diff(wanted) <= 0).any()):
+            raise ValueError(f"rows must rise strictly from 0 to at most {self.rows - 1}")
+        for number, (start, stop) in enumerate(self._pieces()):
             low, high = np.searchsorted(wanted, (start, stop))
             if low == high:
                 continue
@@ -150,39 +143,24 @@ class StoredEmbeddings(ABC):
                     self._refuse_not_finite(column, wanted)
             yield np.arange(low, high), block
 
-    def _checked(self, rows: I64) -> I64:
-        rows = np.asarray(rows, np.int64)
-        if len(rows) and (rows[0] < 0 or rows[-1] >= self.rows or (np.diff(rows) <= 0).any()):
-            raise ValueError(f"rows must rise strictly from 0 to at most {self.rows - 1}")
-        return rows
-
     def _refuse_not_finite(self, column: Column, wanted: I64) -> None:
         """Looks at every row again, to say how many there are and which."""
         is_bad = np.zeros(self.rows, dtype=bool)
-        for number, (start, stop) in enumerate(self._pieces([column])):
+        for number, (start, stop) in enumerate(self._pieces()):
             is_bad[start:stop] = ~np.isfinite(self._load(number, [column.key])[column.key]).all(axis=1)
-        bad = wanted[is_bad[wanted]]
-        ids = self.row_ids()
-        shown = ", ".join(ids[row] for row in bad[:_SHOWN])
-        raise Refused(
-            "NOT_FINITE",
-            f"{column.key} of {self.place} is not finite in {len(bad):,} of {len(wanted):,} rows: {shown}"
-            f"{', ...' if len(bad) > _SHOWN else ''}. Leave that column out, or store these rows without it",
-        )
+        bad, ids = wanted[is_bad[wanted]], self.row_ids()
+        shown = ", ".join(ids[row] for row in bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
+        where = f"{column.key} of {self.place} is not finite in {len(bad):,} of {len(wanted):,} rows: {shown}"
+        raise Refused("NOT_FINITE", f"{where}. Leave that column out, or store these rows without it")
 
 
 def check_unique(ids: Sequence[str], place: str, hint: str) -> None:
-    """Refuses row ids that repeat.
-
-    Raises:
-        Refused: DUPLICATE_ROWS.
-    """
+    """Raises Refused: DUPLICATE_ROWS, row ids that repeat."""
     if (different := len(set(ids))) != len(ids):
         seen: set[str] = set()
         repeated = next(row for row in ids if row in seen or seen.add(row))  # type: ignore[func-returns-value]
-        raise Refused(
-            "DUPLICATE_ROWS", f"{place} has {len(ids):,} rows but {different:,} row ids, {repeated!r} twice; {hint}"
-        )
+        why = f"has {len(ids):,} rows but {different:,} row ids, {repeated!r} twice"
+        raise Refused("DUPLICATE_ROWS", f"{place} {why}; {hint}")
 
 
 def layer_columns(widths: Mapping[str, int], backbones: Collection[str]) -> tuple[Column, ...]:
@@ -216,8 +194,5 @@ def _parts(text: str, backbones: Collection[str]) -> tuple[str, str]:
     if not text.startswith("X_"):
         return "", text
     text = text.removeprefix("X_")
-    for backbone in backbones:
-        if text.startswith(f"{backbone}_"):
-            return backbone, text.removeprefix(f"{backbone}_")
-    model, _, pool = text.rpartition("_")
-    return model, pool
+    model = next((each for each in backbones if text.startswith(f"{each}_")), text.rpartition("_")[0])
+    return model, text.removeprefix(model).removeprefix("_")

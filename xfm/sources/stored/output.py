@@ -23,7 +23,7 @@ from xfm.core.ledger import MANIFEST, REPORT, RUN, Receipt, parse, part_name
 from xfm.core.schema import ROW_ID
 from xfm.core.storage import Storage, open_storage
 from xfm.sources.gene_table import missing
-from xfm.sources.stored.columns import F32, Column, StoredEmbeddings, check_unique, layer_columns
+from xfm.sources.stored.columns import F32, StoredEmbeddings, check_unique, layer_columns
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +52,9 @@ class StoredOutput(StoredEmbeddings):
         for name in names:
             if name not in known and name != ROW_ID:
                 there = missing("obs column", name, known) if known else f"no obs column {name!r}, nor any other"
-                raise Refused(
-                    "NO_COLUMN",
-                    f"{self.place}: {there}. embed keeps the obs columns that --source.obs names; if the data have it, "
-                    f"run embed again with --source.obs {','.join([*known, name])} into another --output",
-                )
+                again = f"run embed again with --source.obs {','.join([*known, name])} into another --output"
+                keeps = "embed keeps the obs columns that --source.obs names"
+                raise Refused("NO_COLUMN", f"{self.place}: {there}. {keeps}; if the data have it, {again}")
         return self._table(names)
 
     def identity(self) -> dict[str, Any]:
@@ -66,12 +64,7 @@ class StoredOutput(StoredEmbeddings):
         return read_run(open_storage(self.uri))
 
     def part(self, number: int, names: Sequence[str], *, verify: bool = False) -> pa.Table:
-        """Columns of one part.
-
-        Args:
-            number: of its receipt.
-            names: columns to read; no bytes of others are.
-            verify: compare every byte with the manifest, not the length alone.
+        """Columns of one part, and no bytes of others; `verify` compares all with the manifest, not the length alone.
 
         Raises:
             Refused: CORRUPT_PART or MIXED_PARTS.
@@ -81,32 +74,17 @@ class StoredOutput(StoredEmbeddings):
             self._check_columns(receipt, file.schema_arrow)
             part = file.read(columns=names)
         if part.num_rows != receipt.rows:
-            raise Refused(
-                "CORRUPT_PART", f"part {receipt.key} has {part.num_rows} rows, its manifest line {receipt.rows}"
-            )
+            found = f"{part.num_rows} rows, its manifest line {receipt.rows}"
+            raise Refused("CORRUPT_PART", f"part {receipt.key} has {found}")
         return part.select(names)
 
-    def verify(self) -> None:
-        """Compares every byte of every part with the manifest.
-
-        Raises:
-            Refused: CORRUPT_PART or MIXED_PARTS.
-        """
-        for number in range(len(self.receipts)):
-            self.part(number, [], verify=True)
-
     def _check_columns(self, receipt: Receipt, schema: pa.Schema) -> None:
-        mine: dict[str, int | None] = {column.key: column.dim for column in self.columns}
-        found: dict[str, int | None] = dict(vector_widths(schema))
-        mine |= dict.fromkeys(self.others)
-        found |= dict.fromkeys(_others(schema))
+        mine = {column.key: column.dim for column in self.columns} | dict.fromkeys(self.others)
+        found = vector_widths(schema) | dict.fromkeys(_others(schema))
         if found != mine:
             odd = [name for name in (found | mine) if found.get(name, 0) != mine.get(name, 0)]
-            raise Refused(
-                "MIXED_PARTS",
-                f"part {receipt.key} in {self.place} has other columns than {self.receipts[0].key}; they differ in "
-                f"{', '.join(odd[:4])}",
-            )
+            which = f"part {receipt.key} in {self.place} has other columns than {self.receipts[0].key}"
+            raise Refused("MIXED_PARTS", f"{which}; they differ in {', '.join(odd[:4])}")
 
     def _table(self, names: Sequence[str]) -> pa.Table:
         """Columns of all parts. Types that differ between parts become one where nothing is lost by it."""
@@ -116,7 +94,7 @@ class StoredOutput(StoredEmbeddings):
         except (pa.ArrowInvalid, pa.ArrowTypeError) as problem:
             raise Refused("MIXED_PARTS", f"obs columns of {self.place} differ between parts: {problem}") from problem
 
-    def _pieces(self, columns: Sequence[Column]) -> Sequence[tuple[int, int]]:  # noqa: ARG002
+    def _pieces(self) -> Sequence[tuple[int, int]]:
         ends = list(accumulate(receipt.rows for receipt in self.receipts))
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
@@ -126,11 +104,7 @@ class StoredOutput(StoredEmbeddings):
 
 
 def open_output(uri: str, *, verify: bool = True) -> StoredOutput:
-    """The embeddings of an OUTPUT.
-
-    Args:
-        uri: folder or URI of the OUTPUT.
-        verify: compare every byte with the manifest now.
+    """The embeddings of an OUTPUT; `verify` compares every byte with the manifest now.
 
     Raises:
         Refused: NOT_AN_OUTPUT, NOTHING_COMMITTED, NO_EMBEDDINGS, CORRUPT_PART or MIXED_PARTS.
@@ -141,14 +115,12 @@ def open_output(uri: str, *, verify: bool = True) -> StoredOutput:
     with _parquet(storage, receipts[0], verify) as file:
         widths, others = vector_widths(file.schema_arrow), _others(file.schema_arrow)
     if not widths:
-        raise Refused(
-            "NO_EMBEDDINGS",
-            f"{storage.place}, the OUTPUT of a job {run.get('job')!r}, holds no embeddings; give that of an embed job",
-        )
+        what = f"the OUTPUT of a job {run.get('job')!r}, holds no embeddings"
+        raise Refused("NO_EMBEDDINGS", f"{storage.place}, {what}; give that of an embed job")
     rows = sum(receipt.rows for receipt in receipts)
     stored = StoredOutput(storage.place, layer_columns(widths, ()), rows, storage.uri, receipts, others)
-    if verify:
-        stored.verify()
+    for number in range(len(receipts)) if verify else ():
+        stored.part(number, [], verify=True)
     return stored
 
 
@@ -189,9 +161,8 @@ def vectors(column: pa.ChunkedArray) -> F32:
 def _in_shard_order(storage: Storage, job: str) -> tuple[Receipt, ...]:
     receipts = list({receipt.key: receipt for receipt in parse(storage.read(MANIFEST), Receipt, MANIFEST)}.values())
     if not receipts:
-        raise Refused(
-            "NOTHING_COMMITTED", f"{storage.place}, of a job {job!r}, has no finished shard; run the job first"
-        )
+        why = f"of a job {job!r}, has no finished shard"
+        raise Refused("NOTHING_COMMITTED", f"{storage.place}, {why}; run the job first")
     if storage.size(REPORT) is None:
         logger.warning("%s has no %s: its job has not finished, using %d shards in the order of their keys",
                        storage.place, REPORT, len(receipts))  # fmt: skip
@@ -201,12 +172,7 @@ def _in_shard_order(storage: Storage, job: str) -> tuple[Receipt, ...]:
 
 @contextmanager
 def _parquet(storage: Storage, receipt: Receipt, verify: bool) -> Iterator[Any]:
-    """A part as a pq.ParquetFile.
-
-    Raises:
-        Refused: CORRUPT_PART.
-        EnvironmentProblem: the bytes are right and yet cannot be read.
-    """
+    """A part as a pq.ParquetFile. EnvironmentProblem: its bytes are right and yet cannot be read."""
     with _whole(storage, receipt) if verify else _at_any_offset(storage, receipt) as stream:
         try:
             yield pq.ParquetFile(stream)
@@ -234,8 +200,6 @@ def _at_any_offset(storage: Storage, receipt: Receipt) -> Any:
 
 
 def _corrupt(storage: Storage, receipt: Receipt, wanted: str, found: str) -> Refused:
-    return Refused(
-        "CORRUPT_PART",
-        f"{part_name(receipt.key)} in {storage.place} is not what was committed: {wanted} in the manifest, {found} on "
-        "disk. Delete it and run the job again, which computes that shard anew",
-    )
+    what = f"{part_name(receipt.key)} in {storage.place} is not what was committed"
+    advice = "Delete it and run the job again, which computes that shard anew"
+    return Refused("CORRUPT_PART", f"{what}: {wanted} in the manifest, {found} on disk. {advice}")

@@ -7,7 +7,7 @@ column and the obs columns, no other; X of an AnnData is never opened. A row who
 import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +17,13 @@ from pydantic import PositiveInt, field_validator
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import RESERVED
-from xfm.core.source import Shard
-from xfm.sources.cell_split import CellSplit
-from xfm.sources.cell_split_parts import RowParts, refuse_no_split, split_rows, with_split, without_split
+from xfm.core.source import Shard, cut
+from xfm.sources.cell_split import CellSplit, RowParts, refuse_no_split, split_rows, with_split, without_split
+from xfm.sources.cells import embedding_batch, embedding_schema
+from xfm.sources.paths import Uri
+from xfm.sources.stored.anndata import SUFFIXES, open_anndata
 from xfm.sources.stored.columns import StoredEmbeddings
-from xfm.sources.stored.open import open_embeddings
-from xfm.sources.stored.rows import embedding_batch, embedding_schema
+from xfm.sources.stored.output import open_output
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Embeddings(Config):
     """Embeddings that `embed` stored, or in obsm of an AnnData, as rows."""
 
     kind: Literal["embeddings"] = "embeddings"
-    path: str
+    path: Uri
     """OUTPUT of an embed job (folder or URI), or an .h5ad or .zarr with embeddings in obsm."""
     column: str
     """Which embedding: mean_l07 of an OUTPUT, X_scgpt_cls_l07 or any other name in obsm."""
@@ -41,12 +42,6 @@ class Embeddings(Config):
     """Draws a column `split`: stratified_cell, random_cell or held_out_types. It hides one of that name in the data."""
     shard_rows: PositiveInt = 2048
     """Rows in one shard."""
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str) -> str:
-        # A worker's current folder is not the driver's.
-        return path if "://" in path else str(Path(path).expanduser().absolute())
 
     @field_validator("obs")
     @classmethod
@@ -62,7 +57,7 @@ class Embeddings(Config):
 
     @property
     def schema(self) -> pa.Schema:
-        found = self._stored().column(self.column)
+        found = open_embeddings(self.path, verify=False).column(self.column)
         return embedding_schema(found.dim, dict.fromkeys(with_split(self.obs, self.split), pa.string()))
 
     def shards(self) -> Sequence[Shard]:
@@ -71,7 +66,7 @@ class Embeddings(Config):
         Raises:
             Refused: NO_COLUMN, NO_SPLIT, BAD_OBS, DUPLICATE_ROWS; or nothing usable is stored (`open_embeddings`).
         """
-        stored = self._stored(verify=True)
+        stored = open_embeddings(self.path)
         found = stored.column(self.column)
         refuse_no_split(self.obs, self.split, stored.obs_names())
         _frame(stored, without_split(self.obs, self.split))
@@ -79,10 +74,9 @@ class Embeddings(Config):
             _parts(stored, self.split)
         if not stored.is_finished():
             logger.warning("%s has no report: its job has not finished; rows may be missing", stored.place)
-        starts = range(0, stored.rows, self.shard_rows)
-        ends = [(start, min(start + self.shard_rows, stored.rows)) for start in starts]
-        logger.info("%d rows of %s (%d numbers) in %d shards", stored.rows, found.name, found.dim, len(ends))
-        return [Shard(f"embeddings-{i:06d}", start, stop, stop - start) for i, (start, stop) in enumerate(ends)]
+        shards = cut("embeddings", stored.rows, self.shard_rows)
+        logger.info("%d rows of %s (%d numbers) in %d shards", stored.rows, found.name, found.dim, len(shards))
+        return shards
 
     def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:
         """The rows of one shard as one batch.
@@ -102,19 +96,15 @@ class Embeddings(Config):
 
     def identity(self) -> dict[str, Any]:
         """What is stored, the column, and the digest of the split."""
-        stored = self._stored()
+        stored = open_embeddings(self.path, verify=False)
         found = {"embeddings": stored.identity(), "column": stored.column(self.column).key}
         return found | ({"split": _parts(stored, self.split).digest} if self.split is not None else {})
 
-    def _stored(self, *, verify: bool = False) -> StoredEmbeddings:
-        return open_embeddings(self.path, verify=verify)
-
     def _read(self, shard: Shard) -> pa.RecordBatch:
-        stored = self._stored()
+        stored = open_embeddings(self.path, verify=False)
         if shard.stop > stored.rows:
-            raise ShardRefused(
-                "ROWS_CHANGED", f"shard {shard.key}: rows up to {shard.stop} promised, {stored.rows} found"
-            )
+            found = f"rows up to {shard.stop} promised, {stored.rows} found"
+            raise ShardRefused("ROWS_CHANGED", f"shard {shard.key}: {found}")
         vectors = stored.read(self.column, np.arange(shard.start, shard.stop), finite=False)
         ids, table = _frame(stored, without_split(self.obs, self.split))
         rows = slice(shard.start, shard.stop)
@@ -123,6 +113,26 @@ class Embeddings(Config):
         if self.split is not None:
             obs["split"] = _parts(stored, self.split).column(row_ids)
         return embedding_batch(vectors, row_ids=row_ids, shard=shard.key, obs=obs, absent={})
+
+
+def open_embeddings(path: str, *, verify: bool = True) -> StoredEmbeddings:
+    """What is stored in an OUTPUT (folder or URI) or a local .h5ad or .zarr, as a recipe that may travel to workers.
+
+    Args:
+        verify: compare every byte of an OUTPUT with its manifest, once, now.
+
+    Raises:
+        Refused: NOT_AN_OUTPUT, NOTHING_COMMITTED, NO_EMBEDDINGS, CORRUPT_PART or MIXED_PARTS of an OUTPUT;
+            NO_SUCH_FILE, NOT_ANNDATA, NO_EMBEDDINGS or BAD_ORIGIN of an AnnData; NOT_LOCAL.
+    """
+    name = PurePosixPath(path.removesuffix(".gz"))
+    if name.suffix not in SUFFIXES:
+        return open_output(path, verify=verify)
+    if "://" in path and not path.startswith("file://"):
+        raise Refused("NOT_LOCAL", f"{path}: an AnnData is read where it lies; copy it to a local disk first")
+    if path.endswith(".gz"):
+        raise Refused("NOT_ANNDATA", f"{path} is compressed as a whole: `gunzip --keep` it first")
+    return open_anndata(path.removeprefix("file://"))
 
 
 # A worker reads ids and obs once, not once a shard. What was stored is part of the key: for an OUTPUT its manifest, for

@@ -25,10 +25,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from xfm.core.errors import Refused
 from xfm.core.random import U64, key64, mix, rng_for, uniform
 from xfm.core.schema import EMBEDDING, ROW_ID
-from xfm.sources.cell_split import CellSplit
-from xfm.sources.cell_split_parts import RowParts, split_rows, with_split
+from xfm.sources.cell_split import CellSplit, RowParts, split_rows, with_split
+from xfm.sources.cells import vector_array
 from xfm.sources.gene_table import missing
-from xfm.sources.stored.rows import vector_array
 from xfm.sources.synthetic.rows import MadeRows
 
 TYPES = (
@@ -94,9 +93,8 @@ class Atlas(MadeRows):
 
     def identity(self) -> dict[str, Any]:
         """Digest of the effects and of the cells' types and donors, and that of the split."""
-        effects, cells = self.effects(), np.arange(self.n_cells)
-        parts = [np.ascontiguousarray(effect, "<f4").tobytes() for effect in effects]
-        parts += [np.ascontiguousarray(codes, "<i4").tobytes() for codes in self.codes(cells)]
+        parts = [np.ascontiguousarray(effect, "<f4").tobytes() for effect in self.effects()]
+        parts += [np.ascontiguousarray(codes, "<i4").tobytes() for codes in self.codes(np.arange(self.n_cells))]
         found = {"atlas": f"sha256:{hashlib.sha256(b''.join(parts)).hexdigest()}"}
         return found | ({"split": _parts(self).digest} if self.split is not None else {})
 
@@ -126,28 +124,32 @@ class Atlas(MadeRows):
     def vectors(self, cells: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) of some cells."""
         effects, (types, donors) = self.effects(), self.codes(cells)
-        datasets, male = dataset_of(donors, self.n_datasets), sex_of(donors, self.n_datasets)
+        datasets, male = self._known_of(donors)
         z = effects.types[types] + effects.donors[donors] + effects.datasets[datasets] + male[:, None] * effects.sex
         return (z + _noise(self.seed, cells, self.dim)).astype(np.float32)
 
     def columns(self, cells: NDArray[np.int64]) -> dict[str, list[str]]:
         types, donors = self.codes(cells)
-        datasets, sexes = dataset_of(donors, self.n_datasets), sex_of(donors, self.n_datasets)
-        unknown = np.isin(donors, self._unknown())
+        datasets, sexes = self._known_of(donors)
+        keyed = sorted(range(self.n_donors), key=lambda donor: key64(self.seed, f"unknown-{donor}"))
+        unknown = np.isin(donors, keyed[: int(np.ceil(self.unknown_sex * self.n_donors - 1e-9))])
         return {
-            "cell_type": [type_name(i) for i in types.tolist()],
+            "cell_type": [TYPES[i] if i < len(TYPES) else f"cell type {i + 1}" for i in types.tolist()],
             "donor_id": [f"donor-{i + 1:02d}" for i in donors.tolist()],
             "sex": ["unknown" if odd else SEXES[i] for i, odd in zip(sexes.tolist(), unknown, strict=True)],
             "dataset_id": [f"dataset-{i + 1}" for i in datasets.tolist()],
         }
 
-    def _unknown(self) -> list[int]:
-        """Donors of unknown sex: the first in keyed order."""
-        n = int(np.ceil(self.unknown_sex * self.n_donors - 1e-9))
-        return sorted(range(self.n_donors), key=lambda donor: key64(self.seed, f"unknown-{donor}"))[:n]
+    def _known_of(self, donors: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N,) data set of each donor, dealt in turn, and (N,) place in SEXES.
 
-    def _content(self) -> pa.Field:
-        return pa.field(EMBEDDING, pa.list_(pa.float32(), self.dim))
+        Sexes alternate within each data set, which begin with different ones.
+        """
+        datasets = donors % self.n_datasets
+        return datasets, (donors // self.n_datasets + datasets) % 2
+
+    def _content(self) -> dict[str, pa.DataType]:
+        return {EMBEDDING: pa.list_(pa.float32(), self.dim)}
 
     def _columns(self) -> Sequence[str]:
         given = with_split(self.obs, self.split)
@@ -166,21 +168,6 @@ class Atlas(MadeRows):
 
     def _ids(self, rows: NDArray[np.int64]) -> list[str]:
         return [f"atlas-{self.seed}/{row}" for row in rows.tolist()]
-
-
-def type_name(number: int) -> str:
-    """Name of a cell type."""
-    return TYPES[number] if number < len(TYPES) else f"cell type {number + 1}"
-
-
-def dataset_of(donors: NDArray[np.int64], n_datasets: int) -> NDArray[np.int64]:
-    """(N,) data set of each donor: dealt in turn."""
-    return np.asarray(donors % n_datasets)
-
-
-def sex_of(donors: NDArray[np.int64], n_datasets: int) -> NDArray[np.int64]:
-    """(N,) place in SEXES of each donor: it alternates within each data set, which begin with different ones."""
-    return np.asarray((donors // n_datasets + donors % n_datasets) % 2)
 
 
 def _words(seed: int, name: str, cells: NDArray[np.int64]) -> U64:

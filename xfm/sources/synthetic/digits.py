@@ -10,16 +10,19 @@ import hashlib
 import io
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from xfm.core.random import key64, mix, rng_for, uniform
+from xfm.core.random import U64, key64, mix, rng_for, uniform
 from xfm.core.schema import IMAGE, ROW_ID
 from xfm.sources.synthetic.rows import Made
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = {
@@ -31,13 +34,13 @@ TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a draw
 TEST, VALIDATION = 597, 150  # of the 1,797 digits; a digit keeps its split in every colour, domain and seed
 TURN, SCALE, SHIFT = 6.0, 0.06, 1.0  # at most: degrees, share, pixels of 32
 SHIFTED_TURN, SHIFTED_NOISE = 34.0, 20.0  # degrees; standard deviation, of 255
+COLUMNS: tuple[Literal["digit", "colour", "pair", "caption", "split"], ...]
+COLUMNS = ("digit", "colour", "pair", "caption", "split")
 GLYPH = 0.95  # side of an unscaled digit, as a share of the picture's
 
 
 class Digits(Made):
     """Coloured handwritten digits with captions."""
-
-    content: ClassVar[pa.Field] = pa.field(IMAGE, pa.large_binary())
 
     kind: Literal["digits"] = "digits"
     domain: Literal["plain", "shifted"] = "plain"
@@ -48,13 +51,7 @@ class Digits(Made):
     """Pictures of each digit in each colour, all turned, scaled and moved differently."""
     size: int = Field(32, ge=8)
     """Pixels along a side."""
-    obs: tuple[Literal["digit", "colour", "pair", "caption", "split"], ...] = (
-        "digit",
-        "colour",
-        "pair",
-        "caption",
-        "split",
-    )
+    obs: tuple[Literal["digit", "colour", "pair", "caption", "split"], ...] = COLUMNS
     """Columns to carry along: the words `seven` and `red`, both as `red seven`, a caption, the split."""
 
     def identity(self) -> dict[str, Any]:
@@ -62,6 +59,9 @@ class Digits(Made):
         glyphs, numbers = bundled_digits()
         data = np.ascontiguousarray(glyphs, "<f4").tobytes() + np.ascontiguousarray(numbers, "<i4").tobytes()
         return {"digits": f"sha256:{hashlib.sha256(data).hexdigest()}"}
+
+    def _content(self) -> dict[str, pa.DataType]:
+        return {IMAGE: pa.large_binary()}
 
     def _columns(self) -> Sequence[str]:
         return self.obs
@@ -71,7 +71,8 @@ class Digits(Made):
         _, numbers = bundled_digits()
         rows = np.arange(len(numbers) * len(COLOURS) * self.renderings, dtype=np.int64)
         colour, image = rows % len(COLOURS), rows // len(COLOURS) % len(numbers)
-        held, splits = is_held_out(numbers[image], colour), splits_of(len(numbers))[image]
+        # Training never shows one colour of every digit, two digits of every colour.
+        held, splits = numbers[image] % len(COLOURS) == colour, splits_of(len(numbers))[image]
         keep = ~held | (splits != "train")
         if self.pairs != "all":
             keep &= held == (self.pairs == "held_out")
@@ -99,20 +100,16 @@ class Digits(Made):
             "split": splits_of(len(numbers))[image].tolist(),
         }
 
-    def _draw(
-        self, glyphs: NDArray[np.float64], rgb: NDArray[np.int64], words: NDArray[np.uint64], keys: list[str]
-    ) -> NDArray[np.uint8]:
+    def _draw(self, glyphs: F64, rgb: I64, words: U64, keys: list[str]) -> NDArray[np.uint8]:
         """(N, size, size, 3) pictures."""
         draws = [uniform(mix(words + np.uint64(i))) for i in range(1, 7)]
         turn, scale, right, down, light, paper = (2 * draw - 1 for draw in draws)
         degrees = TURN * turn + (SHIFTED_TURN if self.domain == "shifted" else 0.0)
         move = SHIFT / 32 * np.stack([right, down], axis=1)
         ink = place(glyphs, self.size, np.deg2rad(degrees), GLYPH * (1 + SCALE * scale), move)[..., None]
-        if self.domain == "plain":
-            ground, strokes = 20 + 15 * paper, rgb * (0.9 + 0.1 * light)[:, None]
-        else:
-            ground, strokes = 225 + 15 * paper, rgb * (0.35 + 0.1 * light)[:, None]
-        pictures = ground[:, None, None, None] * (1 - ink) + strokes[:, None, None, :] * ink
+        ground, strength = (20, 0.9) if self.domain == "plain" else (225, 0.35)
+        strokes = rgb * (strength + 0.1 * light)[:, None]
+        pictures = (ground + 15 * paper)[:, None, None, None] * (1 - ink) + strokes[:, None, None, :] * ink
         if self.domain == "shifted":
             noise = [rng_for(self.seed, key).normal(0, SHIFTED_NOISE, pictures.shape[1:]) for key in keys]
             pictures += np.stack(noise)
@@ -120,17 +117,12 @@ class Digits(Made):
 
 
 @lru_cache(maxsize=1)
-def bundled_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def bundled_digits() -> tuple[F64, I64]:
     """(1797, 8, 8) strokes between 0 and 1, and (1797,) digits 0 to 9."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
     return np.asarray(data.images, dtype=np.float64) / 16, np.asarray(data.target, dtype=np.int64)
-
-
-def is_held_out(digit: NDArray[np.int64], colour: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N,) whether training never shows a digit in a colour: one colour of every digit, two digits of every colour."""
-    return np.asarray(digit % len(COLOURS) == colour)
 
 
 def splits_of(n: int) -> NDArray[np.str_]:
@@ -142,24 +134,17 @@ def splits_of(n: int) -> NDArray[np.str_]:
     return splits
 
 
-def place(
-    glyphs: NDArray[np.float64],
-    size: int,
-    radians: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    move: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def place(glyphs: F64, size: int, radians: F64, scale: F64, move: F64) -> F64:
     """Glyphs turned, scaled and moved on empty squares, interpolated bilinearly.
 
     Args:
         glyphs: (N, G, G) strokes between 0 and 1.
-        size: S, pixels along a side of the result.
         radians: (N,) turn, clockwise as seen.
         scale: (N,) side of the glyph as a share of the square's.
         move: (N, 2) to the right and down, as shares of the square's side.
 
     Returns:
-        (N, S, S) strokes between 0 and 1.
+        (N, size, size) strokes between 0 and 1.
     """
     n, side, _ = glyphs.shape
     centres = (np.arange(size) + 0.5) / size - 0.5
@@ -179,7 +164,7 @@ def place(
     return np.asarray(upper * (1 - along) + lower * along)
 
 
-def _captions(digits: list[str], colours: list[str], words: NDArray[np.uint64]) -> list[str]:
+def _captions(digits: list[str], colours: list[str], words: U64) -> list[str]:
     """One of six templates around the digit, in half of the captions with its colour."""
     template = (uniform(mix(words + np.uint64(7))) * len(TEMPLATES)).astype(int)
     with_colour = uniform(mix(words + np.uint64(8))) < 0.5

@@ -9,7 +9,8 @@ five rules are those that treebanks of film reviews show to matter (Socher et al
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple
+from itertools import count
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +71,6 @@ class Sentence(NamedTuple):
 class Grammar(Made):
     """Synthetic sentences whose label depends on how their words combine."""
 
-    content: ClassVar[pa.Field] = pa.field(TEXT, pa.string())
-
     kind: Literal["grammar"] = "grammar"
     n: int = Field(4000, ge=1, le=MAX_ROWS)
     """Sentences in all splits together, all different; about 70 % train, 15 % validation, 15 % test."""
@@ -83,26 +82,23 @@ class Grammar(Made):
         lines = "\n".join("\t".join(sentence) for sentence in sentences(self.n, self.seed))
         return {"sentences": f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"}
 
+    def _content(self) -> dict[str, pa.DataType]:
+        return {TEXT: pa.string()}
+
     def _columns(self) -> Sequence[str]:
         return self.obs
 
     def _rows(self) -> NDArray[np.int64]:
-        rows = np.arange(self.n, dtype=np.int64)
         if self.split is None:
-            return rows
-        splits = [split_of(sentence.text) for sentence in sentences(self.n, self.seed)]
-        return np.asarray(rows[np.array(splits) == self.split])
+            return np.arange(self.n, dtype=np.int64)
+        return np.flatnonzero([split_of(each.text) == self.split for each in sentences(self.n, self.seed)])
 
     def _make(self, rows: NDArray[np.int64]) -> dict[str, list[str] | list[bytes]]:
         every = sentences(self.n, self.seed)
-        chosen = [every[row] for row in rows]
-        return {
-            ROW_ID: [f"grammar-{self.seed}/{row}" for row in rows],
-            TEXT: [sentence.text for sentence in chosen],
-            "label": [sentence.label for sentence in chosen],
-            "structure": [sentence.structure for sentence in chosen],
-            "split": [split_of(sentence.text) for sentence in chosen],
-        }
+        texts, structures, labels = (list(values) for values in zip(*(every[row] for row in rows), strict=True))
+        ids = [f"grammar-{self.seed}/{row}" for row in rows]
+        splits = [split_of(text) for text in texts]
+        return {ROW_ID: ids, TEXT: texts, "label": labels, "structure": structures, "split": splits}
 
 
 def split_of(text: str) -> str:
@@ -115,18 +111,16 @@ def split_of(text: str) -> str:
 def sentences(n: int, seed: int) -> tuple[Sentence, ...]:
     """The first n different sentences of a seed; more of them begin with the same ones."""
     seen: dict[str, Sentence] = {}
-    i = 0
+    numbers = count()
     while len(seen) < n:
-        sentence = compose(rng_for(seed, f"grammar-{i}"))
+        sentence = compose(rng_for(seed, f"grammar-{next(numbers)}"))
         seen.setdefault(sentence.text, sentence)
-        i += 1
     return tuple(seen.values())
 
 
 def compose(rng: np.random.Generator) -> Sentence:
     """One sentence; every structure is as likely as another."""
-    structure = _one(STRUCTURES, rng)
-    opener = _one(OPENERS, rng)
+    structure, opener = _one(STRUCTURES, rng), _one(OPENERS, rng)
     main = clause(rng, negated=structure == "negated", intensified=structure == "intensified")
     text, praise = main.words(), main.is_praise()
     if structure == "denied":

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,10 @@ from pydantic import PositiveInt
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
-from xfm.core.schema import REFUSED, ROW_ID, SHARD
-from xfm.core.source import Shard
+from xfm.core.schema import REFUSED, SHARD
+from xfm.core.source import Shard, cut, row_schema
 
 BATCH_ROWS = 256
-
-Split = Literal["train", "validation", "test"]
 
 
 class MadeRows(Config):
@@ -28,8 +26,8 @@ class MadeRows(Config):
     """Rows in one shard."""
 
     @abstractmethod
-    def _content(self) -> pa.Field:
-        """Column of the text, the picture or the vector."""
+    def _content(self) -> dict[str, pa.DataType]:
+        """Name and type of the column of the text, the picture or the vector."""
 
     @abstractmethod
     def _columns(self) -> Sequence[str]:
@@ -45,8 +43,7 @@ class MadeRows(Config):
 
     @property
     def schema(self) -> pa.Schema:
-        fixed = [pa.field(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED)]
-        return pa.schema([*fixed, self._content(), *(pa.field(name, pa.string()) for name in self._columns())])
+        return row_schema(self._content(), dict.fromkeys(self._columns(), pa.string()))
 
     def shards(self) -> Sequence[Shard]:
         """Ranges of the selected rows.
@@ -57,9 +54,7 @@ class MadeRows(Config):
         n = len(self._rows())
         if n == 0:
             raise Refused("NO_ROWS", f"no row is selected by {self.model_dump_json(exclude_defaults=True)}")
-        word = self.model_dump()["kind"]
-        ends = [(start, min(start + self.shard_rows, n)) for start in range(0, n, self.shard_rows)]
-        return [Shard(f"{word}-{i:06d}", start, stop, stop - start) for i, (start, stop) in enumerate(ends)]
+        return cut(self.model_dump()["kind"], n, self.shard_rows)
 
     def read(self, shard: Shard) -> Iterator[pa.RecordBatch]:
         """Batches of at most 256 rows.
@@ -82,11 +77,5 @@ class MadeRows(Config):
 class Made(MadeRows):
     """Made rows of which each belongs to a split by nature."""
 
-    content: ClassVar[pa.Field]
-    """Column of the text or the picture."""
-
-    split: Split | None = None
+    split: Literal["train", "validation", "test"] | None = None
     """Only the rows of this split."""
-
-    def _content(self) -> pa.Field:
-        return self.content

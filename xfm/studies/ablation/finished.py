@@ -92,7 +92,7 @@ def _check_starts(entries: Sequence[Entry], done: Mapping[str, Any]) -> None:
 
 def _check_inputs(entry: Entry, earlier: Mapping[str, Any], known: dict[str, Any]) -> None:
     """Raises Refused: OTHER_RUN, or the source or the checkpoint cannot be looked at."""
-    from xfm.sources.stored.open import open_embeddings
+    from xfm.sources.stored.source import open_embeddings
     from xfm.studies.evaluate.source import EMBEDDINGS, embedding_recipe
 
     config = entry.config

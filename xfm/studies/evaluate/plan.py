@@ -22,7 +22,7 @@ from xfm.judging.representations import (
 )
 from xfm.judging.row_noun import noun_of
 from xfm.sources.stored.columns import StoredEmbeddings
-from xfm.sources.stored.open import open_embeddings
+from xfm.sources.stored.source import open_embeddings
 from xfm.studies.evaluate.baselines import EXPRESSION
 from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.headline import file_name

@@ -27,7 +27,7 @@ from xfm.engine.stage import run_stage
 from xfm.engine.tables import run_tables
 from xfm.judging.representations import RANDOM, Representation, layers_of
 from xfm.models.reductions import Pool, PoolName
-from xfm.sources.stored.open import open_embeddings
+from xfm.sources.stored.source import open_embeddings
 from xfm.studies.evaluate.baselines import EXPRESSION, Wanted, expression_table
 from xfm.studies.evaluate.class_tables import classes_csv
 from xfm.studies.evaluate.config import EvaluateJob

@@ -24,8 +24,7 @@ from xfm.core.schema import DEPTH, INPUT_IDS, ROW_ID, VALUES
 from xfm.core.tokenizer import Tokens
 from xfm.metrics.regression import SUMS, cell_sums
 from xfm.studies.layerwise.readouts import GENE_SUMS, Readouts
-from xfm.tokenizers.masking import choose_fraction, position_uniforms
-from xfm.tokenizers.ragged import ragged
+from xfm.tokenizers.ragged import choose_fraction, position_uniforms, ragged
 
 Mode = Literal["visible", "masked"]
 F64 = NDArray[np.float64]

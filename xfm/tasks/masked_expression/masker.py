@@ -11,8 +11,7 @@ from xfm.compute.embed import batches
 from xfm.core.schema import INPUT_IDS, VALUES
 from xfm.tasks.masked_expression.settings import Example
 from xfm.tokenizers.binned import BinnedTokenizer
-from xfm.tokenizers.masking import choose_fraction, position_uniforms
-from xfm.tokenizers.ragged import ragged
+from xfm.tokenizers.ragged import choose_fraction, position_uniforms, ragged
 
 I64 = NDArray[np.int64]
 
