@@ -5,7 +5,7 @@ import pytest
 
 from xfm.core.errors import Refused
 from xfm.plots import shared_space
-from xfm.plots.classes import PALETTE
+from xfm.plots.panels import PALETTE
 from xfm.plots.shared_space import draw_embedding_umap, draw_shared_space, shared_points
 
 TYPES = ["neuron", "astrocyte", "microglia", "never seen"]

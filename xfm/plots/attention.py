@@ -230,11 +230,9 @@ def _dress(axes: Any, one: _Map, above: str) -> None:
     axes.set_xlabel(one.columns, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
     axes.set_ylabel(one.rows, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
     set_title(axes, f"{above}{shorten(one.title, 27)}", 9.5, 6)
-    for spine in axes.spines.values():
-        spine.set_color("#c3c9d0")
+    axes.spines[:].set_color("#c3c9d0")
 
 
-def _ticks(number: int) -> list[int]:
+def _ticks(number: int) -> range:
     """At most eight, from 0."""
-    step = max(1, math.ceil(number / 8))
-    return list(range(0, number, step))
+    return range(0, number, max(1, math.ceil(number / 8)))

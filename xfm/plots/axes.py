@@ -46,10 +46,15 @@ def new_canvas(width: float, height: float) -> Any:
     return canvas
 
 
-def curve_canvas() -> tuple[Any, Any]:
+def new_axes(width: float, height: float, box: tuple[float, float, float, float]) -> tuple[Any, Any]:
+    """A canvas of so many inches, and axes in a box of it: left, bottom, width and height as shares."""
+    canvas = new_canvas(width, height)
+    return canvas, canvas.add_axes(box)
+
+
+def curve_axes() -> tuple[Any, Any]:
     """A canvas and its axes, with room for names at the right edge."""
-    canvas = new_canvas(7.4, 4.4)
-    return canvas, canvas.add_axes((0.095, 0.135, 0.655, 0.745))
+    return new_axes(7.4, 4.4, (0.095, 0.135, 0.655, 0.745))
 
 
 def save_plot(
@@ -67,20 +72,14 @@ def save_plot(
     """Writes a picture and its numbers, as plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
-        canvas: drawn.
-        output: folder of the job.
-        name: file-name safe.
-        columns, rows: of the CSV, as in `write_csv`.
-        caption: one sentence that says what is seen.
         alt: what is seen, for those who do not see it; the caption where empty.
         wide: small print inside.
         colours: as in `write_png`.
     """
-    folder = output / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / f"{name}.csv", columns, rows)
-    write_png(canvas, folder / f"{name}.png", colours=colours)
     png, table = f"plots/{name}.png", f"plots/{name}.csv"
+    (output / png).parent.mkdir(parents=True, exist_ok=True)
+    write_csv(output / table, columns, rows)
+    write_png(canvas, output / png, colours=colours)
     return Figure(name=name, caption=caption, png=png, csv=table, alt=alt, wide=wide)
 
 
@@ -145,17 +144,23 @@ def draw_scale(canvas: Any, picture: Any, box: tuple[float, float, float, float]
     return scale
 
 
-def dress(axes: Any, *, x: str, y: str, title: str = "", x_pad: float = 4, title_pad: float = 12) -> None:
-    """Labels, a light grid, and no frame but the bottom line. Pads are in points."""
+def dress(
+    axes: Any, *, x: str, y: str, title: str = "", x_pad: float = 4, title_pad: float = 12, title_size: float = 12.5
+) -> None:
+    """Labels, a light grid, and no frame but the bottom line. Pads and sizes are in points."""
     axes.set_xlabel(x, color=INK, fontsize=11, labelpad=x_pad, parse_math=False)
     axes.set_ylabel(y, color=INK, fontsize=11, parse_math=False)
     if title:
-        set_title(axes, title, pad=title_pad)
+        set_title(axes, title, title_size, title_pad)
     axes.grid(axis="y", color=GRID, linewidth=0.9)
     axes.set_axisbelow(True)
     axes.tick_params(colors=GREY, labelsize=10, length=0, pad=6)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    bottom_line(axes)
+
+
+def bottom_line(axes: Any) -> None:
+    """No frame but the line beneath."""
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
 
 
@@ -164,28 +169,12 @@ def name_ends(axes: Any, ends: Sequence[End]) -> None:
     bottom, top = axes.get_ylim()
     shares = [(min(max(end.value, bottom), top) - bottom) / (top - bottom) for end in ends]
     for at, share, end in zip(spread(shares, LABEL_GAP, (-0.06, 1.06)), shares, ends, strict=True):
+        style = {"color": end.colour, "fontweight": "normal" if end.colour == GREY else "bold", "fontsize": 10}
+        lead = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.8, "alpha": 0.6}
         axes.annotate(
-            end.name,
-            xy=(1.0, share),
-            xytext=(1.035, at),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=end.colour,
-            fontsize=10,
-            fontweight="normal" if end.colour == GREY else "bold",
-            va="center",
-            annotation_clip=False,
-            parse_math=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": end.colour,
-                "linewidth": 0.8,
-                "alpha": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
-        )
+            end.name, (1.0, share), (1.035, at), "axes fraction", "axes fraction", va="center", annotation_clip=False,
+            parse_math=False, arrowprops=lead | {"shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}, **style,
+        )  # fmt: skip
 
 
 def spread(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import GREY, GRID, INK, draw_legend, look, new_canvas, save_plot, set_title, shorten
+from xfm.plots.axes import GREY, GRID, INK, bottom_line, draw_legend, look, new_axes, save_plot, set_title, shorten
 
 MOST_SHOWN = 60  # classes
 STRIPE = "#f4f6f8"
@@ -66,8 +66,7 @@ def draw_bars(
 def _draw(rows: Sequence[tuple[str, int]], order: Sequence[int], bars: Sequence[Bars], metric: str, title: str) -> Any:
     line = max(0.2, (0.115 if len(rows) <= 30 else 0.075) * len(bars) + 0.04)  # inches a class
     tall = line * len(rows)
-    canvas = new_canvas(6.2, tall + 1.2)
-    axes = canvas.add_axes((0.4, 0.5 / (tall + 1.2), 0.56, tall / (tall + 1.2)))
+    canvas, axes = new_axes(6.2, tall + 1.2, (0.4, 0.5 / (tall + 1.2), 0.56, tall / (tall + 1.2)))
     for place in range(0, len(rows), 2):
         axes.axhspan(place - 0.5, place + 0.5, color=STRIPE, linewidth=0, zorder=0)
     for number, one in enumerate(bars):
@@ -84,9 +83,7 @@ def _draw(rows: Sequence[tuple[str, int]], order: Sequence[int], bars: Sequence[
     axes.grid(axis="x", color=GRID, linewidth=0.9)
     axes.set_axisbelow(True)
     axes.set_xlabel(metric, color=INK, fontsize=10, parse_math=False)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
+    bottom_line(axes)
     draw_legend(
         axes, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(bars), fontsize=9, handletextpad=0.2,
         columnspacing=1.4, borderaxespad=0.2,

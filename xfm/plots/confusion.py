@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.report import Figure
-from xfm.plots.axes import GREY, INK, draw_scale, new_canvas, save_plot, set_title, shorten
+from xfm.plots.axes import GREY, INK, draw_scale, new_axes, save_plot, set_title, shorten
 
 MOST_COUNTED = 20  # classes up to which cells hold their counts
 MOST_SHOWN = 60
@@ -101,27 +101,23 @@ def _draw(counts: Counts, names: Sequence[str], title: str, noun: str) -> Any:
     cell = float(np.clip(5.4 / number, 0.115, 0.62))
     side = cell * number
     font = float(np.clip(cell * 72 * 0.62, 5.2, 9.0))
-    canvas = new_canvas(side + 2.5, side + 2.5)
     part = side / (side + 2.5)
-    axes = canvas.add_axes((0.3 * (1 - part), 0.6 * (1 - part), part, part))
+    canvas, axes = new_axes(side + 2.5, side + 2.5, (0.3 * (1 - part), 0.6 * (1 - part), part, part))
     shares = _shares(counts, np.nan)
-    picture = axes.imshow(
-        np.ma.masked_invalid(shares), cmap=colormaps["Blues"].with_extremes(bad="#eceff2"), vmin=0, vmax=1
-    )
+    blues = colormaps["Blues"].with_extremes(bad="#eceff2")
+    picture = axes.imshow(np.ma.masked_invalid(shares), cmap=blues, vmin=0, vmax=1)
     truth = counts.sum(axis=1)
     rows = [f"{shorten(name, LETTERS)} ({total:,})" for name, total in zip(names, truth, strict=True)]
     axes.set_yticks(range(number), rows, fontsize=font, parse_math=False)
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if number <= MOST_COUNTED else {"rotation": 90}
-    axes.set_xticks(
-        range(number), [shorten(name, LETTERS) for name in names], fontsize=font, parse_math=False, **turned
-    )
+    words = [shorten(name, LETTERS) for name in names]
+    axes.set_xticks(range(number), words, fontsize=font, parse_math=False, **turned)
     axes.tick_params(colors=INK, length=0, pad=4)
     axes.set_xlabel("predicted class", color=GREY, fontsize=9)
     axes.set_ylabel(f"true class ({noun})", color=GREY, fontsize=9)
     if title:
         set_title(axes, title, 11, 8)
-    for spine in axes.spines.values():
-        spine.set_color("#c3c9d0")
+    axes.spines[:].set_color("#c3c9d0")
     if number <= MOST_COUNTED:
         letters = len(f"{counts.max():,}")
         _write_counts(axes, counts, shares, min(font, cell * 72 * min(0.36, 1.35 / letters)))
@@ -135,9 +131,8 @@ def _draw(counts: Counts, names: Sequence[str], title: str, noun: str) -> Any:
 
 def _write_counts(axes: Any, counts: Counts, shares: NDArray[np.float64], font: float) -> None:
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if shares[row, column] > 0.55 else INK
-        style = {"ha": "center", "va": "center", "fontsize": font, "color": colour}
-        axes.text(column, row, f"{counts[row, column]:,}", **style)
+        style = {"ha": "center", "va": "center", "color": "white" if shares[row, column] > 0.55 else INK}
+        axes.text(column, row, f"{counts[row, column]:,}", fontsize=font, **style)
 
 
 def _in_words(counts: Counts, classes: Sequence[str], noun: str) -> str:

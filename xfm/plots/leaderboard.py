@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import COLOURS, GREY, GRID, INK, dress, new_canvas, save_plot, shorten
+from xfm.plots.axes import COLOURS, GREY, GRID, INK, dress, new_axes, save_plot, shorten
 
 KINDS = {"layer": (COLOURS[0], "o"), "combination": (COLOURS[1], "D"), "baseline": (GREY, "s")}
 MOST_ROWS = 40
@@ -86,8 +86,7 @@ def far_edge(dots: Sequence[Dot], *, higher_is_better: bool) -> float | None:
 
 def _draw(dots: Sequence[Dot], metric: str, title: str, edge: float | None, *, higher_is_better: bool) -> Any:
     height = FRAME_INCHES + ROW_INCHES * len(dots)
-    canvas = new_canvas(7.4, height)
-    axes = canvas.add_axes((0.4, 0.75 / height, 0.5, 1 - FRAME_INCHES / height))
+    canvas, axes = new_axes(7.4, height, (0.4, 0.75 / height, 0.5, 1 - FRAME_INCHES / height))
     for at, dot in enumerate(dots):
         colour, marker = KINDS.get(dot.kind, KINDS["layer"])
         style = {"markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 4, "clip_on": False}
@@ -115,12 +114,6 @@ def _names(axes: Any, dots: Sequence[Dot]) -> None:
     axes.set_yticks(range(len(dots)), [shorten(dot.name, NAME_LENGTH) for dot in dots], parse_math=False)
     axes.set_ylim(len(dots) - 0.45, -0.55)
     for at, dot in enumerate(dots):
-        axes.annotate(
-            f"{dot.value:.3f}" if abs(dot.value) < 100 else f"{dot.value:,.0f}",
-            xy=(1.02, at),
-            xycoords=("axes fraction", "data"),
-            color=KINDS.get(dot.kind, KINDS["layer"])[0],
-            fontsize=9.5,
-            va="center",
-            annotation_clip=False,
-        )
+        text = f"{dot.value:.3f}" if abs(dot.value) < 100 else f"{dot.value:,.0f}"
+        style = {"color": KINDS.get(dot.kind, KINDS["layer"])[0], "fontsize": 9.5, "va": "center"}
+        axes.annotate(text, (1.02, at), xycoords=("axes fraction", "data"), annotation_clip=False, **style)

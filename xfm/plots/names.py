@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from xfm.core.report import printable
 from xfm.plots.axes import INK, shorten
-from xfm.plots.classes import OTHER, Classes
+from xfm.plots.panels import OTHER, Classes
 
 NEAREST = 15  # points that decide whether a place belongs to a class
 LETTERS, MOST_LETTERS = 20, 26  # of a name in one line, and of a line of two

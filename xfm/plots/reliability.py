@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.report import Figure
-from xfm.plots.axes import COLOURS, GREY, GRID, draw_legend, dress, look, new_canvas, save_plot, shorten
+from xfm.plots.axes import COLOURS, GREY, GRID, draw_legend, dress, look, new_axes, save_plot, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ def draw_reliability(
 
 
 def _draw(classifiers: Sequence[Reliable], title: str, noun: str) -> Any:
-    canvas = new_canvas(5.6, 6.0)
-    axes = canvas.add_axes((0.13, 0.34, 0.82, 0.58))
+    canvas, axes = new_axes(5.6, 6.0, (0.13, 0.34, 0.82, 0.58))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     along = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}
     axes.text(0.03, 0.045, "as often right as said", color=GREY, fontsize=9, va="bottom", **along)

@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from xfm.core.random import rng_for
 from xfm.core.report import Figure
 from xfm.plots.axes import INK, new_canvas, save_plot
-from xfm.plots.classes import Classes, group_classes
-from xfm.plots.panels import CAUTION, LEGEND_LINE, SIDE, add_legend, add_panel, legend_lines
+from xfm.plots.panels import CAUTION, LEGEND_LINE, SIDE, Classes, add_legend, add_panel, group_classes, legend_height
 from xfm.plots.umap import umap_coordinates
 
 Vectors = NDArray[np.floating[Any]]
 SEED = 42  # of the reference's UMAP
 PER_TYPE = 20
 MOST_DRAWN = 1600
-GAP, TITLE = 0.25, 0.36  # inches: between panels, above each
+GAP, TITLE, MARGIN = 0.25, 0.36, 0.38  # inches: between panels, above each, around a legend
 LETTERS = {3: 30, 2: 17}  # of a name in a legend, by its columns
 
 
@@ -84,7 +83,6 @@ def draw_shared_space(
     Args:
         before, after: the same cells with the weights of step 0 and with the trained ones.
         types: names of the K types.
-        titles: of the panels.
         caption: a sentence in front.
 
     Raises:
@@ -93,7 +91,7 @@ def draw_shared_space(
     if not np.array_equal(before.rows, after.rows) or not np.array_equal(before.types, after.types):
         raise ValueError(f"{len(before.rows)} cells before, {len(after.rows)} after: give the same cells, in one order")
     both = group_classes([types[code] for code in [*before.types.tolist(), *before.shown.tolist()]])
-    width, height = 2 * SIDE + GAP, TITLE + SIDE + _legend_height(both, 3) + 2 * LEGEND_LINE
+    width, height = 2 * SIDE + GAP, TITLE + SIDE + legend_height(both, 3, MARGIN) + 2 * LEGEND_LINE
     canvas = new_canvas(width, height)
     for place, (title, points) in enumerate(zip(titles, (before, after), strict=True)):
         xy = np.concatenate([points.gene, points.text])
@@ -166,8 +164,7 @@ def _shared_panel(axes: Any, points: SharedPoints, classes: Classes) -> None:
     cells = len(points.types)
     colours = np.asarray(classes.colours)[classes.codes]
     order = rng_for(0, "drawing order").permutation(cells)
-    style = {"marker": "s", "s": 13, "alpha": 0.75, "linewidths": 0}
-    axes.scatter(*points.gene[order].T, c=colours[:cells][order], **style)
+    axes.scatter(*points.gene[order].T, c=colours[:cells][order], marker="s", s=13, alpha=0.75, linewidths=0)
     # Above the cells and ringed: there is one circle a type.
     axes.scatter(*points.text.T, c=colours[cells:], marker="o", s=68, edgecolors=INK, linewidths=1.1, zorder=4)
 
@@ -176,7 +173,7 @@ def _draw_columns(xy: Vectors, columns: Mapping[str, Classes]) -> Any:
     across = min(2, len(columns))
     names = list(columns)
     pairs = [names[start : start + across] for start in range(0, len(names), across)]
-    tall = [TITLE + SIDE + max(_legend_height(columns[name], 2) for name in pair) for pair in pairs]
+    tall = [TITLE + SIDE + max(legend_height(columns[name], 2, MARGIN) for name in pair) for pair in pairs]
     width, height = across * SIDE + (across - 1) * GAP, sum(tall)
     canvas = new_canvas(width, height)
     order = rng_for(SEED, "drawing order").permutation(len(xy))
@@ -191,10 +188,6 @@ def _draw_columns(xy: Vectors, columns: Mapping[str, Classes]) -> Any:
             corner = (left / width, 1 - (top + TITLE + SIDE + 0.2) / height)
             add_legend(canvas, corner, classes, 2, LETTERS[2])
     return canvas
-
-
-def _legend_height(classes: Classes, across: int) -> float:
-    return 0.38 + LEGEND_LINE * legend_lines(classes, across)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -55,34 +55,13 @@ def _layout(x: Matrix, indices: NDArray[np.integer[Any]], distances: Matrix, see
     # A matrix product leaves a cell a little way from itself, and umap-learn measures from the nearest that is not 0.
     distances = np.where(indices == np.arange(len(x))[:, None], 0.0, distances)
     random = np.random.RandomState(seed % 2**32)
-    graph, _, _ = fuzzy_simplicial_set(
-        x,
-        NEIGHBOURS,
-        random,
-        "euclidean",
-        knn_indices=indices.astype(np.int64),
-        knn_dists=distances.astype(np.float32),
-    )
+    near = {"knn_indices": indices.astype(np.int64), "knn_dists": distances.astype(np.float32)}
+    graph, _, _ = fuzzy_simplicial_set(x, NEIGHBOURS, random, "euclidean", **near)
     a, b = find_ab_params(SPREAD, MIN_DIST)
-    layout, _ = simplicial_set_embedding(
-        x,
-        graph,
-        n_components=2,
-        initial_alpha=1.0,
-        a=a,
-        b=b,
-        gamma=1.0,
-        negative_sample_rate=5,
-        n_epochs=None,
-        init=_first_components(x, random),
-        random_state=random,
-        metric="euclidean",
-        metric_kwds={},
-        densmap=False,
-        densmap_kwds={},
-        output_dens=False,
-        parallel=False,
-    )
+    descent = {"initial_alpha": 1.0, "a": a, "b": b, "gamma": 1.0, "negative_sample_rate": 5, "n_epochs": None}
+    start = {"init": _first_components(x, random), "random_state": random}
+    plain = {"metric": "euclidean", "metric_kwds": {}, "densmap": False, "densmap_kwds": {}, "output_dens": False}
+    layout, _ = simplicial_set_embedding(x, graph, n_components=2, parallel=False, **descent, **start, **plain)
     return np.asarray(layout, dtype=np.float32)
 
 
