@@ -8,8 +8,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from xfm.track.query import run_link
-from xfm.track.sender import Sidecar, last_server
+from xfm.track.query import links
 from xfm.track.spool import Record, Spool
 from xfm.track.tracker import SpoolTracker
 
@@ -68,26 +67,14 @@ def child_links(spool: Path, keys: Collection[str], timeout_s: float = 30.0) -> 
 
     Args:
         spool: of the job; its records are being sent.
-        keys: which children.
         timeout_s: how long to wait while nothing is being sent. What is not sent by then is missing.
     """
     deadline, sent = time.monotonic() + timeout_s, -1
     while True:
-        found, line = _links(spool, keys)
+        known, line = links(spool)
+        found = {key: known[key] for key in keys if key in known}
         if len(found) == len(keys) or time.monotonic() > deadline:
             return found
         if line > sent:
             deadline, sent = time.monotonic() + timeout_s, line
         time.sleep(0.2)
-
-
-def _links(spool: Path, keys: Collection[str]) -> tuple[dict[str, str], int]:
-    """Those that are known by now, and how many lines have been sent."""
-    server, first = last_server(spool), Spool(spool).read(limit=1)
-    if not server or not first:
-        return {}, 0
-    sidecar = Sidecar(Spool(spool), server)
-    sidecar.load()
-    root, runs = first[0].record.get("run", ""), sidecar.progress.runs
-    found = {key: run_link(server, runs[f"{root}/{key}"]) for key in keys if f"{root}/{key}" in runs}
-    return found, sidecar.progress.line
