@@ -1,7 +1,8 @@
 """What the figures share: colours, dressing, names at the right edge, legends, files.
 
-Every plot takes the folder of the job, a name that is safe as a file's, and a caption, one sentence that says what is
-seen; it writes plots/NAME.png and plots/NAME.csv with the numbers drawn, and returns their `Figure`.
+Every plot takes the folder of the job, a name that is safe as a file's, a caption, one sentence that says what is
+seen, labels with their units, and a title. It writes plots/NAME.png (150 dpi) and plots/NAME.csv with the numbers
+drawn below that folder, and returns their `Figure`.
 
 Colours: Okabe and Ito (2008), readable with every kind of colour vision. Lines are named at their end instead of in a
 legend, and text comes from data, so it is never read as a formula.
@@ -13,7 +14,7 @@ import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +179,7 @@ def name_ends(axes: Any, ends: Sequence[End]) -> None:
 
 
 def spread(
-    positions: Sequence[float],
-    sizes: float | Sequence[float],
-    limits: tuple[float, float] = (-math.inf, math.inf),
+    positions: Sequence[float], sizes: float | Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> list[float]:
     """Centres of things of such sizes, moved as little as needed so that none overlap, in their order.
 
@@ -190,9 +189,7 @@ def spread(
     """
     order = sorted(range(len(positions)), key=lambda index: positions[index])
     size = [sizes if isinstance(sizes, float | int) else sizes[index] for index in order]
-    before = [0.0]
-    for left, right in pairwise(size):
-        before.append(before[-1] + (left + right) / 2)
+    before = list(accumulate(((left + right) / 2 for left, right in pairwise(size)), initial=0.0))
     pools: list[tuple[float, int]] = []  # mean, members
     for index, room in zip(order, before, strict=False):
         pools.append((positions[index] - room, 1))

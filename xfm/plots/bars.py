@@ -38,10 +38,8 @@ def draw_bars(
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the class with most cells on top.
 
     Args:
-        classes: K names.
-        support: cells of each; the 60 largest are drawn.
+        classes, support: K names and their cells; the 60 largest are drawn.
         bars: what to compare, at least one; legible up to four.
-        metric: label of the axis, which reaches to 1 at least.
         noun: what the support counts, in the CSV.
 
     Raises:

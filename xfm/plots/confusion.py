@@ -37,8 +37,6 @@ def draw_confusion(
     Args:
         counts: (K, K) cells by true and predicted class. A class with neither is left out of the picture; beyond 60,
             the most frequent ones are shown and the others gathered.
-        classes: K names.
-        noun: what is counted.
 
     Raises:
         ValueError: counts of another shape, negative, or all zero.

@@ -62,14 +62,13 @@ def draw_layer_curve(
     higher_is_better: bool | None = None,
     marks: Sequence[Mark] = (),
 ) -> Figure:
-    """Writes plots/NAME.png (150 dpi) and plots/NAME.csv below `output`.
+    """Writes plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
         series: lines with bands, at least one; legible up to six.
         baselines: grey lines, curves where they are series; legible up to five. A number too far off to show beside
             the curves is named at the edge with its value.
-        metric: label of the vertical axis, unit included.
-        higher_is_better: adds "higher is better" or "lower is better" to the axis.
+        higher_is_better: said on the axis; None says nothing.
         marks: rings; those around the same point share a name.
 
     Raises:

@@ -42,13 +42,11 @@ def draw_leaderboard(
     higher_is_better: bool = True,
     alt: str = "",
 ) -> Figure:
-    """Writes plots/NAME.png (150 dpi) and plots/NAME.csv below `output`; the picture has the first 40 rows.
+    """Writes plots/NAME.png and plots/NAME.csv below `output`; the picture has the first 40 rows.
 
     Args:
         dots: rows from top to bottom, at least one.
-        metric: label of the horizontal axis.
         higher_is_better: said on the axis; rows far on the worse side become arrows at its edge.
-        alt: for those who do not see it.
 
     Raises:
         ValueError: no row.

@@ -28,19 +28,12 @@ class Reliable:
 
 
 def draw_reliability(
-    output: Path,
-    name: str,
-    classifiers: Sequence[Reliable],
-    *,
-    caption: str,
-    title: str = "",
-    noun: str = "rows",
+    output: Path, name: str, classifiers: Sequence[Reliable], *, caption: str, title: str = "", noun: str = "rows"
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
         classifiers: at least one, with the same bins; legible up to three.
-        noun: what is counted.
 
     Raises:
         ValueError: nothing to draw, or no row in any bin.
@@ -65,12 +58,10 @@ def _draw(classifiers: Sequence[Reliable], title: str, noun: str) -> Any:
     for number, one in enumerate(classifiers):
         colour, marker = look(number)
         held = one.rows > 0
-        axes.vlines(
-            one.confidence[held], one.confidence[held], one.accuracy[held], color=colour, linewidth=1.4, alpha=0.45
-        )
+        sure, right = one.confidence[held], one.accuracy[held]
+        axes.vlines(sure, sure, right, color=colour, linewidth=1.4, alpha=0.45)
         dots = {"marker": marker, "markersize": 6, "markeredgecolor": "white"}
-        line = {"color": colour, "linewidth": 1.6, "zorder": 3, "label": shorten(one.name, 40)}
-        axes.plot(one.confidence[held], one.accuracy[held], **line, **dots)
+        axes.plot(sure, right, color=colour, linewidth=1.6, zorder=3, label=shorten(one.name, 40), **dots)
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xticks(np.linspace(0, 1, 6), [])

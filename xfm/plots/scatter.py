@@ -51,10 +51,9 @@ def draw_panels(
 
     Args:
         panels: at least one, all of the same N cells; legible up to 20,000.
-        caption: one sentence that says what is seen; that a UMAP proves nothing is added.
+        caption: that a UMAP proves nothing is added.
         columns: panels a row at most.
         cells: (N,) row ids for the CSV; numbers from 0 where empty.
-        noun: what they are called.
 
     Raises:
         ValueError: no panel, or one whose shapes do not fit, or coordinates that are not finite.

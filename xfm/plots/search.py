@@ -56,7 +56,7 @@ class FrontScore:
     """One of the two."""
 
     name: str  # of the metric
-    is_lower_better: bool = False  # less of it is better
+    is_lower_better: bool = False
     near: float | None = None  # the nearer to this the better; the distance is then drawn
 
     @property
@@ -65,12 +65,10 @@ class FrontScore:
 
     @property
     def label(self) -> str:
-        """Of the axis."""
         name = self.name if self.near is None else f"|{self.name} - {self.near:g}|"
         return f"{name}\n({'lower' if self.is_small_good else 'higher'} is better)"
 
     def drawn(self, value: float) -> float:
-        """Where a value stands."""
         return value if self.near is None else abs(value - self.near)
 
 
@@ -78,11 +76,6 @@ def draw_objective(
     output: Path, name: str, dots: Sequence[Dot], *, metric: str, is_lower_better: bool, caption: str, title: str = ""
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the value by trial, and the best so far.
-
-    Args:
-        dots: the trials, in order.
-        metric: label of the vertical axis.
-        is_lower_better: less of it is better.
 
     Raises:
         ValueError: no trial has a value.
@@ -124,7 +117,6 @@ def draw_fields(
     Args:
         dots: the trials; those without a value are in the table alone.
         fields: one panel each, 12 at most.
-        metric: label of the vertical axes.
 
     Raises:
         ValueError: no field, or one that has not a value for each trial.
@@ -160,8 +152,7 @@ def draw_front(
     and Fleming, PPSN 1996). Between two trials of the front nothing is promised, so it is a staircase.
 
     Args:
-        pairs: the trials, in order; those without scores are in the table alone.
-        across, up: what the axes are.
+        pairs: the trials; those without scores are in the table alone.
 
     Raises:
         ValueError: no trial has both scores.

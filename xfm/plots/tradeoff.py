@@ -46,9 +46,7 @@ def draw_tradeoff(
     """Writes plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
-        points: at least one.
-        score: label of the vertical axis, e.g. "donor macro F1 (test)".
-        leakage: label of the horizontal axis, e.g. "AUROC of a fresh probe for sex".
+        score, leakage: labels, e.g. "donor macro F1 (test)", "AUROC of a fresh probe for sex".
         chance: leakage of a representation without the attribute, a dashed line; None for none.
 
     Raises:

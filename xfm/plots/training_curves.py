@@ -57,9 +57,6 @@ def draw_loss_curve(
 
     Args:
         history: records with `step`, and OBJECTIVE and validation_OBJECTIVE where there was one.
-        objectives: what to draw, in order.
-        baselines: horizontal lines.
-        metric: label of the vertical axis, unit included.
 
     Raises:
         ValueError: an empty history.
@@ -106,7 +103,6 @@ def draw_share_curve(
         shares: rising, 0 for the pretrained network to 1.
         series: lines with bands, at least one.
         chosen: the share that is marked.
-        metric: label of the vertical axis.
 
     Raises:
         ValueError: no series, or one that has not a value a share.

@@ -24,7 +24,6 @@ def umap_coordinates(x: Matrix, seed: int) -> F32:
 
     Args:
         x: (N, D) one vector a cell, N >= 16.
-        seed: of negative sampling.
 
     Returns:
         (N, 2).
