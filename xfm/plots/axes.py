@@ -156,11 +156,6 @@ def dress(
     axes.grid(axis="y", color=GRID, linewidth=0.9)
     axes.set_axisbelow(True)
     axes.tick_params(colors=GREY, labelsize=10, length=0, pad=6)
-    bottom_line(axes)
-
-
-def bottom_line(axes: Any) -> None:
-    """No frame but the line beneath."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
 

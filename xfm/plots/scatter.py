@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from xfm.core.random import rng_for
 from xfm.core.report import Figure
 from xfm.plots.axes import new_canvas, save_plot
-from xfm.plots.names import write_names
-from xfm.plots.panels import CAUTION, SIDE, Classes, add_legend, add_panel, group_classes, legend_height
+from xfm.plots.panels import CAUTION, SIDE, Classes, add_legend, add_panel, group_classes, legend_height, write_names
 
 GAP, TITLE = 0.2, 0.34  # inches: between panels, above each
 LETTERS_BY_COLUMNS = {3: 27, 2: 44}  # of a name in a legend

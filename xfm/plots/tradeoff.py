@@ -14,7 +14,7 @@ import numpy as np
 
 from xfm.core.report import Estimate, Figure
 from xfm.plots.axes import GREY, draw_legend, dress, look, new_axes, save_plot, shorten
-from xfm.plots.names import move_apart
+from xfm.plots.panels import move_apart
 
 FAR = 14  # pixels between a point and its name, from which a line joins them
 
