@@ -87,8 +87,7 @@ def save_plot(
 def write_png(canvas: Any, path: Path, *, colours: int | None = None) -> None:
     """150 dpi, cut to what is drawn, without a note of the version that drew it.
 
-    Args:
-        colours: at most so many, 256 or fewer. A cloud of 20,000 translucent dots is then a quarter of the size.
+    With at most 256 `colours` a cloud of 20,000 translucent dots is a quarter of the size.
     """
     from PIL import Image
 

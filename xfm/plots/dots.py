@@ -120,9 +120,8 @@ def draw_leaderboard(
 def far_edge(dots: Sequence[Dot], *, higher_is_better: bool) -> float | None:
     """Where the axis ends, so that a row that fails altogether does not press the others together.
 
-    Returns:
-        The median, less three times what the best row is better than it, and further where the whisker of a row inside
-        needs it; None where no row is worse than that.
+    It is the median, less three times what the best row is better than it, and further where the whisker of a row
+    inside needs it; None where no row is worse than that.
     """
     sign = 1 if higher_is_better else -1
     values = [sign * dot.value for dot in dots]
@@ -131,7 +130,7 @@ def far_edge(dots: Sequence[Dot], *, higher_is_better: bool) -> float | None:
         return None
     inside = [dot for dot, value in zip(dots, values, strict=True) if value >= edge]
     ends = [sign * end for dot in inside for end in (dot.low, dot.high, *dot.values) if end is not None]
-    return sign * min(edge, *ends) if ends else sign * edge
+    return sign * min([edge, *ends])
 
 
 def _draw_bars(names: Sequence[str], order: Sequence[int], bars: Sequence[Bars], metric: str, title: str) -> Any:

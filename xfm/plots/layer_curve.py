@@ -132,7 +132,7 @@ def _draw_lines(
         style, name = grey_line(number), shorten(line.name)
         if isinstance(line, Series):
             last = _draw_curve(axes, line, grid, style | {"marker": ".", "markersize": 4}, 0.09)
-            ends += [End(last, name, GREY)] if last is not None else []
+            ends += [End(value, name, GREY) for value in last]
         elif not near[0] <= line.value <= near[1]:
             arrow = "\N{UPWARDS ARROW}" if line.value > near[1] else "\N{DOWNWARDS ARROW}"
             ends.append(End(line.value, f"{name} {line.value:.3g} {arrow}", GREY))
@@ -146,12 +146,12 @@ def _draw_lines(
         dots = {"marker": marker, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
         band = 0.18 if len(series) <= 3 else 0.11
         last = _draw_curve(axes, one, grid, {"color": colour, "linewidth": 2.0, "zorder": 4} | dots, band)
-        ends += [End(last, shorten(one.name), colour)] if last is not None else []
+        ends += [End(value, shorten(one.name), colour) for value in last]
     return ends
 
 
-def _draw_curve(axes: Any, one: Series, grid: Sequence[int], style: dict[str, Any], band: float) -> float | None:
-    """A line over the whole grid, so that missing layers are gaps. Returns its last value."""
+def _draw_curve(axes: Any, one: Series, grid: Sequence[int], style: dict[str, Any], band: float) -> list[float]:
+    """A line over the whole grid, so that missing layers are gaps. Returns its last value, if it has one."""
     place = {layer: index for index, layer in enumerate(one.layers)}
     values, low, high = (
         [math.nan if part is None or layer not in place else part[place[layer]] for layer in grid]
@@ -166,8 +166,7 @@ def _draw_curve(axes: Any, one: Series, grid: Sequence[int], style: dict[str, An
         for index, layer in enumerate(grid):
             if math.isnan(padded[index]) and math.isnan(padded[index + 2]):
                 axes.vlines(layer, low[index], high[index], color=style["color"], alpha=0.5, linewidth=2.0, zorder=3)
-    finite = [value for value in values if math.isfinite(value)]
-    return finite[-1] if finite else None
+    return [value for value in values if math.isfinite(value)][-1:]
 
 
 def _near(series: Sequence[Series], baselines: Sequence[Baseline | Series]) -> tuple[float, float]:
@@ -212,13 +211,17 @@ class _Rings:
     def __init__(self, axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
         """Takes (x, y, name); names of the same point are joined."""
         self._axes = axes
+        # The white beneath hides the dotted lines of names further up.
+        beneath = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        style = {"color": INK, "fontsize": FONT, "ha": "center", "va": "bottom", "bbox": beneath, "zorder": 6}
+        style |= {"parse_math": False, "clip_on": False}
         names: dict[tuple[float, float], list[str]] = {}
         for x, y, name in points:
             names.setdefault((x, y), []).append(name)
         room: list[float] = []  # what is left of each line, as a share of the axes
         self._lines: list[list[tuple[float, float, Any, float]]] = []  # x, y, text, its width
         for (x, y), parts in sorted(names.items()):
-            text = self._text(", ".join(dict.fromkeys(parts)))
+            text = axes.text(0, 0, ", ".join(dict.fromkeys(parts)), transform=axes.transAxes, **style)
             width = (text.get_window_extent().width + FONT * axes.figure.dpi / 72) / axes.get_window_extent().width
             line = next((number for number, left in enumerate(room) if left >= width), len(room))
             if line == len(room):
@@ -245,12 +248,6 @@ class _Rings:
                 axes.plot([x, x, end], [y, 1, height], transform=axes.transAxes, clip_on=False, **lead)
                 ring = {"marker": "o", "markersize": 11.5, "fillstyle": "none", "markeredgewidth": 1.5, "zorder": 5}
                 axes.plot([x], [y], transform=axes.transAxes, color=INK, clip_on=False, **ring)
-
-    def _text(self, words: str) -> Any:
-        # The white beneath hides the dotted lines of names further up.
-        beneath = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        style = {"color": INK, "fontsize": FONT, "ha": "center", "va": "bottom", "bbox": beneath, "zorder": 6}
-        return self._axes.text(0, 0, words, transform=self._axes.transAxes, parse_math=False, clip_on=False, **style)
 
 
 def _in_words(line: Baseline | Series) -> str:

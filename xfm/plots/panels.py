@@ -104,14 +104,11 @@ def add_legend(
     title: str = "",
     has_counts: bool = True,
 ) -> None:
-    """Names of the classes, the most frequent first.
+    """Names of the classes, the most frequent first, of so many letters each in so many columns.
 
     Args:
         corner: its upper left one, as shares of the canvas.
-        columns: of names.
-        letters: of a name at most.
-        title: what the names are of.
-        has_counts: the number of cells stands behind each.
+        has_counts: the number of cells stands behind each name.
     """
     from matplotlib.lines import Line2D
 

@@ -14,16 +14,14 @@ from xfm.track.tracker import SpoolTracker
 
 
 def forward(spool: Path, child: SpoolTracker) -> None:
-    """Copies what the root run of a spool recorded: settings, curves, words, files, data and models.
+    """Copies what the root run of a piece's spool recorded: settings, curves, words, files, data and models.
 
-    Args:
-        spool: of the piece; one that is not there holds nothing.
-        child: of the job; numbers that it has already are not told twice.
+    A spool that is not there holds nothing; numbers that the child has already are not told twice.
     """
-    lines = [line.record for line in Spool(spool).read() if line.record]
-    root = lines[0].get("run") if lines else None
-    for record in (each for each in lines if each.get("run") == root):
-        _tell(record, child)
+    records = [line.record for line in Spool(spool).read() if line.record]
+    for record in records:
+        if record.get("run") == records[0].get("run"):
+            _tell(record, child)
 
 
 def _tell(record: Record, child: SpoolTracker) -> None:
