@@ -20,7 +20,7 @@ from packaging.version import Version
 from xfm.doctor import machine as checks
 from xfm.doctor import packages, screen, services
 from xfm.doctor.finding import Check, Finding
-from xfm.doctor.gpu import gpu
+from xfm.doctor.machine import gpu
 
 REPOSITORY = Path(__file__).parents[2]
 GIB = 2**30

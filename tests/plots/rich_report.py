@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.plots.bars import Bars, draw_bars
-from xfm.plots.confusion import draw_confusion
+from xfm.plots.classifier import draw_confusion
+from xfm.plots.dots import Bars, draw_bars
 from xfm.plots.layer_curve import Baseline, Mark, Series, draw_layer_curve
 from xfm.plots.scatter import Panel, draw_panels
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from xfm.plots.bars import Bars, draw_bars
+from xfm.plots.dots import Bars, draw_bars
 
 CLASSES, SUPPORT = ["rare", "common", "absent"], [8, 120, 0]
 BARS = [

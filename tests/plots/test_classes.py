@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xfm.plots.classes import OTHER, PALETTE, group_classes
+from xfm.plots.panels import OTHER, PALETTE, group_classes
 
 
 def test_classes_come_by_frequency_and_equals_by_name():

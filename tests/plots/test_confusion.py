@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 
-from xfm.plots.confusion import draw_confusion, gather, in_order
+from xfm.plots.classifier import draw_confusion, gather, in_order
 
 COUNTS = np.array([[90, 0, 10], [0, 50, 0], [20, 0, 30]])
 CLASSES = ["CD4 T cell", "B cell", "CD8 T cell"]

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from xfm.plots.front import FrontScore, Pair, draw_front
+from xfm.plots.search import FrontScore, Pair, draw_front
 
 PAIRS = [
     Pair(0, 0.9, 0.7, "finished", True),

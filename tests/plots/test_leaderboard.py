@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from xfm.plots.axes import COLOURS
-from xfm.plots.leaderboard import Dot, draw_leaderboard, far_edge
+from xfm.plots.dots import Dot, draw_leaderboard, far_edge
 
 DOTS = [
     Dot("scgpt mean_l08 (best)", "layer", 0.87, 0.83, 0.91, (0.86, 0.88)),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xfm.plots.names import in_lines, move_apart, places_of
+from xfm.plots.panels import in_lines, move_apart, places_of
 
 
 @pytest.mark.parametrize("seed", range(5))

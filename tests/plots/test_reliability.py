@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xfm.metrics.calibration import reliability
-from xfm.plots.reliability import Reliable, draw_reliability
+from xfm.plots.classifier import Reliable, draw_reliability
 
 
 def one(name, confidence, is_right):

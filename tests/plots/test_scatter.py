@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 
-from xfm.plots.classes import PALETTE
+from xfm.plots.panels import PALETTE
 from xfm.plots.scatter import CAUTION, Panel, draw_panels
 
 KINDS = ["T cell", "B cell", "monocyte", "NK cell", "dendritic cell", "platelet", "plasma cell", "stem cell"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from xfm.core.errors import Refused
-from xfm.plots import shared_space
-from xfm.plots.classes import PALETTE
-from xfm.plots.shared_space import draw_embedding_umap, draw_shared_space, shared_points
+from xfm.plots import umap
+from xfm.plots.panels import PALETTE
+from xfm.plots.umap import draw_embedding_umap, draw_shared_space, shared_points
 
 TYPES = ["neuron", "astrocyte", "microglia", "never seen"]
 
@@ -97,7 +97,7 @@ COLUMNS = {"donor_id": [f"d{n % 3}" for n in range(60)], "sex": ["", *["female",
 @pytest.fixture
 def laid_out(monkeypatch):
     """Vectors are coordinates already."""
-    monkeypatch.setattr(shared_space, "umap_coordinates", lambda x, _: x)
+    monkeypatch.setattr(umap, "umap_coordinates", lambda x, _: x)
 
 
 @pytest.mark.usefixtures("laid_out")
@@ -120,7 +120,7 @@ def test_one_panel_a_column_on_the_same_coordinates(tmp_path, axes, pixels):
 
 @pytest.mark.usefixtures("laid_out")
 def test_more_cells_than_are_drawn_are_sampled_by_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_space, "MOST_DRAWN", 25)
+    monkeypatch.setattr(umap, "MOST_DRAWN", 25)
     xy = np.random.default_rng(0).normal(size=(60, 2))
     drawn = []
     for folder in ("a", "b"):

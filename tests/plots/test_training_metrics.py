@@ -5,7 +5,7 @@ import pytest
 
 from xfm.core.report import Estimate
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
-from xfm.plots.training_metrics import draw_training_metrics
+from xfm.plots.training_curves import draw_training_metrics
 
 # Two records an epoch, a validation at the end of each.
 HISTORY = [

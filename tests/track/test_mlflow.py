@@ -11,8 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from xfm.core.errors import EnvironmentProblem
-from xfm.track.limits import clean_name, dataset_source
-from xfm.track.mlflow import send_pending, start_run
+from xfm.track.mlflow import clean_name, dataset_source, send_pending, start_run
 from xfm.track.spool import Spool
 from xfm.track.tracker import open_run
 

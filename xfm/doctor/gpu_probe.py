@@ -1,4 +1,4 @@
-"""What PyTorch sees of GPUs, as one line of JSON. A program of its own: see `doctor_gpu.see_gpus`."""
+"""What PyTorch sees of GPUs, as one line of JSON. A program of its own: see `machine.see_gpus`."""
 
 import json
 import os

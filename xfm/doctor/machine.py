@@ -1,15 +1,23 @@
-"""Checks of the machine: cores, memory, disks."""
+"""Checks of the machine: cores, memory, disks, GPUs, and what a container may use of it.
 
+Limits are those of Linux control groups, versions 1 and 2. Files and their meaning: the kernel's admin-guide,
+cgroup-v1/memory.rst, cgroup-v2.rst and scheduler/sched-bwc.rst. A limit of any group above this process's own holds
+too, so all are read.
+"""
+
+import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from xfm.doctor.cgroup import cpu_limit, memory_limits
 from xfm.doctor.finding import Finding, gigabytes
+from xfm.doctor.packages import ABSENT, found_version, pip_install
 
 # Measured with scGPT of released size on the CPU: 0.66 GB a worker and a copy of its weights while they are read; Ray's
 # own processes take 1 to 1.5 GB.
@@ -121,6 +129,60 @@ def shared_memory(folder: Path = Path("/dev/shm"), root: Path = Path("/")) -> Fi
     return Finding(name, "ok", text)
 
 
+def gpu(seen: Mapping[str, Any], driver: bool) -> Finding:
+    """GPUs as PyTorch sees them.
+
+    Args:
+        seen: what `gpu_probe.look` gave, or {"error": why there is nothing}.
+        driver: whether NVIDIA's driver is loaded.
+    """
+    name = "GPU"
+    if (error := seen.get("error")) == ABSENT:
+        return Finding(name, "bad", f"torch, which sees them: {error}", "see packages")
+    if error:
+        return Finding(name, "bad", f"torch does not load: {error}", f"{pip_install()} --force-reinstall torch")
+    cards, warnings, torch = seen["cards"], seen["warnings"], f"torch {seen['torch']}"
+    if cards and warnings:
+        remedy = "install the torch that https://pytorch.org/get-started names for this card and driver"
+        return Finding(name, "warn", f"{_listed(cards)}, but {torch} says: {warnings[0]}", remedy)
+    if cards:
+        return Finding(name, "ok", f"{_listed(cards)}; use with --gpus 1")
+    if not driver:
+        return Finding(name, "ok", "none; jobs compute on the CPU")
+    if seen["cuda"] is None:
+        remedy = f"{pip_install()} --force-reinstall torch (from PyPI it brings CUDA), or go on without the GPU"
+        return Finding(name, "warn", f"NVIDIA's driver is here, but {torch} is built for CPUs", remedy)
+    if seen["hidden"]:
+        return Finding(name, "warn", "CUDA_VISIBLE_DEVICES hides them", "unset it to use them")
+    why = f": {warnings[0]}" if warnings else ""
+    remedy = "update the driver (nvidia-smi names the CUDA it takes), or install a torch built for that CUDA"
+    return Finding(name, "warn", f"{torch} (CUDA {seen['cuda']}) cannot use the GPU{why}", remedy)
+
+
+def see_gpus(timeout_s: float) -> dict[str, Any]:
+    """Imports torch in a process of its own: a broken one takes only that down, and a slow one can be left.
+
+    Raises:
+        subprocess.TimeoutExpired: it was not done in time; it is ended.
+    """
+    if found_version("torch") is None:
+        return {"error": ABSENT}
+    script = Path(__file__).with_name("gpu_probe.py")
+    # -P: neither this folder nor the current one may stand in for a package.
+    done = subprocess.run([sys.executable, "-P", str(script)], capture_output=True, text=True, timeout=timeout_s)
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        said = done.stderr.strip().splitlines()
+        return {"error": said[-1] if said else f"its process ended with code {done.returncode}"}
+    seen: dict[str, Any] = json.loads(lines[-1])
+    return seen
+
+
+def _listed(cards: Sequence[Mapping[str, Any]]) -> str:
+    kinds = [f"{card['name']}, {gigabytes(card['memory'])}" for card in cards]
+    return "; ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+
+
 def unwritable(folder: Path) -> str:
     """Why no file can be written into a folder; empty where it can. Tried, for rights and mounts may differ."""
     try:
@@ -134,3 +196,65 @@ def nearest(folder: Path) -> Path:
     """The folder, or the first above it that exists."""
     # Path.exists raises where a folder above is closed to this user.
     return next((place for place in (folder, *folder.parents) if os.path.exists(place)), folder)
+
+
+def memory_limits(root: Path = Path("/")) -> list[tuple[int, int]]:
+    """(limit, still free) in bytes of every group; file cache that can be dropped counts as free.
+
+    Version 1 gives a group without a limit one of nearly 2**63.
+    """
+    limits = []
+    for folder in _groups(root, "memory"):
+        for limit_file, used_file, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            limit, used = _number(folder / limit_file), _number(folder / used_file)
+            if limit is not None:
+                held = max(0, (used or 0) - _statistic(folder / "memory.stat", cache))
+                limits.append((limit, max(0, limit - held)))
+    return limits
+
+
+def cpu_limit(root: Path = Path("/")) -> float | None:
+    """CPUs that the tightest group allows, e.g. 1.5; None without a limit."""
+    limits = []
+    for folder in _groups(root, "cpu"):
+        quota, _, period = _text(folder / "cpu.max").partition(" ")
+        if not quota:
+            quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period):
+            limits.append(int(quota) / int(period))
+    return min(limits, default=None)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of this process's groups and of those above them."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        if ".." in group.parts:  # the own group lies outside what this container sees
+            group = PurePosixPath()
+        mounts = (controllers, controller) if controllers and controllers != controller else (controllers,)
+        for mount in mounts:
+            for folder in (group, *group.parents):
+                yield root / "sys/fs/cgroup" / mount / folder
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdigit() else None
+
+
+def _statistic(path: Path, name: str) -> int:
+    found = dict(line.split(" ", 1) for line in _text(path).splitlines() if " " in line)
+    return int(found.get(name, 0))

@@ -59,7 +59,6 @@ def packages(requirements: Sequence[str] | None, versions: Versions = found_vers
     Args:
         requirements: lines as in package metadata, `numpy>=2.0`; those with a condition (extras) are passed over. None
             where xfm is not installed.
-        versions: what is installed.
     """
     if requirements is None:
         return Finding("packages", "warn", "xfm is not installed (run from a checkout?): least versions are unknown",

@@ -9,7 +9,6 @@ import subprocess
 import textwrap
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,22 +16,21 @@ from pathlib import Path
 from xfm.core import errors
 from xfm.doctor import machine, packages, services
 from xfm.doctor.finding import Check, Finding, State
-from xfm.doctor.gpu import gpu, see_gpus
 from xfm.track.redact import redact_text
 
 LIMIT_S = 6.5
 WIDTH = 110
 SLOW = "run this again: the machine is busy, or torch was read from disk for the first time"
+RAY_SLOW = "is the network down, or its name server? Check RAY_ADDRESS"
 _STATE, _NAME = 6, 15  # widths of the first two columns
 _COLOURS = {"ok": "32", "warn": "33", "bad": "31"}
 
 
 def checks(environ: Mapping[str, str], folder: Path) -> list[Check]:
-    """All of them, in the order of the screen.
+    """All of them, in the order of the screen, for jobs that would be started in `folder`.
 
     Args:
         environ: RAY_…, HF_… and proxies; MLflow's are read by `xfm.track.server`.
-        folder: where jobs would be started.
     """
     return [
         _check("Python", lambda: packages.python(packages.required_python())),
@@ -44,9 +42,7 @@ def checks(environ: Mapping[str, str], folder: Path) -> list[Check]:
         _check("disk of Ray", lambda: machine.disk_of_ray(environ), "bad", "set RAY_TMPDIR to a local disk"),
         _check("shared memory", machine.shared_memory),
         _check("GPU", _gpu, "warn", SLOW),
-        _check(
-            "Ray", lambda: services.ray(environ), "bad", "is the network down, or its name server? Check RAY_ADDRESS"
-        ),
+        _check("Ray", lambda: services.ray(environ), "bad", RAY_SLOW),
         _check("Ray token", lambda: services.ray_token(environ)),
         _check("Hub", lambda: services.hub(environ), "warn", "HF_HUB_OFFLINE=1 and local folders work without it"),
         _check("MLflow", services.mlflow, "warn", f"{services.SPOOL}. Check MLFLOW_TRACKING_URI"),
@@ -57,8 +53,7 @@ def examine(wanted: Sequence[Check], limit_s: float = LIMIT_S) -> list[Finding]:
     """Runs the checks beside each other and returns their findings in order, without secrets.
 
     Args:
-        wanted: what to look at.
-        limit_s: seconds for all together. A check that takes longer is left to itself and reported as late.
+        limit_s: for all together. A check that takes longer is left to itself and reported as late.
     """
     findings: dict[str, Finding] = {}
 
@@ -109,21 +104,15 @@ def screen(findings: Sequence[Finding], *, colour: bool) -> str:
 
 def as_json(findings: Sequence[Finding]) -> str:
     """The same for programs."""
-    return json.dumps(
-        {"state": worst(findings), "exit_code": exit_code(findings), "findings": [asdict(f) for f in findings]},
-        indent=2,
-    )
+    said = {"state": worst(findings), "exit_code": exit_code(findings), "findings": [asdict(f) for f in findings]}
+    return json.dumps(said, indent=2)
 
 
 def _summary(findings: Sequence[Finding]) -> str:
-    count = Counter(finding.state for finding in findings)
-    if count["bad"]:
-        names = ", ".join(finding.name for finding in findings if finding.state == "bad")
-        return f"This machine is not ready: first see to {names}."
-    if count["warn"]:
-        names = ", ".join(finding.name for finding in findings if finding.state == "warn")
-        return f"This machine can run jobs. Worth a look: {names}."
-    return "This machine can run jobs."
+    bad, warned = (", ".join(f.name for f in findings if f.state == state) for state in ("bad", "warn"))
+    if bad:
+        return f"This machine is not ready: first see to {bad}."
+    return "This machine can run jobs." + (f" Worth a look: {warned}." if warned else "")
 
 
 def _failed(check: Check) -> Finding:
@@ -142,7 +131,7 @@ def _check(
 
 def _gpu() -> Finding:
     try:
-        seen = see_gpus(timeout_s=LIMIT_S - 0.3)
+        seen = machine.see_gpus(timeout_s=LIMIT_S - 0.3)
     except subprocess.TimeoutExpired:
         return Finding("GPU", "warn", f"torch did not load within {LIMIT_S:.0f} s", SLOW)
-    return gpu(seen, driver=Path("/proc/driver/nvidia/version").exists())
+    return machine.gpu(seen, driver=Path("/proc/driver/nvidia/version").exists())

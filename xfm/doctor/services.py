@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,10 +21,7 @@ from xfm.doctor.machine import nearest, ray_folder, unwritable
 from xfm.doctor.packages import ABSENT, Versions, found_version
 from xfm.track.server import sqlite_file, tracking_uri
 
-KNOCK_S = 2.0
-ANSWER_S = 3.0
-LOCK_S = 1.0
-TASK_S = 60.0
+KNOCK_S, ANSWER_S, LOCK_S, TASK_S = 2.0, 3.0, 1.0, 60.0  # longest waits
 HUB = "https://huggingface.co"
 YES = {"1", "on", "true", "yes"}
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -64,8 +62,7 @@ def ray(environ: Mapping[str, str], versions: Versions = found_version) -> Findi
     if address in ("", "local"):
         told = f"RAY_ADDRESS={address}" if address else "RAY_ADDRESS is not set"
         return Finding("Ray", "ok", f"{found}; {told}: a job starts its own, on loopback, and ends it")
-    text, unset = f"RAY_ADDRESS={address}", "unset RAY_ADDRESS to use this machine alone"
-    place = address
+    text, unset, place = f"RAY_ADDRESS={address}", "unset RAY_ADDRESS to use this machine alone", address
     if address == "auto":
         file = ray_folder(environ) / "ray_current_cluster"
         if not os.path.isfile(file):
@@ -187,12 +184,12 @@ def _server(uri: str, found: str) -> Finding:
     status, reason = request(f"{uri.rstrip('/')}/health", "GET")
     if status == 200:
         return Finding("MLflow", "ok", f"{found}; {uri} answers")
+    text = f"no server answers at {uri} ({reason})"
+    remedy = "start it, or correct MLFLOW_TRACKING_URI; until then"
     if status:
-        text = f"{found}; {uri} answers /health with HTTP {status} ({reason})"
-        remedy = f"is it an MLflow server, and are MLFLOW_TRACKING_USERNAME and _PASSWORD set? Until then {SPOOL}"
-        return Finding("MLflow", "warn", text, remedy)
-    return Finding("MLflow", "warn", f"{found}; no server answers at {uri} ({reason})",
-                   f"start it, or correct MLFLOW_TRACKING_URI; until then {SPOOL}")  # fmt: skip
+        text = f"{uri} answers /health with HTTP {status} ({reason})"
+        remedy = "is it an MLflow server, and are MLFLOW_TRACKING_USERNAME and _PASSWORD set? Until then"
+    return Finding("MLflow", "warn", f"{found}; {text}", f"{remedy} {SPOOL}")
 
 
 def _database_server(uri: str) -> str:
@@ -214,12 +211,9 @@ def _database(file: Path) -> str:
     if not file.exists():
         return ""
     try:
-        connection = sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=LOCK_S)
-        try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=LOCK_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         return str(error)
     return ""

@@ -15,7 +15,7 @@ from xfm.core.report import Estimate, Figure, Table
 from xfm.judging.classifier_scores import F32, TASK, predicted
 from xfm.judging.labelled import Labelled
 from xfm.metrics.classification import SCORES, confusion_matrix, per_class
-from xfm.plots.confusion import draw_confusion
+from xfm.plots.classifier import draw_confusion
 from xfm.training.settings import Trained
 
 METRICS = {name: words_of(name) for name in SCORES}

@@ -6,7 +6,7 @@ nor words, and the axes and captions say so.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ class _Map:
     names: Sequence[str] = ()  # of the columns
 
 
+Grid = Sequence[Sequence[_Map]]  # a row a direction, a column a cell
+
+
 def is_single_key(weights: Weights) -> bool:
     """Whether all attention goes to the only key there is: nothing to draw."""
     return bool(weights.shape[-1] == 1)
@@ -62,9 +65,6 @@ def refuse_single_key(weights: Weights) -> None:
 
 def draw_cross_attention(output: Path, samples: Sequence[AttentionSample]) -> Figure:
     """Writes plots/cross_attention.png and .csv: a column a cell, text to gene above gene to text, one colour scale.
-
-    Args:
-        samples: one to six cells.
 
     Raises:
         ValueError: no sample, more than six, maps over one latent, or rows that do not sum to 1.
@@ -97,7 +97,6 @@ def draw_mean_attention(
         mean: (N, N) as `MeanAttention.mean` of metrics/attention.py.
         entropy: of a row, mean over rows and cells, in nats.
         variation: mean total-variation distance between two cells' maps; None where there is one cell.
-        cells: how many the mean is of.
         noun: what the cells are called, e.g. "test cells".
 
     Raises:
@@ -105,12 +104,10 @@ def draw_mean_attention(
     """
     shown = _Map(f"text to gene, mean of {cells:,}", mean, f"{TEXT} (asks)", f"{GENE} (is asked)")
     keys = mean.shape[-1]
-    facts = (
-        f"Entropy of a row {entropy:.3f} nats, mean over rows and {noun}; even attention to {keys} latents would have "
-        f"log {keys} = {math.log(keys):.3f}."
-    )
     said = (
-        f"Attention from {TEXT}s to {GENE}s, mean over {cells:,} {noun} and heads. {facts} {_spread(variation, noun)}"
+        f"Attention from {TEXT}s to {GENE}s, mean over {cells:,} {noun} and heads. Entropy of a row {entropy:.3f} "
+        f"nats, mean over rows and {noun}; even attention to {keys} latents would have "
+        f"log {keys} = {math.log(keys):.3f}. {_spread(variation, noun)}"
     )
     return _draw(output, name, [[shown]], "map", ("text to gene",), caption=f"{said} {LATENTS}", alt=said)
 
@@ -148,7 +145,6 @@ def draw_resampled_attention(
         held = one[:, : len(words)] if words else one
         maps.append(_Map(shown, held, f"{side} latent (asks)", f"{keys} (is asked)", words))
     # One label of a single word among others has nothing to show; the others have.
-    refuse_single_key(weights)
     maps = [one for one in maps if not is_single_key(one.weights)]
     if not maps:
         refuse_single_key(weights[:, :, :1])
@@ -167,44 +163,33 @@ def _spread(variation: float | None, noun: str) -> str:
 
 
 def _draw(
-    output: Path,
-    name: str,
-    grid: Sequence[Sequence[_Map]],
-    what: str,
-    directions: Sequence[str],
-    *,
-    caption: str,
-    alt: str,
+    output: Path, name: str, grid: Grid, what: str, directions: Sequence[str], *, caption: str, alt: str
 ) -> Figure:
-    """Draws and writes a grid of maps, a row a direction; `alt` goes on with a phrase on the scale."""
+    """Draws and writes a grid of maps; `alt` goes on with a phrase on the scale."""
     for one in (one for row in grid for one in row):
         refuse_single_key(one.weights)
         if one.weights.ndim != 2:
             raise ValueError(f"attention of {one.title!r} has shape {one.weights.shape}; give (N, S)")
         distributions(one.weights)
     highest = max(float(one.weights.max()) for row in grid for one in row)
-    return save_plot(
-        _paint(grid, directions, highest), output, name, [what, "direction", "asks", "is asked", "weight"],
-        _rows(grid, directions), caption=caption, alt=f"{alt} colours from 0 to {highest:.3g}.", wide=len(grid[0]) > 2,
-    )  # fmt: skip
+    head = [what, "direction", "asks", "is asked", "weight"]
+    rows = (
+        [one.title, direction, asks, one.names[asked] if one.names else asked, float(one.weights[asks, asked])]
+        for row, direction in zip(grid, directions, strict=True)
+        for one in row
+        for asks, asked in np.ndindex(*one.weights.shape)
+    )
+    alt = f"{alt} colours from 0 to {highest:.3g}."
+    canvas = _paint(grid, directions, highest)
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=alt, wide=len(grid[0]) > 2)
 
 
-def _rows(grid: Sequence[Sequence[_Map]], directions: Sequence[str]) -> Iterable[list[object]]:
-    for row, direction in zip(grid, directions, strict=True):
-        for one in row:
-            for asks, asked in np.ndindex(*one.weights.shape):
-                key = one.names[asked] if one.names else asked
-                yield [one.title, direction, asks, key, float(one.weights[asks, asked])]
-
-
-def _paint(grid: Sequence[Sequence[_Map]], directions: Sequence[str], highest: float) -> Any:
+def _paint(grid: Grid, directions: Sequence[str], highest: float) -> Any:
     across, down = max(map(len, grid)), len(grid)
     has_names = any(one.names for row in grid for one in row)
-    bottom = BOTTOM + (0.75 if has_names else 0.0)
-    tall = SIDE + bottom + TOP
+    tall = SIDE + (BOTTOM + (0.75 if has_names else 0.0)) + TOP
     width, height = LEFT + across * (SIDE + GAP) + 0.75, down * tall
     canvas = new_canvas(width, height)
-    picture = None
     for number, row in enumerate(grid):
         low = height - number * tall - TOP - SIDE
         for place, one in enumerate(row):
@@ -212,8 +197,8 @@ def _paint(grid: Sequence[Sequence[_Map]], directions: Sequence[str], highest: f
             axes = canvas.add_axes((left / width, low / height, SIDE / width, SIDE / height))
             picture = axes.imshow(one.weights, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
             _dress(axes, one, f"{directions[number]}\n" if down > 1 else "")
-    scale_left = LEFT + across * (SIDE + GAP) - GAP + 0.18
-    box = (scale_left / width, (height - TOP - SIDE) / height, 0.12 / width, SIDE / height)
+    left = LEFT + across * (SIDE + GAP) - GAP + 0.18
+    box = (left / width, (height - TOP - SIDE) / height, 0.12 / width, SIDE / height)
     draw_scale(canvas, picture, box, "weight (a row sums to 1)")
     return canvas
 
@@ -230,11 +215,9 @@ def _dress(axes: Any, one: _Map, above: str) -> None:
     axes.set_xlabel(one.columns, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
     axes.set_ylabel(one.rows, color=INK, fontsize=8.5, labelpad=3, parse_math=False)
     set_title(axes, f"{above}{shorten(one.title, 27)}", 9.5, 6)
-    for spine in axes.spines.values():
-        spine.set_color("#c3c9d0")
+    axes.spines[:].set_color("#c3c9d0")
 
 
-def _ticks(number: int) -> list[int]:
+def _ticks(number: int) -> range:
     """At most eight, from 0."""
-    step = max(1, math.ceil(number / 8))
-    return list(range(0, number, step))
+    return range(0, number, max(1, math.ceil(number / 8)))

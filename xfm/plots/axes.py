@@ -1,7 +1,8 @@
 """What the figures share: colours, dressing, names at the right edge, legends, files.
 
-Every plot takes the folder of the job, a name that is safe as a file's, and a caption, one sentence that says what is
-seen; it writes plots/NAME.png and plots/NAME.csv with the numbers drawn, and returns their `Figure`.
+Every plot takes the folder of the job, a name that is safe as a file's, a caption, one sentence that says what is
+seen, labels with their units, and a title. It writes plots/NAME.png (150 dpi) and plots/NAME.csv with the numbers
+drawn below that folder, and returns their `Figure`.
 
 Colours: Okabe and Ito (2008), readable with every kind of colour vision. Lines are named at their end instead of in a
 legend, and text comes from data, so it is never read as a formula.
@@ -13,7 +14,7 @@ import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,15 @@ def new_canvas(width: float, height: float) -> Any:
     return canvas
 
 
-def curve_canvas() -> tuple[Any, Any]:
+def new_axes(width: float, height: float, box: tuple[float, float, float, float]) -> tuple[Any, Any]:
+    """A canvas of so many inches, and axes in a box of it: left, bottom, width and height as shares."""
+    canvas = new_canvas(width, height)
+    return canvas, canvas.add_axes(box)
+
+
+def curve_axes() -> tuple[Any, Any]:
     """A canvas and its axes, with room for names at the right edge."""
-    canvas = new_canvas(7.4, 4.4)
-    return canvas, canvas.add_axes((0.095, 0.135, 0.655, 0.745))
+    return new_axes(7.4, 4.4, (0.095, 0.135, 0.655, 0.745))
 
 
 def save_plot(
@@ -67,28 +73,21 @@ def save_plot(
     """Writes a picture and its numbers, as plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
-        canvas: drawn.
-        output: folder of the job.
-        name: file-name safe.
-        columns, rows: of the CSV, as in `write_csv`.
-        caption: one sentence that says what is seen.
         alt: what is seen, for those who do not see it; the caption where empty.
         wide: small print inside.
         colours: as in `write_png`.
     """
-    folder = output / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / f"{name}.csv", columns, rows)
-    write_png(canvas, folder / f"{name}.png", colours=colours)
     png, table = f"plots/{name}.png", f"plots/{name}.csv"
+    (output / png).parent.mkdir(parents=True, exist_ok=True)
+    write_csv(output / table, columns, rows)
+    write_png(canvas, output / png, colours=colours)
     return Figure(name=name, caption=caption, png=png, csv=table, alt=alt, wide=wide)
 
 
 def write_png(canvas: Any, path: Path, *, colours: int | None = None) -> None:
     """150 dpi, cut to what is drawn, without a note of the version that drew it.
 
-    Args:
-        colours: at most so many, 256 or fewer. A cloud of 20,000 translucent dots is then a quarter of the size.
+    With at most 256 `colours` a cloud of 20,000 translucent dots is a quarter of the size.
     """
     from PIL import Image
 
@@ -145,17 +144,18 @@ def draw_scale(canvas: Any, picture: Any, box: tuple[float, float, float, float]
     return scale
 
 
-def dress(axes: Any, *, x: str, y: str, title: str = "", x_pad: float = 4, title_pad: float = 12) -> None:
-    """Labels, a light grid, and no frame but the bottom line. Pads are in points."""
+def dress(
+    axes: Any, *, x: str, y: str, title: str = "", x_pad: float = 4, title_pad: float = 12, title_size: float = 12.5
+) -> None:
+    """Labels, a light grid, and no frame but the bottom line. Pads and sizes are in points."""
     axes.set_xlabel(x, color=INK, fontsize=11, labelpad=x_pad, parse_math=False)
     axes.set_ylabel(y, color=INK, fontsize=11, parse_math=False)
     if title:
-        set_title(axes, title, pad=title_pad)
+        set_title(axes, title, title_size, title_pad)
     axes.grid(axis="y", color=GRID, linewidth=0.9)
     axes.set_axisbelow(True)
     axes.tick_params(colors=GREY, labelsize=10, length=0, pad=6)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
 
 
@@ -164,34 +164,16 @@ def name_ends(axes: Any, ends: Sequence[End]) -> None:
     bottom, top = axes.get_ylim()
     shares = [(min(max(end.value, bottom), top) - bottom) / (top - bottom) for end in ends]
     for at, share, end in zip(spread(shares, LABEL_GAP, (-0.06, 1.06)), shares, ends, strict=True):
+        style = {"color": end.colour, "fontweight": "normal" if end.colour == GREY else "bold", "fontsize": 10}
+        lead = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.8, "alpha": 0.6}
         axes.annotate(
-            end.name,
-            xy=(1.0, share),
-            xytext=(1.035, at),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=end.colour,
-            fontsize=10,
-            fontweight="normal" if end.colour == GREY else "bold",
-            va="center",
-            annotation_clip=False,
-            parse_math=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": end.colour,
-                "linewidth": 0.8,
-                "alpha": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
-        )
+            end.name, (1.0, share), (1.035, at), "axes fraction", "axes fraction", va="center", annotation_clip=False,
+            parse_math=False, arrowprops=lead | {"shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}, **style,
+        )  # fmt: skip
 
 
 def spread(
-    positions: Sequence[float],
-    sizes: float | Sequence[float],
-    limits: tuple[float, float] = (-math.inf, math.inf),
+    positions: Sequence[float], sizes: float | Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> list[float]:
     """Centres of things of such sizes, moved as little as needed so that none overlap, in their order.
 
@@ -201,9 +183,7 @@ def spread(
     """
     order = sorted(range(len(positions)), key=lambda index: positions[index])
     size = [sizes if isinstance(sizes, float | int) else sizes[index] for index in order]
-    before = [0.0]
-    for left, right in pairwise(size):
-        before.append(before[-1] + (left + right) / 2)
+    before = list(accumulate(((left + right) / 2 for left, right in pairwise(size)), initial=0.0))
     pools: list[tuple[float, int]] = []  # mean, members
     for index, room in zip(order, before, strict=False):
         pools.append((positions[index] - room, 1))

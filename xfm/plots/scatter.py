@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from xfm.core.random import rng_for
 from xfm.core.report import Figure
 from xfm.plots.axes import new_canvas, save_plot
-from xfm.plots.classes import Classes, group_classes
-from xfm.plots.names import write_names
-from xfm.plots.panels import CAUTION, LEGEND_LINE, SIDE, add_legend, add_panel, legend_lines
+from xfm.plots.panels import CAUTION, SIDE, Classes, add_legend, add_panel, group_classes, legend_height, write_names
 
 GAP, TITLE = 0.2, 0.34  # inches: between panels, above each
 LETTERS_BY_COLUMNS = {3: 27, 2: 44}  # of a name in a legend
@@ -52,10 +50,9 @@ def draw_panels(
 
     Args:
         panels: at least one, all of the same N cells; legible up to 20,000.
-        caption: one sentence that says what is seen; that a UMAP proves nothing is added.
+        caption: that a UMAP proves nothing is added.
         columns: panels a row at most.
         cells: (N,) row ids for the CSV; numbers from 0 where empty.
-        noun: what they are called.
 
     Raises:
         ValueError: no panel, or one whose shapes do not fit, or coordinates that are not finite.
@@ -100,7 +97,7 @@ def _table(panels: Sequence[Panel], cells: Sequence[str], noun: str) -> tuple[li
 
 def _draw(panels: Sequence[Panel], columns: int) -> Any:
     rows = _rows(panels, columns)
-    heights = [TITLE + SIDE + _legend_height(classes) for _, classes in rows]
+    heights = [TITLE + SIDE + legend_height(classes, _legend_columns(classes), 0.55) for _, classes in rows]
     width, height = columns * SIDE + (columns - 1) * GAP, sum(heights)
     canvas = new_canvas(width, height)
     top = height
@@ -141,7 +138,3 @@ def _draw_panel(axes: Any, panel: Panel, classes: Classes) -> None:
 def _legend_columns(classes: Classes) -> int:
     longest = max(map(len, classes.names))
     return max((columns for columns, letters in LETTERS_BY_COLUMNS.items() if letters >= longest), default=2)
-
-
-def _legend_height(classes: Classes) -> float:
-    return 0.55 + LEGEND_LINE * legend_lines(classes, _legend_columns(classes))

@@ -1,4 +1,4 @@
-"""A search in two pictures: what each trial reached, and how that goes with each field that was searched.
+"""A search in pictures: what each trial reached, how that goes with each searched field, two scores with their front.
 
 Filled dots ran to their end, hollow ones were pruned: where they stand is how far they had come. The fields are drawn
 one by one as a scatter (after Bergstra and Bengio, JMLR 2012, figure 2): what two fields do together is not seen.
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure
-from xfm.plots.axes import COLOURS, DASHES, GREY, INK, End, dress, name_ends, new_canvas, save_plot, shorten
+from xfm.plots.axes import COLOURS, DASHES, GREY, INK, End, dress, name_ends, new_axes, new_canvas, save_plot, shorten
 
 BLUE, ORANGE = COLOURS[0], COLOURS[1]
 ACROSS, MOST_FIELDS = 3, 12
 MOST_CATEGORIES = 8  # named below an axis
+MOST_NAMED = 12  # trials of the front with their number beside them
 FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
 
 
@@ -39,15 +40,42 @@ class SearchedField:
     is_log: bool = False  # drawn evenly on a logarithmic scale
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One trial."""
+
+    number: int  # from 0; 0 is the job as it was given
+    across: float | None  # across, up: its two scores, as measured; None where it measured nothing
+    up: float | None
+    status: str  # finished, pruned or failed
+    on_front: bool  # no other is better in one score and as good in the other
+
+
+@dataclass(frozen=True, slots=True)
+class FrontScore:
+    """One of the two."""
+
+    name: str  # of the metric
+    is_lower_better: bool = False
+    near: float | None = None  # the nearer to this the better; the distance is then drawn
+
+    @property
+    def is_small_good(self) -> bool:
+        return self.is_lower_better or self.near is not None
+
+    @property
+    def label(self) -> str:
+        name = self.name if self.near is None else f"|{self.name} - {self.near:g}|"
+        return f"{name}\n({'lower' if self.is_small_good else 'higher'} is better)"
+
+    def drawn(self, value: float) -> float:
+        return value if self.near is None else abs(value - self.near)
+
+
 def draw_objective(
     output: Path, name: str, dots: Sequence[Dot], *, metric: str, is_lower_better: bool, caption: str, title: str = ""
 ) -> Figure:
     """Writes plots/NAME.png and plots/NAME.csv below `output`: the value by trial, and the best so far.
-
-    Args:
-        dots: the trials, in order.
-        metric: label of the vertical axis.
-        is_lower_better: less of it is better.
 
     Raises:
         ValueError: no trial has a value.
@@ -55,8 +83,7 @@ def draw_objective(
     if not any(dot.value is not None for dot in dots):
         raise ValueError(f"none of {len(dots)} trials has a value to draw")
     best = _best_so_far(dots, is_lower_better)
-    canvas = new_canvas(7.4, 4.0)
-    axes = canvas.add_axes((0.11, 0.145, 0.66, 0.735))
+    canvas, axes = new_axes(7.4, 4.0, (0.11, 0.145, 0.66, 0.735))
     ends = []
     known = [(dot.number, so_far) for dot, so_far in zip(dots, best, strict=True) if so_far is not None]
     if known:
@@ -90,7 +117,6 @@ def draw_fields(
     Args:
         dots: the trials; those without a value are in the table alone.
         fields: one panel each, 12 at most.
-        metric: label of the vertical axes.
 
     Raises:
         ValueError: no field, or one that has not a value for each trial.
@@ -105,12 +131,11 @@ def draw_fields(
     width, height = 3.1 * across, 2.7 * down
     canvas = new_canvas(width, height)
     panels = canvas.subplots(down, across, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.55, "wspace": 0.14})
-    for place, axes in enumerate(panels.flat):
-        if place >= len(shown):
-            axes.set_visible(False)
-            continue
-        _panel(axes, dots, shown[place])
-        dress(axes, x=shorten(shown[place].name), y=metric if place % across == 0 else "")
+    for axes in panels.ravel()[len(shown) :]:
+        axes.set_visible(False)
+    for place, (field, axes) in enumerate(zip(shown, panels.flat, strict=False)):
+        _panel(axes, dots, field)
+        dress(axes, x=shorten(field.name), y=metric if place % across == 0 else "")
         axes.tick_params(which="both", length=0, labelsize=8.5)
     more = f" The first {MOST_FIELDS} of {len(fields)} fields." if len(fields) > MOST_FIELDS else ""
     alt = f"{metric} of {len(dots)} trials against " + ", ".join(field.name for field in shown) + "."
@@ -118,13 +143,50 @@ def draw_fields(
     return save_plot(canvas, output, name, head, rows, caption=caption + more, alt=alt, wide=across > 2)
 
 
+def draw_front(
+    output: Path, name: str, pairs: Sequence[Pair], *, across: FrontScore, up: FrontScore, caption: str, title: str = ""
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv below `output`: each trial, and the front that none beats in both.
+
+    The line is the attained boundary: whoever wants so much of one score gets no more than this of the other (Fonseca
+    and Fleming, PPSN 1996). Between two trials of the front nothing is promised, so it is a staircase.
+
+    Args:
+        pairs: the trials; those without scores are in the table alone.
+
+    Raises:
+        ValueError: no trial has both scores.
+    """
+    placed = [
+        (pair, across.drawn(pair.across), up.drawn(pair.up))
+        for pair in pairs
+        if pair.across is not None and pair.up is not None
+    ]
+    if not placed:
+        raise ValueError(f"none of {len(pairs)} trials has both {across.name} and {up.name}")
+    canvas, axes = new_axes(6.4, 4.6, (0.13, 0.16, 0.82, 0.74))
+    front = sorted(((x, y, pair) for pair, x, y in placed if pair.on_front), key=lambda point: point[:2])
+    if front:
+        where = "post" if across.is_small_good else "pre"
+        axes.step([x for x, _, _ in front], [y for _, y, _ in front], where=where, color=BLUE, linewidth=1.5, zorder=2)
+    for pair, x, y in placed:
+        _draw_dot(axes, pair, x, y, *((BLUE, 7.5, 4) if pair.on_front else (GREY, 5.5, 3)))
+    for x, y, pair in front[:MOST_NAMED]:
+        axes.annotate(str(pair.number), (x, y), xytext=(6, 5), textcoords="offset points", color=INK, fontsize=8.5)
+    axes.margins(0.08)
+    dress(axes, x=across.label, y=up.label, title=title)
+    numbers = ", ".join(str(pair.number) for _, _, pair in front)
+    alt = f"{up.name} against {across.name} of {len(placed)} trials. On the front: {numbers or 'none'}."
+    head = ["trial", "status", across.name, up.name, "on_front"]
+    rows = [[pair.number, pair.status, pair.across, pair.up, str(pair.on_front).lower()] for pair in pairs]
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=alt)
+
+
 def _best_so_far(dots: Sequence[Dot], is_lower_better: bool) -> list[float | None]:
     best: list[float | None] = []
     for dot in dots:
-        before = best[-1] if best else None
-        counts = dot.status == FINISHED and dot.value is not None
-        values = [value for value in (before, dot.value if counts else None) if value is not None]
-        best.append((min if is_lower_better else max)(values, default=None))
+        known = [*best[-1:], dot.value if dot.status == FINISHED else None]
+        best.append((min if is_lower_better else max)((value for value in known if value is not None), default=None))
     return best
 
 
@@ -157,12 +219,15 @@ def _is_number(value: Any) -> bool:
 
 def _scatter(axes: Any, placed: Sequence[tuple[Dot, float]]) -> None:
     for dot, place in placed:
-        if dot.value is None:
-            continue
-        colour = INK if dot.number == 0 else BLUE
-        face = colour if dot.status == FINISHED else "white"
-        marker = "D" if dot.number == 0 else "o"
-        axes.plot(place, dot.value, marker, color=colour, markerfacecolor=face, markersize=6.5, zorder=4)
+        if dot.value is not None:
+            _draw_dot(axes, dot, place, dot.value, BLUE, 6.5, 4)
+
+
+def _draw_dot(axes: Any, trial: Dot | Pair, x: float, y: float, colour: str, size: float, zorder: int) -> None:
+    """Trial 0 is a dark diamond."""
+    colour, marker = (INK, "D") if trial.number == 0 else (colour, "o")
+    face = colour if trial.status == FINISHED else "white"
+    axes.plot(x, y, marker, color=colour, markerfacecolor=face, markersize=size, zorder=zorder)
 
 
 def _fit(axes: Any, dots: Sequence[Dot]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from xfm.core.report import Estimate, Figure
-from xfm.plots.axes import GREY, draw_legend, dress, look, new_canvas, save_plot, shorten
-from xfm.plots.names import move_apart
+from xfm.plots.axes import GREY, draw_legend, dress, look, new_axes, save_plot, shorten
+from xfm.plots.panels import move_apart
 
 FAR = 14  # pixels between a point and its name, from which a line joins them
 
@@ -46,9 +46,7 @@ def draw_tradeoff(
     """Writes plots/NAME.png and plots/NAME.csv below `output`.
 
     Args:
-        points: at least one.
-        score: label of the vertical axis, e.g. "donor macro F1 (test)".
-        leakage: label of the horizontal axis, e.g. "AUROC of a fresh probe for sex".
+        score, leakage: labels, e.g. "donor macro F1 (test)", "AUROC of a fresh probe for sex".
         chance: leakage of a representation without the attribute, a dashed line; None for none.
 
     Raises:
@@ -74,8 +72,7 @@ def _ends(number: Estimate | float) -> tuple[float, float, float]:
 
 
 def _draw(points: Sequence[TradeoffPoint], score: str, leakage: str, chance: float | None, title: str) -> Any:
-    canvas = new_canvas(7.0, 4.6)
-    axes = canvas.add_axes((0.11, 0.135, 0.85, 0.765))
+    canvas, axes = new_axes(7.0, 4.6, (0.11, 0.135, 0.85, 0.765))
     if chance is not None:
         axes.axvline(chance, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     series = list(dict.fromkeys(point.series for point in points))

@@ -28,8 +28,7 @@ def add_version(client: Any, error: type[Exception], run: str, record: Record) -
     """Adds a version unless this run has one with these weights.
 
     Args:
-        client: `mlflow.MlflowClient`.
-        error: `mlflow.exceptions.MlflowException`.
+        client, error: `mlflow.MlflowClient` and `mlflow.exceptions.MlflowException`.
         run: MLflow's id of the run that made it.
         record: name, sha256, folder or uri, tags and description.
 

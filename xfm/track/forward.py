@@ -8,23 +8,20 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from xfm.track.query import run_link
-from xfm.track.sender import Sidecar, last_server
+from xfm.track.query import links
 from xfm.track.spool import Record, Spool
 from xfm.track.tracker import SpoolTracker
 
 
 def forward(spool: Path, child: SpoolTracker) -> None:
-    """Copies what the root run of a spool recorded: settings, curves, words, files, data and models.
+    """Copies what the root run of a piece's spool recorded: settings, curves, words, files, data and models.
 
-    Args:
-        spool: of the piece; one that is not there holds nothing.
-        child: of the job; numbers that it has already are not told twice.
+    A spool that is not there holds nothing; numbers that the child has already are not told twice.
     """
-    lines = [line.record for line in Spool(spool).read() if line.record]
-    root = lines[0].get("run") if lines else None
-    for record in (each for each in lines if each.get("run") == root):
-        _tell(record, child)
+    records = [line.record for line in Spool(spool).read() if line.record]
+    for record in records:
+        if record.get("run") == records[0].get("run"):
+            _tell(record, child)
 
 
 def _tell(record: Record, child: SpoolTracker) -> None:
@@ -68,26 +65,14 @@ def child_links(spool: Path, keys: Collection[str], timeout_s: float = 30.0) -> 
 
     Args:
         spool: of the job; its records are being sent.
-        keys: which children.
         timeout_s: how long to wait while nothing is being sent. What is not sent by then is missing.
     """
     deadline, sent = time.monotonic() + timeout_s, -1
     while True:
-        found, line = _links(spool, keys)
+        known, line = links(spool)
+        found = {key: known[key] for key in keys if key in known}
         if len(found) == len(keys) or time.monotonic() > deadline:
             return found
         if line > sent:
             deadline, sent = time.monotonic() + timeout_s, line
         time.sleep(0.2)
-
-
-def _links(spool: Path, keys: Collection[str]) -> tuple[dict[str, str], int]:
-    """Those that are known by now, and how many lines have been sent."""
-    server, first = last_server(spool), Spool(spool).read(limit=1)
-    if not server or not first:
-        return {}, 0
-    sidecar = Sidecar(Spool(spool), server)
-    sidecar.load()
-    root, runs = first[0].record.get("run", ""), sidecar.progress.runs
-    found = {key: run_link(server, runs[f"{root}/{key}"]) for key in keys if f"{root}/{key}" in runs}
-    return found, sidecar.progress.line

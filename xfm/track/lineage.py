@@ -52,13 +52,10 @@ def model_name(run: Mapping[str, Any]) -> str:
 
 
 def run_tags(run: Mapping[str, Any], place: str) -> dict[str, str]:
-    """Words to find a run by; equal `xfm.data` are equal data under the same filter.
+    """Words to find a run by; `place` is its OUTPUT, without credentials.
 
-    `xfm.origin` is the `xfm.fingerprint` of the run whose OUTPUT this one reads.
-
-    Args:
-        run: content of run.json.
-        place: OUTPUT, without credentials.
+    Equal `xfm.data` are equal data under the same filter. `xfm.origin` is the `xfm.fingerprint` of the run whose OUTPUT
+    this one reads.
     """
     recipe = run["recipe"]
     tags = {"xfm.job": str(run["job"]), "xfm.output": place, "xfm.fingerprint": fingerprint(recipe)}
@@ -124,9 +121,7 @@ def _section(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _stem(place: str) -> str:
     """`s3://b/lung.h5ad?x=1` is lung, `cells/*.h5ad` is cells, `hf://owner/atlas@0123abc` is atlas."""
     path = re.sub(r"^[a-z0-9+]+://", "", redact_text(place)).partition("?")[0].partition("#")[0]
-    names = [
-        name for name in path.split("/") if name and not re.search(r"[*?\[\]{}]", name) and name not in (".", "..")
-    ]
+    names = [name for name in path.split("/") if name not in ("", ".", "..") and not re.search(r"[*?\[\]{}]", name)]
     name = names[-1].partition("@")[0] if names else ""
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)

@@ -1,29 +1,31 @@
 """Records to MLflow, through its client with explicit run ids: nothing global, any thread.
 
 `start_run` gives a job its tracker, `send_pending` sends later what could not be sent. MLflow is imported in the
-sending thread, so a job does not wait the seconds that takes.
+sending thread, so a job does not wait the seconds that takes. What it takes (names, lengths, types) is after
+mlflow.utils.validation and the columns of its database.
 """
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xfm.core.errors import EnvironmentProblem
 from xfm.track.checkpoints import CheckpointChanged, add_version
-from xfm.track.limits import MAX_DATASET, MAX_DIGEST, MAX_PARAM, clean_name, dataset_source, fit_tags, without_attempt
 from xfm.track.redact import HIDDEN, redact_text
 from xfm.track.sender import LineRefused, RunGone, SpoolSender, TryLater, last_server
 from xfm.track.server import artifact_location, connect_once, tracking_uri, with_driver
 from xfm.track.spool import Record, Spool
 from xfm.track.tracker import SpoolTracker, open_run
 
-METRICS_PER_CALL = 1000
-PAIRS_PER_CALL = 100
+MAX_NAME, MAX_PARAM, MAX_TAG, MAX_DIGEST, MAX_DATASET = 250, 6000, 8000, 36, 500  # characters
+METRICS_PER_CALL, PAIRS_PER_CALL = 1000, 100
 RUN_TAG = "xfm.run"  # our id of the run: finds it again where a crash came between creating and remembering it
 
 # Training, and not talks with a language model: without it MLflow 3 guesses, and asks whether it guessed right.
@@ -82,10 +84,8 @@ def send_pending(spool: Path, uri: str | None = None, timeout_s: float = 300.0) 
     """Sends what a job could not, exactly from where it stopped.
 
     Args:
-        spool: the job's spool.
         uri: tracking URI; by default MLFLOW_TRACKING_URI, else the one the job used. A server that never saw this
             spool gets all of it.
-        timeout_s: how long to try.
 
     Raises:
         EnvironmentProblem: no spool there, or the job's URI held credentials, which are never written down.
@@ -108,16 +108,10 @@ class MLflowDelivery:
 
     def __init__(self, uri: str) -> None:
         """Raises TryLater where the store cannot be opened."""
-        for variable, value in ENVIRONMENT.items():
-            os.environ.setdefault(variable, value)
         self._uri = uri
         self._experiments: dict[str, str] = {}
         try:
-            import mlflow
-
-            # Both tell in many lines what we tell in one.
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-            logging.getLogger("alembic").setLevel(logging.WARNING)
+            mlflow = import_mlflow()
             store = with_driver(uri)
             connect_once(store)
             self._client = mlflow.MlflowClient(tracking_uri=store)
@@ -125,7 +119,7 @@ class MLflowDelivery:
             self._error = mlflow.exceptions.MlflowException
         except Exception as error:  # noqa: BLE001 - see deliver()
             what_works = DRIVERS.get(getattr(error, "name", None) or "", "")
-            raise TryLater(f"cannot open {redact_text(uri)}: {_first_line(error)}{what_works}") from None
+            raise TryLater(f"cannot open {redact_text(uri)}: {first_line(error)}{what_works}") from None
 
     def deliver(self, records: Sequence[Record], runs: dict[str, str]) -> None:
         op = records[0].get("op", "")
@@ -135,13 +129,13 @@ class MLflowDelivery:
         if op != "open" and records[0]["run"] not in runs:
             raise LineRefused(f"run {records[0]['run']} was never opened")
         try:
-            send(records, runs)
+            send(runs if op == "open" else runs[records[0]["run"]], *records)
         except (TryLater, LineRefused, RunGone):
             raise
         # Stores, HTTP, and the clients of every artifact store raise types of their own. This is the one place where
         # anything at all may go wrong without the job's fault, and must not end the thread.
         except Exception as error:  # noqa: BLE001
-            reason = _first_line(error)
+            reason = first_line(error)
             if op != "open" and getattr(error, "error_code", None) in NEVER:
                 raise LineRefused(reason) from None
             if op == "artifact" and not isinstance(error, self._error | OSError):
@@ -149,29 +143,25 @@ class MLflowDelivery:
                 raise LineRefused(f"{records[0]['path']}: {reason}") from None
             raise TryLater(f"{redact_text(self._uri)}: {reason}") from None
 
-    def _send_open(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        record = records[0]
-        ours = record["run"]
-        attempt = {"attempt": str(record["attempt"])}
+    def _send_open(self, runs: dict[str, str], record: Record) -> None:
+        ours, tags = record["run"], record["tags"] | {"attempt": str(record["attempt"])}
         if ours in runs:
             called = self._check_alive(runs[ours])
-            # A name that a person gave it stays.
-            is_ours = without_attempt(called) == without_attempt(record["name"])
+            # A name that a person gave it stays; a later attempt replaces the number of an earlier one.
+            is_ours = re.sub(r"-\d+$", "", called) == re.sub(r"-\d+$", "", record["name"])
             self._client.update_run(runs[ours], status="RUNNING", name=record["name"] if is_ours else None)
-            self._set_tags(runs[ours], record["tags"] | attempt)
+            self._send_tags(runs[ours], {"tags": tags})
             return
         experiment = self._experiment(record["experiment"])
         found = self._client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{ours}'", max_results=1)
         if found:
             runs[ours] = found[0].info.run_id
-            self._set_tags(runs[ours], record["tags"] | attempt)
+            self._send_tags(runs[ours], {"tags": tags})
             return
         own = {"mlflow.user": record["user"], "mlflow.source.name": record["source"], RUN_TAG: ours}
         if record["parent"] in runs:
             own["mlflow.parentRunId"] = runs[record["parent"]]
-        run = self._client.create_run(
-            experiment, record["time"], fit_tags(record["tags"] | attempt | own), record["name"]
-        )
+        run = self._client.create_run(experiment, record["time"], fit_tags(tags | own), record["name"])
         runs[ours] = run.info.run_id
 
     def _check_alive(self, run: str) -> str:
@@ -190,9 +180,8 @@ class MLflowDelivery:
         if name not in self._experiments:
             known = self._client.get_experiment_by_name(name)
             if known is not None and known.lifecycle_stage != "active":
-                raise TryLater(
-                    f"experiment {name!r} was deleted at {redact_text(self._uri)}: restore it or name another"
-                )
+                place = redact_text(self._uri)
+                raise TryLater(f"experiment {name!r} was deleted at {place}: restore it or name another")
             self._experiments[name] = known.experiment_id if known else self._new_experiment(name)
         return self._experiments[name]
 
@@ -205,12 +194,11 @@ class MLflowDelivery:
                 raise
             return str(made.experiment_id)
 
-    def _send_params(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        run = runs[records[0]["run"]]
+    def _send_params(self, run: str, record: Record) -> None:
         logged = self._client.get_run(run).data.params
         new: dict[str, str] = {}
         changed: dict[str, str] = {}
-        for name, value in records[0]["params"].items():
+        for name, value in record["params"].items():
             key, kept = clean_name(name), value
             if len(value) > MAX_PARAM:
                 file = f"params/{key}.json"
@@ -221,59 +209,90 @@ class MLflowDelivery:
                 new[key] = kept
             elif logged[key] != kept:
                 changed[f"param_changed.{key}"] = kept
-        for pairs in _chunks(list(new.items()), PAIRS_PER_CALL):
-            self._client.log_batch(run, params=[self._entities.Param(k, v) for k, v in pairs], synchronous=True)
-        self._set_tags(run, changed)
+        self._log(run, "params", [self._entities.Param(k, v) for k, v in new.items()], PAIRS_PER_CALL)
+        self._send_tags(run, {"tags": changed})
 
-    def _send_metrics(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        run = runs[records[0]["run"]]
+    def _send_metrics(self, run: str, *records: Record) -> None:
         dropped: dict[str, str] = {}
         metrics: list[Any] = []
         for record in records:
             time, step = record["time"], record["step"]
             metrics += [self._entities.Metric(clean_name(k), v, time, step) for k, v in record["metrics"].items()]
             dropped |= {f"not_finite.{k}": f"{v} at step {step}, not sent" for k, v in record["dropped"].items()}
-        for some in _chunks(metrics, METRICS_PER_CALL):
-            self._client.log_batch(run, metrics=some, synchronous=True)
-        self._set_tags(run, dropped)
+        self._log(run, "metrics", metrics, METRICS_PER_CALL)
+        self._send_tags(run, {"tags": dropped})
 
-    def _send_tags(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        self._set_tags(runs[records[0]["run"]], records[0]["tags"])
+    def _send_tags(self, run: str, record: Record) -> None:
+        tags = [self._entities.RunTag(name, value) for name, value in fit_tags(record["tags"]).items()]
+        self._log(run, "tags", tags, PAIRS_PER_CALL)
 
-    def _set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
-        pairs = [self._entities.RunTag(name, value) for name, value in fit_tags(tags).items()]
-        for some in _chunks(pairs, PAIRS_PER_CALL):
-            self._client.log_batch(run, tags=some, synchronous=True)
+    def _log(self, run: str, kind: str, items: Sequence[Any], size: int) -> None:
+        for start in range(0, len(items), size):
+            self._client.log_batch(run, **{kind: items[start : start + size]}, synchronous=True)
 
-    def _send_artifact(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        path = Path(records[0]["path"])
+    def _send_artifact(self, run: str, record: Record) -> None:
+        path = Path(record["path"])
         if not path.is_file():
             raise LineRefused(f"artifact {path} is not there any more")
-        self._client.log_artifact(runs[records[0]["run"]], str(path), records[0]["folder"] or None)
+        self._client.log_artifact(run, str(path), record["folder"] or None)
 
-    def _send_dataset(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        record = records[0]
+    def _send_dataset(self, run: str, record: Record) -> None:
         kind, source = dataset_source(record["source"], record["digest"])
-        profile = json.dumps(record.get("profile", {}))
-        data = self._entities.Dataset(
-            record["name"][:MAX_DATASET], record["digest"][:MAX_DIGEST], kind, json.dumps(source), profile=profile
-        )
+        name, digest, profile = record["name"][:MAX_DATASET], record["digest"][:MAX_DIGEST], record.get("profile", {})
+        data = self._entities.Dataset(name, digest, kind, json.dumps(source), profile=json.dumps(profile))
         context = self._entities.InputTag("mlflow.data.context", record.get("context", "input"))
-        self._client.log_inputs(runs[record["run"]], [self._entities.DatasetInput(data, [context])])
+        self._client.log_inputs(run, [self._entities.DatasetInput(data, [context])])
 
-    def _send_model(self, records: Sequence[Record], runs: dict[str, str]) -> None:
+    def _send_model(self, run: str, record: Record) -> None:
         try:
-            add_version(self._client, self._error, runs[records[0]["run"]], records[0])
+            add_version(self._client, self._error, run, record)
         except CheckpointChanged as problem:
             raise LineRefused(str(problem)) from None
 
-    def _send_close(self, records: Sequence[Record], runs: dict[str, str]) -> None:
-        self._client.set_terminated(runs[records[0]["run"]], records[0]["status"], records[0]["time"])
+    def _send_close(self, run: str, record: Record) -> None:
+        self._client.set_terminated(run, record["status"], record["time"])
 
 
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def import_mlflow() -> Any:
+    """The package, told to be quiet and quick."""
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    import mlflow
+
+    # Both tell in many lines what we tell in one.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return mlflow
 
 
-def _first_line(error: Exception) -> str:
-    return redact_text(str(error).strip().partition("\n")[0][:200] or type(error).__name__)
+def first_line(error: Exception, length: int = 200) -> str:
+    """What went wrong in a line, without credentials."""
+    return redact_text(str(error).strip().partition("\n")[0][:length] or type(error).__name__)
+
+
+def clean_name(name: str) -> str:
+    """A name MLflow takes: letters, digits and `_-. :/`, at most 250 long, no path that resolves to another."""
+    cleaned = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("/") or "_"
+    cleaned = re.sub(r"^\.+", "_", cleaned)
+    if len(cleaned) > MAX_NAME:
+        cleaned = f"{cleaned[: MAX_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return cleaned
+
+
+def fit_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    """Tags with names and lengths that MLflow takes."""
+    return {clean_name(name): str(value)[:MAX_TAG] for name, value in tags.items()}
+
+
+def dataset_source(place: str, digest: str) -> tuple[str, dict[str, str]]:
+    """MLflow's type of a data set's source, which decides how its page shows it, and the source as that type reads it.
+
+    The digest is here in full; MLflow's own field is too short for it.
+    """
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        kind = "local" if "/" in place else "external"  # a release has no address
+    else:
+        kind = {"file": "local", "https": "http", "hf": "hugging_face"}.get(scheme, scheme)
+    path = "/".join(rest.partition("@")[0].split("/")[:2]) if scheme == "hf" else place
+    return kind, {"uri": place, "url": place, "path": path, "digest": digest}

@@ -9,7 +9,6 @@ Reading must end: a store that is down, slow or locked gets a bounded time.
 """
 
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xfm.core.errors import EnvironmentProblem, Refused
-from xfm.track.mlflow import ENVIRONMENT
+from xfm.track.mlflow import first_line, import_mlflow
 from xfm.track.redact import redact_text
 from xfm.track.sender import Sidecar, last_server
 from xfm.track.server import sqlite_file, with_driver
@@ -70,7 +69,7 @@ class Tracked:
         names, rest = split_query(query)
 
         def ask() -> list[Any]:
-            client = _client(self._uri)
+            client = import_mlflow().MlflowClient(tracking_uri=with_driver(self._uri))
             experiments = client.search_experiments(filter_string=" AND ".join(names) or None)
             if not experiments:
                 known = ", ".join(sorted(experiment.name for experiment in client.search_experiments())[:20])
@@ -97,7 +96,7 @@ class Tracked:
         """
 
         def ask() -> list[str]:
-            client = _client(self._uri)
+            client = import_mlflow().MlflowClient(tracking_uri=with_driver(self._uri))
             there = {file.path for file in client.list_artifacts(run)}
             for name in (kept := [name for name in names if name in there]):
                 client.download_artifacts(run, name, str(folder))
@@ -134,7 +133,7 @@ class Tracked:
         problem = problems[0]
         if isinstance(problem, Refused | EnvironmentProblem):
             raise problem
-        reason = redact_text(str(problem).strip().partition("\n")[0][:300] or type(problem).__name__)
+        reason = first_line(problem, 300)
         if getattr(problem, "error_code", None) == "INVALID_PARAMETER_VALUE":
             raise Refused(
                 "BAD_QUERY", f"--query: MLflow does not understand it: {reason}. A filter of runs is wanted, e.g. "
@@ -172,22 +171,18 @@ def run_link(uri: str, run: str, experiment: str = "") -> str:
 
 def tracked_as(spool: Path) -> str:
     """The MLflow run that a job's own spool was last sent to: its address or id; empty where it was never sent."""
-    server = last_server(spool)
-    first = Spool(spool).read(limit=1)
-    if not server or not first:
-        return ""
+    return links(spool)[0].get("", "")
+
+
+def links(spool: Path) -> tuple[dict[str, str], int]:
+    """The address or id of each run of a spool where it was last sent to, and how many lines have been sent.
+
+    A run's key is its place below the job's own run, which has the key "".
+    """
+    server, root = last_server(spool), Spool(spool).root()
+    if not server or root is None:
+        return {}, 0
     sidecar = Sidecar(Spool(spool), server)
     sidecar.load()
-    run = sidecar.progress.runs.get(first[0].record.get("run", ""))
-    return run_link(server, run) if run else ""
-
-
-def _client(uri: str) -> Any:
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
-    import mlflow
-
-    # Both tell in many lines what we tell in one.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    return mlflow.MlflowClient(tracking_uri=with_driver(uri))
+    sent = sidecar.progress
+    return {ours.removeprefix(root).lstrip("/"): run_link(server, run) for ours, run in sent.runs.items()}, sent.line

@@ -50,11 +50,9 @@ def redact_text(text: str) -> str:
 
 
 def redact(value: Any, name: str = "") -> Any:
-    """The value, to any depth, with secrets replaced by `***`. Numbers, booleans and None pass unchanged.
+    """A JSON-like value, to any depth, with secrets replaced by `***`. Numbers, booleans and None pass unchanged.
 
-    Args:
-        value: a JSON-like value.
-        name: what it is called; decides by itself where the value is a string or a list.
+    Its name decides by itself where the value is a string or a list.
     """
     if isinstance(value, Mapping):
         return {str(key): redact(inner, str(key)) for key, inner in value.items()}

@@ -43,7 +43,6 @@ class Delivery(Protocol):
         """Sends one record, or several metric records of one run.
 
         Args:
-            records: what to send.
             runs: our run ids to the server's; opening a run adds to it.
 
         Raises:
@@ -73,19 +72,15 @@ class Sidecar:
 
     def load(self) -> None:
         """Reads the progress; starts anew where it belongs to another spool or cannot be read."""
-        first = self.spool.read(limit=1)
         known = self._read()
         entry = known.get("servers", {}).get(self.server)
-        is_ours = bool(first) and known.get("root") == first[0].record.get("run")
-        self.progress = SentSoFar(**entry) if entry and is_ours else SentSoFar()
+        self.progress = SentSoFar(**entry) if entry and known.get("root") == self.spool.root() else SentSoFar()
         if self.progress.offset > self.spool.size():
             self.progress = SentSoFar()
 
     def save(self) -> None:
         """Writes the progress, whole or not at all."""
-        first = self.spool.read(limit=1)
-        known = self._read()
-        root = first[0].record.get("run") if first else None
+        known, root = self._read(), self.spool.root()
         servers = known.get("servers", {}) if known.get("root") == root else {}
         servers[self.server] = asdict(self.progress)
         temporary = self.path.with_suffix(".tmp")
@@ -111,17 +106,13 @@ class SpoolSender:
 
     def __init__(self, spool: Spool, server: str, connect: Callable[[], Delivery]) -> None:
         """`server` names the server in the sidecar; `connect` runs in the thread and may raise TryLater."""
-        self._spool = spool
-        self._server = server
-        self._connect = connect
+        self._spool, self._connect = spool, connect
         self._sidecar = Sidecar(spool, server)
         self._delivery: Delivery | None = None
         self._lock_file: Any = None
         self._failures = 0
         self._is_sync = False
-        self._new = threading.Event()
-        self._closing = threading.Event()
-        self._stop = threading.Event()
+        self._new, self._closing, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="xfm-tracking", daemon=True)
 
     def start(self, *, is_sync: bool = False) -> None:
@@ -138,9 +129,9 @@ class SpoolSender:
         self._new.set()
         self._thread.join(timeout_s)
         self._stop.set()
-        progress = Sidecar(self._spool, self._server)
-        progress.load()
-        return len(self._spool.read(progress.progress.offset))
+        there = Sidecar(self._spool, self._sidecar.server)
+        there.load()
+        return len(self._spool.read(there.progress.offset))
 
     def refused(self) -> list[str]:
         """`line N: reason` for every line the server did not take."""
@@ -214,14 +205,14 @@ class SpoolSender:
         try:
             self._deliver(self._delivery, lines)
         except LineRefused as error:
-            for line in lines if len(lines) == 1 else ():
-                logger.warning("tracking: line %d of %s not taken: %s", line.number, self._spool.path, error)
-                entry = {"start": line.start, "stop": line.stop, "number": line.number, "reason": str(error)}
-                progress.refused = [*progress.refused, entry][-KEPT_REFUSALS:]
             if len(lines) > 1:  # one bad line must not take its neighbours with it
                 for line in lines:
                     self._send([line])
                 return
+            line = lines[0]
+            logger.warning("tracking: line %d of %s not taken: %s", line.number, self._spool.path, error)
+            entry = {"start": line.start, "stop": line.stop, "number": line.number, "reason": str(error)}
+            progress.refused = [*progress.refused, entry][-KEPT_REFUSALS:]
         progress.line, progress.offset = lines[-1].number, lines[-1].stop
         self._sidecar.save()
 

@@ -79,6 +79,11 @@ class Spool:
             logger.warning("tracking: cannot read %s (%s)", self.path, error)
         return lines
 
+    def root(self) -> str | None:
+        """The run of the first line, which names the whole spool; None where there is none."""
+        first = self.read(limit=1)
+        return first[0].record.get("run") if first else None
+
     def size(self) -> int:
         """Bytes in the file; 0 where there is none."""
         return self.path.stat().st_size if self.path.is_file() else 0

@@ -12,31 +12,22 @@ import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from xfm.core.tracker import Tracker
 from xfm.track.redact import redact, redact_text
+from xfm.track.sender import SpoolSender
 from xfm.track.spool import Record, Spool, close_record, history, now_ms, point
 
 logger = logging.getLogger(__name__)
 
 
-class Sender(Protocol):
-    """Takes lines from the spool to a server, in its own time."""
-
-    def wake(self) -> None:
-        """There is a new line."""
-        ...
-
-    def finish(self, timeout_s: float) -> int:
-        """Sends what it can within the time and ends. Returns the number of lines still waiting."""
-        ...
-
-
 class Session:
     """What one attempt's tracker and its children share: the spool, its history and the sender."""
 
-    def __init__(self, spool: Spool, sender: Sender | None, experiment: str, sync: str, close_timeout_s: float) -> None:
+    def __init__(
+        self, spool: Spool, sender: SpoolSender | None, experiment: str, sync: str, close_timeout_s: float
+    ) -> None:
         self.spool, self.sender, self.experiment = spool, sender, experiment
         self.sync, self.close_timeout_s = sync, close_timeout_s
         self.seen = history(spool)
@@ -76,10 +67,8 @@ class SpoolTracker(Tracker):
     """
 
     def __init__(self, session: Session, run: str, *, is_root: bool) -> None:
-        self._session = session
-        self._run = run
-        self._is_root = is_root
-        self._is_open = True
+        self._session, self._run = session, run
+        self._is_root, self._is_open = is_root, True
 
     def child(self, name: str, *, key: str = "", tags: Mapping[str, str] | None = None) -> "SpoolTracker":
         """A nested run. The same key, by default the name, gives the same run, in this attempt and the next."""
@@ -91,8 +80,7 @@ class SpoolTracker(Tracker):
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings; nested mappings become dotted names. A value that later differs is kept as a tag."""
-        flat = _flat(redact(dict(values)))
-        self._append({"op": "params", "params": flat})
+        self._append("params", params=_flat(redact(dict(values))))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Numbers at one step. NaN and infinity are not sent as numbers: a tag says which were dropped.
@@ -109,28 +97,27 @@ class SpoolTracker(Tracker):
             if math.isfinite(number) and point(self._run, name, int(step), number) not in known
         }
         if finite or dropped:
-            record = {"op": "metrics", "time": now_ms(), "step": int(step), "metrics": finite, "dropped": dropped}
-            self._append(record)
+            self._append("metrics", time=now_ms(), step=int(step), metrics=finite, dropped=dropped)
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._append({"op": "tags", "tags": redact(dict(values))})
+        self._append("tags", tags=redact(dict(values)))
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file to keep with the run. It is read when it is sent, so it must outlive the job."""
-        self._append({"op": "artifact", "path": str(path.absolute()), "folder": folder})
+        self._append("artifact", path=str(path.absolute()), folder=folder)
 
     def dataset(
         self, name: str, digest: str, source: str, *, context: str = "input", profile: Mapping[str, Any] | None = None
     ) -> None:
-        record = {"op": "dataset", "name": redact_text(name), "digest": digest, "source": redact_text(source)}
-        self._append(record | {"context": context, "profile": redact(dict(profile or {}))})
+        what = {"name": redact_text(name), "digest": digest, "source": redact_text(source), "context": context}
+        self._append("dataset", **what, profile=redact(dict(profile or {})))
 
     def model(
         self, name: str, place: Path | str, sha256: str, *, tags: Mapping[str, str] | None = None, description: str = ""
     ) -> None:
         where = {"folder": str(place.absolute())} if isinstance(place, Path) else {"uri": redact_text(place)}
-        record = {"op": "model", "name": redact_text(name), "sha256": sha256, "description": redact_text(description)}
-        self._append(record | where | {"tags": redact(dict(tags or {}))})
+        what = {"name": redact_text(name), "sha256": sha256, "description": redact_text(description)}
+        self._append("model", **what, **where, tags=redact(dict(tags or {})))
 
     def close(self, status: str = "FINISHED") -> bool:
         """Ends the run. The job's own run also ends children still open, and waits a bounded time for the sender."""
@@ -138,20 +125,19 @@ class SpoolTracker(Tracker):
             return True
         self._is_open = False
         unclosed = self._session.seen.unclosed
-        for run in reversed([run for run in unclosed if run.startswith(f"{self._run}/")]):
+        for run in (*reversed([run for run in unclosed if run.startswith(f"{self._run}/")]), self._run):
             self._session.append(close_record(run, status))
-        self._session.append(close_record(self._run, status))
         return self._session.finish() if self._is_root else True
 
-    def _append(self, record: Record) -> None:
-        self._session.append({"run": self._run} | record)
+    def _append(self, op: str, **record: Any) -> None:
+        self._session.append({"run": self._run, "op": op} | record)
 
 
 def open_run(
     spool: Spool,
     name: str,
     *,
-    sender: Sender | None = None,
+    sender: SpoolSender | None = None,
     experiment: str = "xfm",
     tags: Mapping[str, str] | None = None,
     sync: str = "",
@@ -160,11 +146,8 @@ def open_run(
     """The job's own run on a spool; a spool that already has one is continued.
 
     Args:
-        spool: the file, new or of an earlier attempt.
-        name: run name shown to people.
+        name: shown to people.
         sender: takes lines to a server; None only keeps them.
-        experiment: groups runs.
-        tags: words to find the run by.
         sync: the command that sends what is left, named in the warning.
         close_timeout_s: how long closing may wait for the sender.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xfm.core.ledger import Refusal
 from xfm.core.report import Figure, Report, Table
-from xfm.plots.leaderboard import Dot, draw_leaderboard
+from xfm.plots.dots import Dot, draw_leaderboard
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
 from xfm.studies.ablation.files import interval_table, members_table, name_of, published_table, summary_table
 from xfm.studies.ablation.shown import number_of

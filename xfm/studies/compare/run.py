@@ -11,7 +11,7 @@ from xfm.core.errors import Refused
 from xfm.core.report import Figure, text_table
 from xfm.engine.job import is_local, versions
 from xfm.engine.session import OpenJob, open_job, print_plan
-from xfm.plots.leaderboard import Dot, draw_leaderboard
+from xfm.plots.dots import Dot, draw_leaderboard
 from xfm.studies.compare.boards import Board, compare
 from xfm.studies.compare.config import Leaderboards
 from xfm.studies.compare.finished_run import Run

@@ -12,8 +12,8 @@ from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.judging.representations import RANDOM, Representation
 from xfm.metrics.classification import bootstrap_class_f1
 from xfm.metrics.resampling import GroupDraws, estimate
-from xfm.plots.bars import Bars, draw_bars
-from xfm.plots.confusion import draw_confusion
+from xfm.plots.classifier import draw_confusion
+from xfm.plots.dots import Bars, draw_bars
 from xfm.plots.layer_curve import Baseline, Mark, Series, draw_layer_curve
 from xfm.plots.scatter import Panel, draw_panels
 from xfm.studies.evaluate.class_tables import confusion

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xfm.core.report import Figure, Report, Table
-from xfm.plots.front import FrontScore, Pair, draw_front
-from xfm.plots.search import Dot, SearchedField, draw_fields, draw_objective
+from xfm.plots.search import Dot, FrontScore, Pair, SearchedField, draw_fields, draw_front, draw_objective
 from xfm.studies.tune.trials import DEFAULT, Aim, Trial, best_of, front_of
 
 SHOWN = 200  # trials in the table

@@ -8,10 +8,9 @@ from xfm.core.report import Figure
 from xfm.judging.representations import CHANCE, MAJORITY, RANDOM, Representation
 from xfm.metrics.resampling import estimate
 from xfm.metrics.zero_shot import bootstrap_class_recall
-from xfm.plots.bars import Bars, draw_bars
-from xfm.plots.confusion import draw_confusion
+from xfm.plots.classifier import Reliable, draw_confusion, draw_reliability
+from xfm.plots.dots import Bars, draw_bars
 from xfm.plots.layer_curve import Baseline, Series, draw_layer_curve
-from xfm.plots.reliability import Reliable, draw_reliability
 from xfm.studies.evaluate.headline import RIVALS as COMMON
 from xfm.studies.zero_shot.rows import ONE_TEMPLATE, ZERO_SHOT
 from xfm.studies.zero_shot.scores import CHOSEN_BY, Question, Results

@@ -28,7 +28,7 @@ from xfm.judging.judge_within import WITHIN
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY, WITHIN_MAJORITY
 from xfm.plots.attention import AttentionSample, draw_cross_attention, draw_mean_attention
-from xfm.plots.training_metrics import draw_training_metrics
+from xfm.plots.training_curves import draw_training_metrics
 from xfm.tasks.adversarial.settings import AdversarialClassification
 from xfm.training.settings import Record, Settings, Trained
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from xfm.core.report import Figure
 from xfm.plots.attention import draw_resampled_attention
-from xfm.plots.shared_space import SEED, draw_embedding_umap, draw_shared_space, shared_points
-from xfm.plots.training_metrics import draw_training_metrics
-from xfm.plots.umap import FEWEST
+from xfm.plots.training_curves import draw_training_metrics
+from xfm.plots.umap import FEWEST, SEED, draw_embedding_umap, draw_shared_space, shared_points
 from xfm.training.settings import Trained
 
 SCORES = (

@@ -14,8 +14,7 @@ from xfm.judging.labelled import Labelled
 from xfm.metrics.resampling import estimate
 from xfm.models.clip.prompts import Prompts
 from xfm.plots.layer_curve import Baseline
-from xfm.plots.loss_curve import draw_loss_curve
-from xfm.plots.share_curve import ShareSeries, draw_share_curve
+from xfm.plots.training_curves import ShareSeries, draw_loss_curve, draw_share_curve
 from xfm.tasks.class_prompts.scores import SCORES, Adapted, ShareScores, shown
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.training.report import out_of_time

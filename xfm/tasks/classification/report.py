@@ -22,7 +22,7 @@ from xfm.judging.classifier_scores import F32, name_of
 from xfm.judging.labelled import Labelled
 from xfm.judging.representations import CHANCE, MAJORITY
 from xfm.plots.layer_curve import Baseline
-from xfm.plots.loss_curve import draw_loss_curve
+from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.classification.settings import Classification
 from xfm.training.report import best_was_last, out_of_time
 from xfm.training.settings import Record, Settings, Trained

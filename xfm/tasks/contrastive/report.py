@@ -13,7 +13,7 @@ from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.metrics.paired import bootstrap_difference
 from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, weighted_sums
 from xfm.plots.layer_curve import Baseline
-from xfm.plots.loss_curve import draw_loss_curve
+from xfm.plots.training_curves import draw_loss_curve
 from xfm.training.report import out_of_time, pretraining_numbers, provenance, rate
 from xfm.training.settings import Record, Settings, Trained
 

@@ -12,7 +12,7 @@ from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.metrics.regression import bootstrap
 from xfm.plots.layer_curve import Baseline
-from xfm.plots.loss_curve import draw_loss_curve
+from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.masked_expression.settings import OBJECTIVES, Objectives
 from xfm.tasks.masked_expression.validation import SCORES
 from xfm.training.report import out_of_time, pretraining_numbers, provenance, rate

@@ -9,9 +9,9 @@ import numpy as np
 from xfm.core.parts import TEST
 from xfm.core.report import Figure
 from xfm.judging.eval_set import sample_rows
-from xfm.plots.axes import COLOURS, GREY, dress, new_canvas, save_plot
+from xfm.plots.axes import COLOURS, GREY, dress, new_axes, save_plot
 from xfm.plots.layer_curve import Baseline
-from xfm.plots.loss_curve import draw_loss_curve
+from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.regression.rows import RegressionRows
 from xfm.tasks.regression.scores import F32, F64, predicted
 from xfm.training.settings import Record
@@ -52,8 +52,7 @@ def draw_predictions(folder: Path, row_ids: Sequence[str], truth: F64, found: F6
     shown = sample_rows(row_ids, MOST)
     low, high = (float(end) for end in np.quantile(np.concatenate([truth, found]), [0, 1]))
     margin = 0.05 * (high - low or 1.0)
-    canvas = new_canvas(5.2, 5.0)
-    axes = canvas.add_axes((0.16, 0.13, 0.8, 0.78))
+    canvas, axes = new_axes(5.2, 5.0, (0.16, 0.13, 0.8, 0.78))
     axes.plot([low, high], [low, high], color=GREY, linewidth=1.2, linestyle="--", zorder=2)
     axes.scatter(
         truth[shown], found[shown], s=float(np.clip(6000 / len(shown), 2.0, 22.0)), color=COLOURS[0], linewidths=0,

@@ -1,11 +1,14 @@
-"""Which class is taken for which: a confusion matrix, truth on rows, each row shaded by its own shares.
+"""How a classifier errs: which class is taken for which, and how often it is right when it is so sure.
 
-Classes are ordered by average-linkage clustering of how often two are mistaken for each other, with leaves turned so
-that neighbours are alike (Bar-Joseph, Gifford, Jaakkola 2001): errors within a lineage then stand as blocks beside the
-diagonal. How frequent a class is stands beside its name, so that sorting by it would say nothing new.
+Confusion: truth on rows, each row shaded by its own shares. Classes are ordered by average-linkage clustering of how
+often two are mistaken for each other, with leaves turned so that neighbours are alike (Bar-Joseph, Gifford, Jaakkola
+2001): errors within a lineage then stand as blocks beside the diagonal. How frequent a class is stands beside its name,
+so that sorting by it would say nothing new. Reliability: the diagram of DeGroot and Fienberg, The Statistician 1983, as
+Guo et al., ICML 2017, draw it for networks: points beside the diagonal, and below them how many rows are that sure.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.report import Figure
-from xfm.plots.axes import GREY, INK, draw_scale, new_canvas, save_plot, set_title, shorten
+from xfm.plots.axes import GREY, INK, draw_legend, draw_scale, dress, look, new_axes, save_plot, set_title, shorten
 
 MOST_COUNTED = 20  # classes up to which cells hold their counts
 MOST_SHOWN = 60
 LETTERS = 44  # of a name
 WORST = 3  # mistakes named in the words for those who do not see the picture
 Counts = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reliable:
+    """One classifier, by bins of its confidence."""
+
+    name: str  # in the legend
+    low: NDArray[np.float64]  # low, high: (M,) ends of the bins
+    high: NDArray[np.float64]
+    rows: NDArray[np.int64]  # (M,) how many rows each holds
+    confidence: NDArray[np.float64]  # confidence, accuracy: (M,) means; NaN in an empty bin
+    accuracy: NDArray[np.float64]
 
 
 def draw_confusion(
@@ -37,8 +52,6 @@ def draw_confusion(
     Args:
         counts: (K, K) cells by true and predicted class. A class with neither is left out of the picture; beyond 60,
             the most frequent ones are shown and the others gathered.
-        classes: K names.
-        noun: what is counted.
 
     Raises:
         ValueError: counts of another shape, negative, or all zero.
@@ -47,9 +60,9 @@ def draw_confusion(
     if counts.shape != (len(classes), len(classes)) or counts.min(initial=0) < 0 or counts.sum() == 0:
         found = f"shape {counts.shape}, sum {counts.sum()}"
         raise ValueError(f"a confusion matrix of {len(classes)} classes needs their cells by truth and guess; {found}")
-    canvas = _draw(*in_order(*gather(counts, classes)), title, noun)
+    canvas = _draw_confusion(*in_order(*gather(counts, classes)), title, noun)
     rows = ([label, *map(int, row)] for label, row in zip(classes, counts, strict=True))
-    alt = _in_words(counts, classes, noun)
+    alt = _confusion_in_words(counts, classes, noun)
     return save_plot(canvas, output, name, ["true class", *classes], rows, caption=caption, alt=alt, wide=True)
 
 
@@ -93,7 +106,7 @@ def _shares(counts: Counts, empty: float) -> NDArray[np.float64]:
     return np.where(totals > 0, counts / np.maximum(totals, 1), empty)
 
 
-def _draw(counts: Counts, names: Sequence[str], title: str, noun: str) -> Any:
+def _draw_confusion(counts: Counts, names: Sequence[str], title: str, noun: str) -> Any:
     from matplotlib import colormaps
     from matplotlib.ticker import PercentFormatter
 
@@ -101,27 +114,23 @@ def _draw(counts: Counts, names: Sequence[str], title: str, noun: str) -> Any:
     cell = float(np.clip(5.4 / number, 0.115, 0.62))
     side = cell * number
     font = float(np.clip(cell * 72 * 0.62, 5.2, 9.0))
-    canvas = new_canvas(side + 2.5, side + 2.5)
     part = side / (side + 2.5)
-    axes = canvas.add_axes((0.3 * (1 - part), 0.6 * (1 - part), part, part))
+    canvas, axes = new_axes(side + 2.5, side + 2.5, (0.3 * (1 - part), 0.6 * (1 - part), part, part))
     shares = _shares(counts, np.nan)
-    picture = axes.imshow(
-        np.ma.masked_invalid(shares), cmap=colormaps["Blues"].with_extremes(bad="#eceff2"), vmin=0, vmax=1
-    )
+    blues = colormaps["Blues"].with_extremes(bad="#eceff2")
+    picture = axes.imshow(np.ma.masked_invalid(shares), cmap=blues, vmin=0, vmax=1)
     truth = counts.sum(axis=1)
     rows = [f"{shorten(name, LETTERS)} ({total:,})" for name, total in zip(names, truth, strict=True)]
     axes.set_yticks(range(number), rows, fontsize=font, parse_math=False)
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if number <= MOST_COUNTED else {"rotation": 90}
-    axes.set_xticks(
-        range(number), [shorten(name, LETTERS) for name in names], fontsize=font, parse_math=False, **turned
-    )
+    words = [shorten(name, LETTERS) for name in names]
+    axes.set_xticks(range(number), words, fontsize=font, parse_math=False, **turned)
     axes.tick_params(colors=INK, length=0, pad=4)
     axes.set_xlabel("predicted class", color=GREY, fontsize=9)
     axes.set_ylabel(f"true class ({noun})", color=GREY, fontsize=9)
     if title:
         set_title(axes, title, 11, 8)
-    for spine in axes.spines.values():
-        spine.set_color("#c3c9d0")
+    axes.spines[:].set_color("#c3c9d0")
     if number <= MOST_COUNTED:
         letters = len(f"{counts.max():,}")
         _write_counts(axes, counts, shares, min(font, cell * 72 * min(0.36, 1.35 / letters)))
@@ -135,12 +144,11 @@ def _draw(counts: Counts, names: Sequence[str], title: str, noun: str) -> Any:
 
 def _write_counts(axes: Any, counts: Counts, shares: NDArray[np.float64], font: float) -> None:
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if shares[row, column] > 0.55 else INK
-        style = {"ha": "center", "va": "center", "fontsize": font, "color": colour}
-        axes.text(column, row, f"{counts[row, column]:,}", **style)
+        style = {"ha": "center", "va": "center", "color": "white" if shares[row, column] > 0.55 else INK}
+        axes.text(column, row, f"{counts[row, column]:,}", fontsize=font, **style)
 
 
-def _in_words(counts: Counts, classes: Sequence[str], noun: str) -> str:
+def _confusion_in_words(counts: Counts, classes: Sequence[str], noun: str) -> str:
     """For those who do not see the picture: how many are right, and the largest mistakes."""
     wrong = counts - np.diag(np.diagonal(counts))
     largest = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
@@ -148,3 +156,71 @@ def _in_words(counts: Counts, classes: Sequence[str], noun: str) -> str:
     mistakes = [f"{classes[t]} as {classes[p]} ({wrong[t, p]:,})" for t, p in pairs if wrong[t, p]]
     found = f"{np.trace(counts):,} of {counts.sum():,} {noun} on the diagonal."
     return f"{found} Most often mistaken: {'; '.join(mistakes)}." if mistakes else found
+
+
+def draw_reliability(
+    output: Path, name: str, classifiers: Sequence[Reliable], *, caption: str, title: str = "", noun: str = "rows"
+) -> Figure:
+    """Writes plots/NAME.png and plots/NAME.csv below `output`.
+
+    Args:
+        classifiers: at least one, with the same bins; legible up to three.
+
+    Raises:
+        ValueError: nothing to draw, or no row in any bin.
+    """
+    if not classifiers or not any(one.rows.sum() for one in classifiers):
+        raise ValueError(f"a reliability diagram needs rows; {len(classifiers)} classifiers were given")
+    rows = [
+        [one.name, *values]
+        for one in classifiers
+        for values in zip(one.low, one.high, map(int, one.rows), one.confidence, one.accuracy, strict=True)
+    ]
+    head = ["classifier", "low", "high", noun, "mean confidence", "accuracy"]
+    canvas = _draw_reliability(classifiers, title, noun)
+    return save_plot(canvas, output, name, head, rows, caption=caption, alt=_reliability_in_words(classifiers))
+
+
+def _draw_reliability(classifiers: Sequence[Reliable], title: str, noun: str) -> Any:
+    canvas, axes = new_axes(5.6, 6.0, (0.13, 0.34, 0.82, 0.58))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    along = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}
+    axes.text(0.03, 0.045, "as often right as said", color=GREY, fontsize=9, va="bottom", **along)
+    for number, one in enumerate(classifiers):
+        colour, marker = look(number)
+        held = one.rows > 0
+        sure, right = one.confidence[held], one.accuracy[held]
+        axes.vlines(sure, sure, right, color=colour, linewidth=1.4, alpha=0.45)
+        dots = {"marker": marker, "markersize": 6, "markeredgecolor": "white"}
+        axes.plot(sure, right, color=colour, linewidth=1.6, zorder=3, label=shorten(one.name, 40), **dots)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xticks(np.linspace(0, 1, 6), [])
+    dress(axes, x="", y="accuracy", title=title)
+    draw_legend(axes, loc="upper left", fontsize=9)
+    _draw_share(canvas, classifiers, noun)
+    return canvas
+
+
+def _draw_share(canvas: Any, classifiers: Sequence[Reliable], noun: str) -> None:
+    axes = canvas.add_axes((0.13, 0.1, 0.82, 0.2))
+    for number, one in enumerate(classifiers):
+        width = (one.high - one.low) * 0.86 / len(classifiers)
+        left = one.low + (one.high - one.low) * 0.07 + number * width
+        share = one.rows / max(1, int(one.rows.sum()))
+        axes.bar(left, share, width, align="edge", color=look(number)[0], alpha=0.8, linewidth=0)
+    axes.set_xlim(0, 1)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    dress(axes, x="confidence: probability of the predicted class", y=f"share of {noun}")
+
+
+def _reliability_in_words(classifiers: Sequence[Reliable]) -> str:
+    """For those who do not see the picture."""
+    words = []
+    for one in classifiers:
+        held = one.rows > 0
+        right = float((one.rows[held] * one.accuracy[held]).sum() / one.rows.sum())
+        sure = float((one.rows[held] * one.confidence[held]).sum() / one.rows.sum())
+        said = f"right {right:.3g} of the time at a mean confidence of {sure:.3g}"
+        words.append(f"{one.name}: {said}, {'more' if sure > right else 'less'} sure than right.")
+    return " ".join(words)
