@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,9 +51,8 @@ class Files:
     images: tuple[Path, ...] = ()  # all files that say how pictures are prepared; empty for models of text
 
 
-def digests(files: Files) -> dict[str, str]:
+def digests(paths: Iterable[Path]) -> dict[str, str]:
     """File name to SHA-256 of its bytes."""
-    paths = (*files.weights, files.settings, *files.tokenizer, *files.images)
     return {path.name: _sha256(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
 
 
@@ -221,7 +220,7 @@ class HubCheckpoint(NoCells):
     def identity(self) -> dict[str, Any]:
         """File digests, and the commit of a Hub checkpoint; of fresh weights what they follow from."""
         files = self.files(weights=self.random_weights is None)
-        identity: dict[str, Any] = dict(digests(files))
+        identity: dict[str, Any] = {**digests((*files.weights, files.settings, *files.tokenizer, *files.images))}
         if self.random_weights is not None:
             settings = fingerprint(read_json(files.settings))
             identity |= {"weights": "random", "seed": self.random_weights, "architecture": settings}

@@ -18,7 +18,7 @@ from xfm.models.fusion.label_embeddings import FILE as LABELS
 from xfm.models.fusion.label_embeddings import TextBank, from_bytes, rows_of, to_bytes, vectors_under
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.models.fusion.text import AnyText
-from xfm.models.hub_folder import Files, digests, new_folder, read_json
+from xfm.models.hub_folder import digests, new_folder, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,7 +171,7 @@ def file_digests(folder: Path, *, weights: bool) -> dict[str, str]:
         if not (folder / name).is_file():
             code = "NO_WEIGHTS" if name == WEIGHTS else "NO_SETTINGS"
             raise Refused(code, f"{folder} holds no {name}; a fusion is a folder of {', '.join(PATTERNS)}")
-    return digests(Files((folder / WEIGHTS,) if weights else (), folder / SETTINGS, (folder / LABELS,)))
+    return digests(folder / name for name in ((WEIGHTS,) if weights else ()) + (SETTINGS, LABELS))
 
 
 def _tensors(path: Path) -> "dict[str, Tensor]":
