@@ -1,18 +1,30 @@
-"""A checkpoint folder of the Hugging Face library: weights, settings, tokenizer. Light to import, reads no tensor."""
+"""A checkpoint folder of the Hugging Face library: weights, settings, tokenizer, and the recipe that names it.
+
+Light to import, reads no tensor.
+"""
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import pyarrow as pa
+from pydantic import NonNegativeInt
+
+from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
+from xfm.core.hub import Fetched, Place, fetch_folder
+
+logger = logging.getLogger(__name__)
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt")
 
@@ -39,9 +51,8 @@ class Files:
     images: tuple[Path, ...] = ()  # all files that say how pictures are prepared; empty for models of text
 
 
-def digests(files: Files) -> dict[str, str]:
+def digests(paths: Iterable[Path]) -> dict[str, str]:
     """File name to SHA-256 of its bytes."""
-    paths = (*files.weights, files.settings, *files.tokenizer, *files.images)
     return {path.name: _sha256(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
 
 
@@ -140,3 +151,98 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001 - a fi
     """Once a process: weights are hundreds of megabytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class NoCells(Config):
+    """A backbone that reads something else than cells of genes."""
+
+    other_input: ClassVar[tuple[str, str]]
+    """What is read in place of genes, and a kind of source that has it."""
+
+    def check_decoder(self) -> None:
+        """Raises Refused: NO_DECODER, since no expression can be decoded from what is no cell."""
+        raise Refused("NO_DECODER", f"--backbone.kind {self._kind} has no expression decoder; use embed and evaluate")
+
+    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
+        """Refuses every gene table.
+
+        Raises:
+            Refused: OTHER_INPUT.
+        """
+        what, source = self.other_input
+        raise Refused(
+            "OTHER_INPUT",
+            f"the source gives cells with {genes.num_rows} genes; --backbone.kind {self._kind} reads {what}, e.g. "
+            f"those of --source.kind {source}",
+        )
+
+    @property
+    def _kind(self) -> str:
+        return str(self.model_dump(include={"kind"})["kind"])
+
+
+class HubCheckpoint(NoCells):
+    """A folder of a backbone, on this machine or on the Hub."""
+
+    checkpoint: Place
+    """Folder with model.safetensors, config.json and the tokenizer's files (for pictures also what prepares them); or
+    hf://OWNER/NAME[@REVISION]."""
+
+    random_weights: NonNegativeInt | None = None
+    """Seed of fresh weights in place of the checkpoint's: same architecture and tokens, nothing learned."""
+
+    @classmethod
+    def not_in_fingerprint(cls) -> set[str]:
+        """Where the files lie; `identity` says what they are."""
+        return {"checkpoint"}
+
+    @property
+    def folder(self) -> Path:
+        """The checkpoint on this machine, fetched where it is the Hub's."""
+        return self._fetched().folder
+
+    @abstractmethod
+    def files(self, *, weights: bool) -> Files:
+        """Its files, those of the weights where they are needed.
+
+        Raises:
+            Refused: as `find_files`.
+        """
+
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Sizes for the report, and under "unused" what of the weights no part takes.
+
+        Raises:
+            Refused: the checkpoint cannot be used.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """File digests, and the commit of a Hub checkpoint; of fresh weights what they follow from."""
+        files = self.files(weights=self.random_weights is None)
+        identity: dict[str, Any] = {**digests((*files.weights, files.settings, *files.tokenizer, *files.images))}
+        if self.random_weights is not None:
+            settings = fingerprint(read_json(files.settings))
+            identity |= {"weights": "random", "seed": self.random_weights, "architecture": settings}
+        revision = self._fetched().revision
+        return identity | ({"revision": revision} if revision else {})
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes, tokens, and what of the checkpoint is not used.
+
+        Raises:
+            Refused: as `build` and the tokenizers.
+        """
+        described = self.architecture()
+        if self.random_weights is not None:
+            described["weights"] = f"random, seed {self.random_weights}"
+            logger.warning(
+                "fresh weights from seed %d: nothing that %s learned is used", self.random_weights, self.folder
+            )
+        return described
+
+    def randomised(self, seed: int) -> Self:
+        return self.model_copy(update={"random_weights": seed})
+
+    def _fetched(self) -> Fetched:
+        return fetch_folder(self.checkpoint, PATTERNS)

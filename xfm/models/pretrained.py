@@ -32,6 +32,11 @@ def read_config(folder: Path) -> Any:
         raise Refused("BAD_SETTINGS", f"{folder / SETTINGS}: {' '.join(str(problem).split())}") from problem
 
 
+def tower_sizes(config: Any) -> dict[str, Any]:
+    """Blocks, width and heads of a tower, as a description names them."""
+    return {"n_layers": config.num_hidden_layers, "dim": config.hidden_size, "n_heads": config.num_attention_heads}
+
+
 def read_network(folder: Path, config: Any, blocks: str, ignored: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
     """The network of a config with the folder's weights, on the CPU in float32, in evaluation mode.
 

@@ -156,8 +156,8 @@ def test_the_published_sizes_have_the_tokens_of_their_patches(tmp_path, size, pa
     from transformers import CLIPVisionConfig
     from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
+    from xfm.models.clip.config import image_tokenizer
     from xfm.models.clip.files import Preparation
-    from xfm.models.clip.loading import image_tokenizer
 
     heads = width // 64
     vision = CLIPVisionConfig(image_size=size, patch_size=patch, hidden_size=width, num_attention_heads=heads)

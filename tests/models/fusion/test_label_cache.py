@@ -13,8 +13,7 @@ from tests.rounding import assert_same_but_rounding
 from tests.text_examples import write_encoder
 from xfm.core.errors import Refused
 from xfm.core.storage import open_storage
-from xfm.models.fusion.label_table import FILE, from_bytes
-from xfm.models.fusion.labels import encode_labels
+from xfm.models.fusion.label_embeddings import FILE, encode_labels, from_bytes
 from xfm.models.fusion.text import BertText, HashedText
 
 CELLS = [*TYPES, TYPES[0], TYPES[2]]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tests.rounding import assert_same_but_rounding
 from tests.text_examples import write_encoder
 from xfm.core.errors import Refused
-from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.text import BertText, HashedText
 
 LABELS = ["a bright film", "a dull story about war", "love"]

@@ -7,8 +7,7 @@ import pytest
 
 from xfm.core.errors import Refused
 from xfm.models.scgpt.config import ScGPT
-from xfm.models.scgpt.resolve_architecture import settle
-from xfm.models.scgpt.settings import Declared
+from xfm.models.scgpt.settings import Declared, settle
 
 
 def test_a_relative_checkpoint_means_the_same_from_another_folder(tiny_scgpt, tmp_path, monkeypatch):

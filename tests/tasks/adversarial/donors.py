@@ -10,7 +10,7 @@ from tests.tasks.classification.sentiment import Memory
 from xfm.core.parts import TRAIN
 from xfm.core.schema import EMBEDDING, PART, ROW_ID
 from xfm.judging.labelled import SplitWithContent
-from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import build_network
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.tasks.adversarial.learner import AdversarialLearner, Columns

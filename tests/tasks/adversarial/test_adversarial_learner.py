@@ -14,7 +14,7 @@ from tests.tasks.adversarial.donors import SEXES, TINY, Effects, atlas, bank_of,
 from tests.tasks.classification.sentiment import worker
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.schema import PART
-from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import build_network
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.tasks.adversarial.network import AdversarialClassifier, adversary_loss

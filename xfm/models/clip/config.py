@@ -1,18 +1,25 @@
-"""CLIP as a recipe: which checkpoint; pictures are what it embeds, prompts what it compares them with."""
+"""CLIP as a recipe: which checkpoint; it embeds pictures and compares them with prompts. Light to import."""
 
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xfm.core.errors import Refused
 from xfm.core.schema import IMAGE
-from xfm.models.clip.files import find_clip_files
-from xfm.models.hub_checkpoint import HubCheckpoint
-from xfm.models.hub_folder import Files
+from xfm.models import pretrained
+from xfm.models.clip.files import Preparation, find_clip_files, read_preparation
+from xfm.models.hub_folder import SETTINGS, Files, HubCheckpoint, read_json
+from xfm.tokenizers.text import TextTokenizer
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Subwords
+
     from xfm.models.clip.network import CLIPBackbone
     from xfm.tokenizers.image import ImageTokenizer
-    from xfm.tokenizers.text import TextTokenizer
+
+# A text's embedding is read at its end token. With this number in config.json, that of every checkpoint converted
+# before July 2023, transformers looks for the largest id instead of for the end token's.
+BY_LARGEST_ID = 2
 
 
 class CLIP(HubCheckpoint):
@@ -30,23 +37,17 @@ class CLIP(HubCheckpoint):
         """Of pictures; reads settings, no weights.
 
         Raises:
-            Refused: BAD_PREPROCESSOR, or as `loading.read_architecture`.
+            Refused: BAD_PREPROCESSOR, or as `read_architecture`.
         """
-        from xfm.models.clip.loading import image_tokenizer, read_architecture, read_images
-
         return image_tokenizer(read_architecture(self.folder).vision_config, read_images(self.folder))
 
-    def prompt_tokenizer(self) -> "TextTokenizer":
+    def prompt_tokenizer(self) -> TextTokenizer:
         """Of texts, for `CLIPBackbone.texts`: cut at the network's length with the end token kept.
 
         Raises:
             Refused: BAD_TOKENIZER or BAD_EOS.
         """
-        from xfm.models.clip.loading import read_subwords
-        from xfm.tokenizers.text import TextTokenizer
-
-        subwords, pad_id, length, before, after = read_subwords(self.folder)
-        return TextTokenizer(subwords, pad_id, length, before, after)
+        return TextTokenizer(*read_subwords(self.folder))
 
     def build(self, device: str) -> "CLIPBackbone":
         """Reads the weights, or draws them; float32.
@@ -54,11 +55,7 @@ class CLIP(HubCheckpoint):
         Raises:
             Refused: unsafe or broken file, missing tensors.
         """
-        from xfm.models.clip.loading import draw_backbone, read_backbone
-
-        if self.random_weights is not None:
-            return draw_backbone(self.folder, self.random_weights).to(device)
-        return read_backbone(self.folder)[0].to(device)
+        return _backbone(self.folder, self.random_weights)[0].to(device)
 
     def files(self, *, weights: bool) -> Files:
         """See `HubCheckpoint`; what prepares pictures is among them."""
@@ -66,50 +63,128 @@ class CLIP(HubCheckpoint):
 
     def architecture(self) -> dict[str, Any]:
         """See `HubCheckpoint`; with the sizes of pictures and prompts."""
-        described = _describe(self.folder, self.random_weights is None)
+        a = read_architecture(self.folder)
+        parameters, unused = _sizes(self.folder, self.random_weights is None)
+        read_at = "largest id" if a.text_config.eos_token_id == BY_LARGEST_ID else "first end token"
+        text = {"vocabulary": a.text_config.vocab_size, "read_at": read_at}
+        architecture = {"family": a.model_type, **pretrained.tower_sizes(a.vision_config)}
+        architecture |= {"patch_size": a.vision_config.patch_size, "text": pretrained.tower_sizes(a.text_config) | text}
+        architecture |= {"projection_dim": a.projection_dim, "parameters": parameters}
+        described = {"architecture": architecture, "unused": list(unused)}
         return described | self.tokenizer(0).describe() | {"max_length": self.prompt_tokenizer().max_length}
 
     def n_layers(self) -> int:
         """Transformer blocks of the image tower."""
-        return int(self._architecture().vision_config.num_hidden_layers)
+        return int(read_architecture(self.folder).vision_config.num_hidden_layers)
 
     def dim(self) -> int:
         """Width of a state of the image tower."""
-        return int(self._architecture().vision_config.hidden_size)
+        return int(read_architecture(self.folder).vision_config.hidden_size)
 
-    def _architecture(self) -> Any:
-        from xfm.models.clip.loading import read_architecture
 
-        return read_architecture(self.folder)
+@lru_cache(maxsize=8)
+def read_architecture(folder: Path) -> Any:
+    """config.json with every default filled in, as a `CLIPConfig`.
+
+    Raises:
+        Refused: NO_SETTINGS, BAD_SETTINGS or UNKNOWN_FAMILY.
+    """
+    settings = find_clip_files(folder, weights=False).settings
+    family = read_json(settings).get("model_type")
+    if family != "clip":
+        raise Refused("UNKNOWN_FAMILY", f"{settings}: model_type {family!r}; --backbone.kind clip reads 'clip'")
+    config = pretrained.read_config(folder)
+    vision = config.vision_config
+    sizes = vision.image_size, vision.patch_size
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or vision.num_channels != 3:
+        raise Refused(
+            "BAD_SETTINGS",
+            f"{settings}: image_size {sizes[0]}, patch_size {sizes[1]}, num_channels {vision.num_channels}; squares in "
+            "three colours are read",
+        )
+    return config
+
+
+@lru_cache(maxsize=8)
+def read_images(folder: Path) -> Preparation:
+    """How pictures are prepared.
+
+    Raises:
+        Refused: BAD_PREPROCESSOR, or as `read_architecture`.
+    """
+    preparation, size = read_preparation(folder), read_architecture(folder).vision_config.image_size
+    if preparation.size != size:
+        raise Refused(
+            "BAD_PREPROCESSOR",
+            f"{folder}: pictures are cropped to {preparation.size} pixels, the network sees {size}: they do not belong "
+            "together",
+        )
+    return preparation
+
+
+def image_tokenizer(vision: Any, preparation: Preparation) -> "ImageTokenizer":
+    """For the `vision_config` of an architecture."""
+    from xfm.tokenizers.image import ImageTokenizer
+
+    return ImageTokenizer(preparation.size, preparation.edge, (vision.image_size // vision.patch_size) ** 2 + 1)
+
+
+@lru_cache(maxsize=8)
+def read_subwords(folder: Path) -> tuple["Subwords", int, int, int, int]:
+    """The tokenizer of prompts, as the fields of `TextTokenizer`: cuts at the network's length, keeping the end token.
+
+    Raises:
+        Refused: BAD_TOKENIZER, BAD_EOS, or as `read_architecture`.
+    """
+    text = read_architecture(folder).text_config
+    tokenizer = pretrained.read_tokenizer(folder, text.vocab_size)
+    length = min(text.max_position_embeddings, tokenizer.model_max_length)
+    before, after = pretrained.cut_subwords(tokenizer.backend_tokenizer, length, str(folder))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    _check_eos(folder, text.eos_token_id, tokenizer, pad)
+    return tokenizer.backend_tokenizer, int(pad), length, before, after
+
+
+def _check_eos(folder: Path, configured: Any, tokenizer: Any, pad: Any) -> None:
+    """Whether texts are read where they end; otherwise all of them would get nearly the same embedding.
+
+    Raises:
+        Refused: BAD_TOKENIZER, texts do not end in an end token, or BAD_EOS.
+    """
+    end = tokenizer.eos_token_id
+    if end is None or pad is None or tokenizer.backend_tokenizer.encode("a").ids[-1] != end:
+        raise Refused("BAD_TOKENIZER", f"{folder}: the tokenizer puts no end token behind a text, where CLIP reads it")
+    where = f"{folder / SETTINGS}: text_config.eos_token_id {configured}"
+    mend = f"set it to {end}, the id of {tokenizer.eos_token!r}"
+    if configured != BY_LARGEST_ID:
+        if configured != end:
+            raise Refused("BAD_EOS", f"{where} is not the tokenizer's end token: texts would be read elsewhere; {mend}")
+        return
+    largest = max(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True).values())
+    if end != largest:
+        raise Refused(
+            "BAD_EOS",
+            f"{where} makes transformers read a text at its largest id, but ids reach {largest} beyond the end "
+            f"token's; {mend}",
+        )
+
+
+def _backbone(folder: Path, seed: int | None) -> tuple["CLIPBackbone", list[str]]:
+    """The network on the CPU in evaluation mode, and the names of tensors that belong to none of its parts; with
+    weights drawn as `transformers` draws them where there is a seed."""
+    from xfm.models.clip.network import CLIPBackbone
+
+    architecture, preparation = read_architecture(folder), read_images(folder)
+    if seed is None:
+        find_clip_files(folder)
+        network, unused = pretrained.read_network(folder, architecture, "encoder.layers.")
+    else:
+        network, unused = pretrained.draw_network(architecture, seed), []
+    return CLIPBackbone(network, preparation.mean, preparation.std).eval(), unused
 
 
 @lru_cache(maxsize=8)
 def _sizes(folder: Path, has_weights: bool) -> tuple[int, tuple[str, ...]]:
     """Parameters, and tensors of the checkpoint that no part takes. Reads the weights and lets them go."""
-    from xfm.models.clip.loading import draw_backbone, read_backbone
-
-    backbone, unused = read_backbone(folder) if has_weights else (draw_backbone(folder, 0), [])
+    backbone, unused = _backbone(folder, None if has_weights else 0)
     return sum(parameter.numel() for parameter in backbone.parameters()), tuple(unused)
-
-
-def _describe(folder: Path, has_weights: bool) -> dict[str, Any]:
-    from xfm.models.clip.loading import eos_rule, read_architecture
-
-    a = read_architecture(folder)
-    parameters, unused = _sizes(folder, has_weights)
-    towers = {
-        name: {"n_layers": tower.num_hidden_layers, "dim": tower.hidden_size, "n_heads": tower.num_attention_heads}
-        for name, tower in (("image", a.vision_config), ("text", a.text_config))
-    }
-    return {
-        "architecture": {
-            "family": a.model_type,
-            **towers["image"],
-            "patch_size": a.vision_config.patch_size,
-            "text": towers["text"]
-            | {"vocabulary": a.text_config.vocab_size, "read_at": eos_rule(a.text_config.eos_token_id)},
-            "projection_dim": a.projection_dim,
-            "parameters": parameters,
-        },
-        "unused": list(unused),
-    }

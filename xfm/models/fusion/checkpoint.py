@@ -14,12 +14,11 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused
-from xfm.models.fusion.bank import TextBank
-from xfm.models.fusion.label_table import FILE as LABELS
-from xfm.models.fusion.label_table import from_bytes, rows_of, to_bytes, vectors_under
+from xfm.models.fusion.label_embeddings import FILE as LABELS
+from xfm.models.fusion.label_embeddings import TextBank, from_bytes, rows_of, to_bytes, vectors_under
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.models.fusion.text import AnyText
-from xfm.models.hub_folder import Files, digests, new_folder, read_json
+from xfm.models.hub_folder import digests, new_folder, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,35 +33,17 @@ PATTERNS = (SETTINGS, WEIGHTS, LABELS)
 class FusionHeader(Config):
     """fusion.json."""
 
-    format: Literal[1] = 1
-    """Of the folder."""
-
-    sizes: FusionSizes
-    """Of the network."""
-
-    gene_dim: PositiveInt
-    """Numbers of a cell's embedding."""
-
-    text_dim: PositiveInt
-    """Numbers of a text vector."""
-
-    text: AnyText
-    """The encoder of the labels."""
-
-    encoder: dict[str, Any]
-    """What it was: `TextEncoder.about`; one that is to read new labels must have the same key."""
-
-    text_column: str
-    """obs column that the words came from."""
-
-    labels: tuple[str, ...]
-    """Known labels, sorted."""
-
+    format: Literal[1] = 1  # of the folder
+    sizes: FusionSizes  # of the network
+    gene_dim: PositiveInt  # numbers of a cell's embedding
+    text_dim: PositiveInt  # numbers of a text vector
+    text: AnyText  # the encoder of the labels
+    encoder: dict[str, Any]  # what it was, `TextEncoder.about`: one that is to read new labels must have the same key
+    text_column: str  # obs column that the words came from
+    labels: tuple[str, ...]  # known labels, sorted
+    # SHA-256 over these labels and their vectors, `TextBank.digest`; not stated by folders older than the field
     label_vectors: str | None = None
-    """SHA-256 over these labels and their vectors, `TextBank.digest`; not stated by folders older than the field."""
-
-    about: dict[str, Any] = Field(default_factory=dict)
-    """How it was made."""
+    about: dict[str, Any] = Field(default_factory=dict)  # how it was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +171,7 @@ def file_digests(folder: Path, *, weights: bool) -> dict[str, str]:
         if not (folder / name).is_file():
             code = "NO_WEIGHTS" if name == WEIGHTS else "NO_SETTINGS"
             raise Refused(code, f"{folder} holds no {name}; a fusion is a folder of {', '.join(PATTERNS)}")
-    return digests(Files((folder / WEIGHTS,) if weights else (), folder / SETTINGS, (folder / LABELS,)))
+    return digests(folder / name for name in ((WEIGHTS,) if weights else ()) + (SETTINGS, LABELS))
 
 
 def _tensors(path: Path) -> "dict[str, Tensor]":

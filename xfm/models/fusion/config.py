@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import pyarrow as pa
 from pydantic import NonNegativeInt
 
 from xfm.core.config import fingerprint
@@ -12,7 +11,6 @@ from xfm.core.errors import Refused
 from xfm.core.hub import Fetched, Place, fetch_folder
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import Storage
-from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.checkpoint import (
     PATTERNS,
     FusionCheckpoint,
@@ -22,27 +20,28 @@ from xfm.models.fusion.checkpoint import (
     read_fusion,
     read_header,
 )
-from xfm.models.fusion.labels import encode_labels
+from xfm.models.fusion.label_embeddings import TextBank, encode_labels
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.models.fusion.text import AnyText, HashedText
+from xfm.models.hub_folder import NoCells
 from xfm.tokenizers.embedding import EmbeddingTokenizer
 
 if TYPE_CHECKING:
-    from xfm.models.fusion.backbone import FusionBackbone
-    from xfm.models.fusion.network import Concatenation, FusionModel
+    from xfm.models.fusion.network import Concatenation, FusionBackbone, FusionModel
 
 logger = logging.getLogger(__name__)
 
 FREE = ("dropout", "resampler_dropout")  # of the sizes, those that weights do not depend on
 
 
-class Fusion(FusionSizes):
+class Fusion(NoCells, FusionSizes):
     """A cell's embedding fused with the words for its type (the network of a public gene-text model, corrected)."""
 
     token_fields: ClassVar[tuple[str, ...]] = ("text_column",)
     """All that stored rows depend on: networks of other sizes, or further trained, read the same ones."""
 
     kind: Literal["fusion"] = "fusion"
+    other_input = "embeddings", "embeddings"
 
     checkpoint: Place | None = None
     """Folder that `pretrain --task.kind alignment` wrote, or hf://OWNER/NAME[@REVISION]: its sizes and its text encoder
@@ -180,8 +179,7 @@ class Fusion(FusionSizes):
         Raises:
             Refused: NO_CHECKPOINT, NO_BLOCKS (a concatenation), or as `read_fusion`.
         """
-        from xfm.models.fusion.backbone import FusionBackbone
-        from xfm.models.fusion.network import FusionModel
+        from xfm.models.fusion.network import FusionBackbone, FusionModel
 
         self._check_blocks()
         bank = self._bank()
@@ -247,22 +245,6 @@ class Fusion(FusionSizes):
         """
         self._check_blocks()
         return self.settled().hidden
-
-    def check_genes(self, genes: pa.Table) -> dict[str, Any]:
-        """Refuses every gene table: what is read was made of genes before.
-
-        Raises:
-            Refused: OTHER_INPUT.
-        """
-        raise Refused(
-            "OTHER_INPUT",
-            f"the source gives cells with {genes.num_rows} genes; --backbone.kind {self.kind} reads embeddings, e.g. "
-            "those of --source.kind embeddings",
-        )
-
-    def check_decoder(self) -> None:
-        """Raises Refused: NO_DECODER, since no expression can be decoded from a fusion."""
-        raise Refused("NO_DECODER", f"--backbone.kind {self.kind} has no expression decoder; use embed and evaluate")
 
     def randomised(self, seed: int) -> Self:
         return self.model_copy(update={"weights_seed": seed})

@@ -2,22 +2,27 @@
 
 Each side is resampled to latents of its own, then both attend to each other. Before they do, each side alone also has a
 vector in a shared space: only those may be used for retrieval, because a vector that has seen both sides of a pair
-says nothing of whether they belong together.
+says nothing of whether they belong together. As a backbone a fusion has two tokens a row, the cell's and the words'.
 """
 
 # Shapes: B rows, S gene vectors of a row (1: one embedding of the cell), L text vectors (1: one of the label),
 # N latents, h hidden width, P width of the shared space.
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfm.core.backbone import Backbone
 from xfm.core.random import key64
+from xfm.core.tokenizer import Tokens
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.nn.cross_attention import CrossModalAttention
 from xfm.nn.perceiver import PerceiverResampler
+from xfm.tokenizers.embedding import TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,7 @@ class FusionOutput:
 
 
 class FusionModel(nn.Module):
-    """See the top of the file.
-
-    Args:
-        sizes: of the network.
-        gene_dim: numbers of a cell's embedding.
-        text_dim: numbers of a text vector.
+    """See the top of the file. `gene_dim` and `text_dim` are the numbers of a cell's embedding and of a text vector.
 
     Raises:
         ValueError: `gene_dim` cannot be cut into `sizes.gene_chunks`.
@@ -48,15 +48,8 @@ class FusionModel(nn.Module):
         if gene_dim % sizes.gene_chunks:
             raise ValueError(f"{gene_dim} numbers of an embedding cannot be cut into {sizes.gene_chunks} equal chunks")
         self.sizes, self.gene_dim, self.text_dim = sizes, gene_dim, text_dim
-        shape = {"layers": sizes.layers, "dropout": sizes.resampler_dropout}
-        self.resample_text = PerceiverResampler(text_dim, sizes.hidden, sizes.latents, sizes.heads, **shape)  # type: ignore[arg-type]
-        self.resample_gene = PerceiverResampler(
-            gene_dim // sizes.gene_chunks,
-            sizes.hidden,
-            sizes.latents,
-            sizes.heads,
-            **shape,  # type: ignore[arg-type]
-        )
+        self.resample_text = _resampler(sizes, text_dim)
+        self.resample_gene = _resampler(sizes, gene_dim // sizes.gene_chunks)
         self.cross = CrossModalAttention(
             sizes.hidden, sizes.heads, sizes.dropout, is_shared=sizes.share_attention, is_parallel=sizes.parallel,
             pool=sizes.pool,
@@ -107,12 +100,7 @@ class FusionModel(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """No fusion at all: the inputs beside each other, for the plain classifiers that a fusion has to beat.
-
-    Args:
-        inputs: "both", "gene" or "text".
-        gene_dim, text_dim: of the inputs.
-    """
+    """No fusion at all: the inputs beside each other, for the plain classifiers that a fusion has to beat."""
 
     def __init__(self, inputs: str, gene_dim: int, text_dim: int) -> None:
         super().__init__()
@@ -125,9 +113,7 @@ class Concatenation(nn.Module):
 
     def features(self, text: Tensor, gene: Tensor, is_text: Tensor | None = None) -> Tensor:
         """(B, feature_dim): the inputs as they are; several text vectors as their mean."""
-        if text.ndim == 3:
-            held = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if is_text is None else is_text
-            text = (text * held[..., None]).sum(1) / held.sum(1, keepdim=True)
+        text = _mean(text, is_text) if text.ndim == 3 else text
         return {"both": torch.cat([text, gene], dim=1), "gene": gene, "text": text}[self.inputs]
 
 
@@ -139,3 +125,59 @@ def build_network(sizes: FusionSizes, gene_dim: int, text_dim: int, seed: int) -
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(key64(seed, "weights"))
         return FusionModel(sizes, gene_dim, text_dim)
+
+
+class FusionBackbone(Backbone):
+    """Layer 0 is the mean of what each side projects, i the mean over latents after block i of its resampler; the last
+    is each side's vector after both have met. Until then no side knows of the other.
+
+    Args:
+        network: with its weights.
+        bank: the labels whose places the ids of texts are.
+    """
+
+    texts: Tensor
+    is_text: Tensor | None
+
+    def __init__(self, network: FusionModel, bank: TextBank) -> None:
+        super().__init__()
+        self.network = network
+        self.n_layers = network.sizes.layers + 1
+        self.dim = network.sizes.hidden
+        self.register_buffer("texts", torch.from_numpy(bank.vectors), persistent=False)
+        held = None if bank.is_token is None else torch.from_numpy(bank.is_token)
+        self.register_buffer("is_text", held, persistent=False)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Each block of the resamplers, both sides' together, and the attention across."""
+        sides = zip(self.network.resample_gene.blocks, self.network.resample_text.blocks, strict=True)
+        return nn.ModuleList([*(nn.ModuleList(pair) for pair in sides), self.network.cross])
+
+    def layers(self, tokens: Tokens) -> Iterator[Tensor]:
+        """Yields n_layers + 1 states (B, 2, h), the gene side first; see `Backbone.layers`."""
+        assert tokens.vectors is not None
+        network, places = self.network, tokens.ids[:, TEXT]
+        text = self.texts[places] if self.is_text is not None else self.texts[places][:, None]  # (B, L, E)
+        is_text = None if self.is_text is None else self.is_text[places]
+        gene = network.chunks(tokens.vectors.flatten(1))
+        sides = [network.resample_gene.inputs(gene).mean(1), _mean(network.resample_text.inputs(text), is_text)]
+        yield torch.stack(sides, dim=1)
+        steps = zip(network.resample_gene.steps(gene), network.resample_text.steps(text, is_text), strict=True)
+        for (gene_latents, _), (text_latents, _) in steps:
+            yield torch.stack([gene_latents.mean(1), text_latents.mean(1)], dim=1)
+        text_met, gene_met, _, _ = network.cross(network.dropout(text_latents), network.dropout(gene_latents))
+        yield torch.stack([gene_met, text_met], dim=1)
+
+
+def _resampler(sizes: FusionSizes, dim_in: int) -> PerceiverResampler:
+    return PerceiverResampler(
+        dim_in, sizes.hidden, sizes.latents, sizes.heads, layers=sizes.layers, dropout=sizes.resampler_dropout
+    )
+
+
+def _mean(inputs: Tensor, held: Tensor | None) -> Tensor:
+    """(B, L, h) to (B, h), without padding."""
+    if held is None:
+        return inputs.mean(1)
+    return (inputs * held[..., None]).sum(1) / held.sum(1, keepdim=True)

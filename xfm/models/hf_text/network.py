@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from xfm.core.backbone import Backbone
 from xfm.core.tokenizer import Tokens
-from xfm.models.hf_text.files import FAMILIES
+from xfm.models.hf_text.config import FAMILIES
 
 GROUP_TOKENS = 512  # padded tokens that pass a block together on CPUs
 
@@ -25,7 +25,7 @@ class TextBackbone(Backbone):
     """A network of one of `FAMILIES`.
 
     Args:
-        network: as `loading.read_network` gives it.
+        network: as `AutoModel` builds it, without its pooler.
     """
 
     def __init__(self, network: Any) -> None:

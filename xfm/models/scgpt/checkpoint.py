@@ -1,32 +1,43 @@
 """Reading and writing scGPT weights in every layout they come in.
 
-All layouts become one state dict with official names, checked against the settings and the vocabulary. Nothing in
-a file is executed, and nothing that does not fit is skipped in silence.
+Flash-attention names (all official releases), PyTorch's names (ours, and fine-tuned ones), the names of the Hub's
+`tdc/scGPT`; wrapped by data parallelism, nested in a training checkpoint, in half or single precision. All become one
+state dict of float32 with official names, checked against the settings and the vocabulary. Nothing in a file is
+executed, and nothing that does not fit is skipped in silence.
 """
 
 import json
 import logging
-import os
-import shutil
-import tempfile
+import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xfm.core.errors import Refused
+from xfm.models.hub_folder import new_folder
 from xfm.models.scgpt.files import complete, find_files, read_vocab
-from xfm.models.scgpt.layouts import load, official_names, unwrap
 from xfm.models.scgpt.network import ScGPTBackbone
-from xfm.models.scgpt.resolve_architecture import disagreements, settle
-from xfm.models.scgpt.settings import Architecture, declare, read_args
+from xfm.models.scgpt.settings import Architecture, declare, disagreements, read_args, settle
 
 logger = logging.getLogger(__name__)
 
+NESTS = ("model_state_dict", "state_dict", "model")
+_RENAMES = (
+    (re.compile(r"^(module\.|_orig_mod\.)+"), ""),
+    (re.compile(r"^gene_encoder\."), "encoder."),
+    (re.compile(r"^transformer\."), "transformer_encoder."),
+    (re.compile(r"^expr_decoder\."), "decoder."),
+    (re.compile(r"\.self_attn\.(_impl\.)?Wqkv\."), ".self_attn.in_proj_"),
+    (re.compile(r"\.self_attn\._impl\.out_proj\."), ".self_attn.out_proj."),
+)
 IGNORED = ("flag_encoder.", "grad_reverse_discriminator.")  # generative pre-training and adversary: not for inference
 _HEADS = ("decoder", "mvc_decoder", "cls_decoder")
 
@@ -43,7 +54,6 @@ class Checkpoint:
     unknown: tuple[str, ...]  # keys nobody here knows
     absent_heads: tuple[str, ...]  # heads this checkpoint does not bring
     overruled: tuple[str, ...]  # a line for each part the settings declare otherwise than the tensors, which decide
-    digests: dict[str, str]  # SHA-256 of each file read
 
     @property
     def pad_id(self) -> int:
@@ -58,7 +68,6 @@ class Checkpoint:
             "unknown_keys": list(self.unknown),
             "absent_heads": list(self.absent_heads),
             "overruled_settings": list(self.overruled),
-            "sha256": self.digests,
         }
 
     def log(self) -> None:
@@ -85,14 +94,77 @@ def read_checkpoint(folder: Path, vocab_path: Path | None = None) -> Checkpoint:
     files = find_files(folder, vocab_path)
     args = read_args(folder)
     declared = declare(args)
-    tensors, layout = official_names(*unwrap(load(files.weights), files.weights), files.weights)
+    tensors, layout = _official_names(*_unwrap(_load(files.weights), files.weights), files.weights)
     architecture = settle(declared, {key: tuple(t.shape) for key, t in tensors.items()}, flash="flash" in layout)
     vocab = read_vocab(files.vocab)
     _check_vocab(vocab, architecture, files.vocab)
     kept, ignored, unknown = _fit(tensors, _expected(architecture), architecture)
     absent = tuple(head for head in _HEADS if not any(key.startswith(f"{head}.") for key in kept))
     overruled = tuple(disagreements(declared, architecture))
-    return Checkpoint(architecture, vocab, kept, layout, ignored, unknown, absent, overruled, files.digests())
+    return Checkpoint(architecture, vocab, kept, layout, ignored, unknown, absent, overruled)
+
+
+def _load(path: Path) -> Any:
+    """The content of a weights file; nothing in it is executed.
+
+    Not memory-mapped: a file that is replaced while it is mapped takes the process down.
+
+    Raises:
+        Refused: more than tensors inside, or a damaged file.
+    """
+    with path.open("rb") as file:
+        is_cut = file.read(2) == b"PK" and not zipfile.is_zipfile(path)
+    if is_cut:
+        raise Refused("BROKEN_FILE", f"{path} is cut short: a zip archive without its directory")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(
+            "UNSAFE_FILE",
+            f"{path} holds more than tensors, and loading it could run code ({reason}). Save the state dict alone: "
+            "torch.save(model.state_dict(), ...) or safetensors",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Refused("BROKEN_FILE", f"{path} cannot be read as weights, it may be cut short: {reason}") from error
+
+
+def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict inside, and the key it was nested under."""
+    if isinstance(content, Mapping):
+        nest = next((key for key in NESTS if isinstance(content.get(key), Mapping)), None)
+        if nest is not None:
+            return _unwrap(content[nest], path)[0], nest
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if tensors and len(tensors) == len(content):
+            return tensors, ""
+    raise Refused(
+        "NO_STATE_DICT",
+        f"{path} holds a {type(content).__name__} that is no state dict; a dict of name to tensor is needed, at the "
+        f"top or under one of {', '.join(NESTS)}",
+    )
+
+
+def _official_names(tensors: dict[str, Tensor], nest: str, path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors in float32 under official names, and a word on the layout they came in."""
+    renamed: dict[str, Tensor] = {}
+    for original, tensor in tensors.items():
+        key = original
+        for pattern, replacement in _RENAMES:
+            key = pattern.sub(replacement, key)
+        if key in renamed:
+            raise Refused("AMBIGUOUS_TENSOR", f"{path} holds {key} twice, under different names; one is {original}")
+        renamed[key] = tensor.float() if tensor.is_floating_point() else tensor
+    words = [
+        "flash" if any(".Wqkv." in key for key in tensors) else "torch",
+        "hub" if any("gene_encoder." in key for key in tensors) else "",
+        "module." if any(key.startswith("module.") for key in tensors) else "",
+        nest,
+    ]
+    return renamed, " ".join(word for word in words if word)
 
 
 def _check_vocab(vocab: dict[str, int], architecture: Architecture, path: Path) -> None:
@@ -190,14 +262,9 @@ def write_checkpoint(
     Raises:
         Refused: the folder exists and `replace` is not set, or the vocabulary does not fit the network.
     """
-    if folder.exists() and not replace:
-        raise Refused("OUTPUT_EXISTS", f"{folder} exists already; a checkpoint is written to a new folder")
     whole = complete(vocab, "vocab")
     _check_vocab(whole, network.architecture, folder / "vocab.json")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
-        new.mkdir()
+    with new_folder(folder, replace=replace) as new:
         tensors = {
             key: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
             for key, tensor in network.state_dict().items()
@@ -206,7 +273,3 @@ def write_checkpoint(
         args = {**(training or {}), **network.architecture.to_args()}
         (new / "args.json").write_text(json.dumps(args, indent=2) + "\n", encoding="utf-8")
         (new / "vocab.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
 from xfm.core.hub import Fetched, Place, fetch_folder
-from xfm.models.scgpt.files import SPECIALS, Files, find_files, read_vocab
+from xfm.models.scgpt.files import Files, find_files, gene_tokens, read_vocab
 from xfm.models.scgpt.fresh import draw
 from xfm.models.scgpt.settings import Architecture, Declared, declare, read_args
 
@@ -85,7 +85,7 @@ class ScGPT(Config):
             # Values are rows of an embedding there; fine-tuning gives <cls> the value 0.
             cls_value = 0.0 if pad_value < 0 else float(pad_value)
         return BinnedTokenizer(
-            vocabulary={token: index for token, index in vocabulary.items() if token not in SPECIALS},
+            vocabulary=gene_tokens(vocabulary),
             cls_id=vocabulary["<cls>"],
             pad_id=vocabulary[declared.pad_token or "<pad>"],
             cls_value=cls_value if self.cls_value is None else self.cls_value,
@@ -118,7 +118,7 @@ class ScGPT(Config):
         """File digests, and the commit of a Hub checkpoint; of fresh weights what they follow from."""
         revision = self._fetched().revision
         files = self._files()
-        identity: dict[str, Any] = dict(_digests(files))
+        identity: dict[str, Any] = {**files.digests()}
         if self.random_weights is not None:
             del identity[files.weights.name]
             sizes = self._checked()[0].model_dump(mode="json")
@@ -181,8 +181,7 @@ class ScGPT(Config):
         """
         from xfm.tokenizers.vocabulary import match_genes
 
-        vocabulary = {token: index for token, index in self._vocabulary().items() if token not in SPECIALS}
-        return match_genes(genes, vocabulary, self.min_overlap).describe()
+        return match_genes(genes, gene_tokens(self._vocabulary()), self.min_overlap).describe()
 
     def randomised(self, seed: int) -> Self:
         return self.model_copy(update={"random_weights": seed})
@@ -222,12 +221,4 @@ def _read_once(folder: Path, vocab: Path | None) -> tuple[Architecture, dict[str
 
     checkpoint = read_checkpoint(folder, vocab_path=vocab)
     checkpoint.log()
-    report = checkpoint.report()
-    del report["sha256"]
-    return checkpoint.architecture, report
-
-
-@lru_cache(maxsize=8)
-def _digests(files: Files) -> dict[str, str]:
-    """Once a process: weights are hundreds of megabytes."""
-    return files.digests()
+    return checkpoint.architecture, checkpoint.report()

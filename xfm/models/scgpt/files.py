@@ -3,14 +3,14 @@
 Light to import: tokenizers and the driver read vocabularies and digests without torch.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from xfm.core.errors import Refused
-from xfm.models.scgpt.settings import DOCUMENTS
+from xfm.models.hub_folder import digests
+from xfm.models.scgpt.settings import settings_of
 
 SPECIALS = ("<pad>", "<cls>", "<eoc>")
 WEIGHTS = ("model.safetensors", "best_model.pt")
@@ -26,7 +26,7 @@ class Files:
 
     def digests(self) -> dict[str, str]:
         """File name to SHA-256 of its bytes."""
-        return {path.name: sha256(path) for path in (self.weights, self.settings, self.vocab)}
+        return digests((self.weights, self.settings, self.vocab))
 
 
 def find_files(folder: Path, vocab_path: Path | None = None) -> Files:
@@ -40,13 +40,7 @@ def find_files(folder: Path, vocab_path: Path | None = None) -> Files:
             "NO_CHECKPOINT", f"{folder} is no folder; a checkpoint is a folder with weights, args.json and vocab.json"
         )
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None) or _only_pt(folder)
-    settings = next((folder / name for name in DOCUMENTS if (folder / name).is_file()), folder / DOCUMENTS[0])
-    if not settings.is_file():
-        raise Refused(
-            "NO_SETTINGS",
-            f"{folder} holds neither args.json nor config.json; the number of attention heads "
-            "(nheads) is nowhere else. Put the args.json that came with the weights beside them",
-        )
+    settings = settings_of(folder)
     vocab = vocab_path or folder / "vocab.json"
     if not vocab.is_file():
         raise Refused(
@@ -61,21 +55,14 @@ def _only_pt(folder: Path) -> Path:
     candidates = sorted(folder.glob("*.pt"))
     if len(candidates) == 1:
         return candidates[0]
-    looked = f"{' or '.join(WEIGHTS)} or a single *.pt"
     if not candidates:
-        raise Refused("NO_WEIGHTS", f"{folder} holds no weights: {looked} is needed")
+        raise Refused("NO_WEIGHTS", f"{folder} holds no weights: {' or '.join(WEIGHTS)} or a single *.pt is needed")
     names = ", ".join(path.name for path in candidates)
     raise Refused(
         "AMBIGUOUS_WEIGHTS",
         f"{folder} holds several candidates for the weights: {names}. Name one of them "
         f"{WEIGHTS[1]} or keep it alone in a folder",
     )
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_vocab(path: Path) -> dict[str, int]:
@@ -115,6 +102,11 @@ def complete(vocab: Mapping[str, int], where: str) -> dict[str, int]:
         if token not in whole:
             whole[token] = max(whole.values()) + 1
     return whole
+
+
+def gene_tokens(vocab: Mapping[str, int]) -> dict[str, int]:
+    """The vocabulary without special tokens."""
+    return {token: index for token, index in vocab.items() if token not in SPECIALS}
 
 
 def _unique_keys(pairs: list[tuple[str, int]]) -> dict[str, int]:

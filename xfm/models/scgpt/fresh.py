@@ -9,7 +9,7 @@ from pydantic import Field
 from xfm.core.config import Config, fingerprint
 from xfm.core.errors import Refused
 from xfm.core.random import key64
-from xfm.models.scgpt.files import SPECIALS, complete
+from xfm.models.scgpt.files import complete, gene_tokens
 from xfm.models.scgpt.settings import Architecture
 
 if TYPE_CHECKING:
@@ -22,20 +22,11 @@ ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 class FreshScGPT(Config):
     """An untrained scGPT (Cui et al., Nature Methods 2024)."""
 
-    tokens: tuple[str, ...]
-    """Tokens in the order of their ids, special tokens included; see `vocabulary_of`."""
-
-    architecture: Architecture
-    """Sizes and parts; `n_tokens` is the length of `tokens`."""
-
-    ties: Literal["mid", "keyed", "low", "high"] = "mid"
-    """Bin of a value that spans several, as in `ScGPT`."""
-
-    min_overlap: float = Field(0.1, ge=0, le=1)
-    """Least share of genes that must be known."""
-
-    seed: int = 0
-    """Of the initial weights."""
+    tokens: tuple[str, ...]  # in the order of their ids, special tokens included; see `vocabulary_of`
+    architecture: Architecture  # sizes and parts; `n_tokens` is the length of `tokens`
+    ties: Literal["mid", "keyed", "low", "high"] = "mid"  # bin of a value that spans several, as in `ScGPT`
+    min_overlap: float = Field(0.1, ge=0, le=1)  # least share of genes that must be known
+    seed: int = 0  # of the initial weights
 
     def vocabulary(self) -> dict[str, int]:
         """Token to id."""
@@ -46,7 +37,7 @@ class FreshScGPT(Config):
 
         vocabulary, a = self.vocabulary(), self.architecture
         return BinnedTokenizer(
-            vocabulary={token: index for token, index in vocabulary.items() if token not in SPECIALS},
+            vocabulary=gene_tokens(vocabulary),
             cls_id=vocabulary["<cls>"],
             pad_id=vocabulary[a.pad_token],
             cls_value=float(a.pad_value),
@@ -92,8 +83,7 @@ class FreshScGPT(Config):
         """
         from xfm.tokenizers.vocabulary import match_genes
 
-        vocabulary = {token: index for token, index in self.vocabulary().items() if token not in SPECIALS}
-        return match_genes(genes, vocabulary, self.min_overlap).describe()
+        return match_genes(genes, gene_tokens(self.vocabulary()), self.min_overlap).describe()
 
     def randomised(self, seed: int) -> Self:
         return self.model_copy(update={"seed": seed})
@@ -129,7 +119,7 @@ def vocabulary_of(genes: pa.Table) -> tuple[str, ...]:
     filled = [column for column in names if column]
     if not filled:
         raise Refused("NO_GENES", f"the source's gene table ({', '.join(genes.column_names)}) names no gene")
-    symbols = (column for column in filled if sum(map(_is_accession, column)) * 2 < len(column))
+    symbols = (column for column in filled if sum(map(bool, map(ENSEMBL.fullmatch, column))) * 2 < len(column))
     distinct = dict.fromkeys(next(symbols, filled[0]))
     return ordered({name: index for index, name in enumerate(distinct)}, "the gene table")
 
@@ -148,7 +138,3 @@ def ordered(vocabulary: dict[str, int], where: str) -> tuple[str, ...]:
             f"{where}: {len(tokens)} tokens with ids up to {whole[tokens[-1]]}; ids must run from 0 without a gap",
         )
     return tuple(tokens)
-
-
-def _is_accession(name: str) -> bool:
-    return ENSEMBL.fullmatch(name) is not None

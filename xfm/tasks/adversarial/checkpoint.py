@@ -12,9 +12,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from xfm.core.errors import Refused
-from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.checkpoint import read_fusion, write_fusion
 from xfm.models.fusion.config import Fusion
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.tasks.adversarial.learner import Columns
 from xfm.tasks.adversarial.network import AdversarialClassifier
 from xfm.tasks.adversarial.settings import AdversarialClassification

@@ -26,7 +26,7 @@ from xfm.metrics.attention import MeanAttention
 from xfm.metrics.classification import confusion_matrix, scores
 from xfm.metrics.leakage import auroc, evenly_apart, leakage, of_one_class, why_undefined
 from xfm.metrics.resampling import GroupDraws
-from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import FusionModel
 from xfm.nn.losses import class_loss
 from xfm.tasks.adversarial.network import AdversarialClassifier, FusionBatch, adversary_loss

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfm.core.random import key64
-from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import Concatenation, FusionModel, FusionOutput
 from xfm.nn.reversal import reverse_gradient
 from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from xfm.compute.embed import check_identity
 from xfm.core.backbone import BackboneConfig
 from xfm.core.parts import TRAIN
-from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import FusionModel
 from xfm.tasks.adversarial.learner import AdversarialLearner, Columns
 from xfm.tasks.adversarial.network import AdversarialClassifier, Network, freeze_unread

@@ -1,6 +1,6 @@
 """Cells' embeddings learning to lie beside the words for their types, over any number of workers.
 
-The words are vectors already when training begins (`models/fusion/bank.py`): no text encoder is called here. For the
+The words are vectors already when training begins (`fusion/label_embeddings.py`): no text encoder is called. For the
 loss over the whole batch a worker computes the vectors of its own cells and of its share of the types, and all vectors
 are gathered, as for pictures and captions (`contrastive.py`); a wrong pair of the margin loss needs no other cell.
 """
@@ -19,8 +19,8 @@ from xfm.compute.embed import check_identity
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.schema import EMBEDDING
-from xfm.models.fusion.bank import TextBank
 from xfm.models.fusion.config import Fusion
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.tasks.alignment.batches import PairBatch, TypeDraws, frequencies, other_types
 from xfm.tasks.alignment.network import AlignedFusion
 from xfm.tasks.alignment.outcome import AlignedRows, outcome, seen_by

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xfm.core.errors import Refused
-from xfm.models.fusion.bank import TextBank
+from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import Concatenation, FusionModel
 from xfm.tasks.alignment.settings import LEAST_TEMPERATURE, MOST_TEMPERATURE, pair_distances
 

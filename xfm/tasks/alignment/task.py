@@ -17,7 +17,7 @@ from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.models.fusion.checkpoint import write_fusion
 from xfm.models.fusion.config import Fusion
-from xfm.models.fusion.label_table import share_labels
+from xfm.models.fusion.label_embeddings import share_labels
 from xfm.tasks.alignment.figures import drawer
 from xfm.tasks.alignment.learner import AlignmentRecipe
 from xfm.tasks.alignment.report import alignment_report
