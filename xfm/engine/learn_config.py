@@ -55,7 +55,7 @@ class LearnConfig(TrainingConfig, JobConfig):
         if isinstance(task, Mapping):
             task = ({"kind": cls.default_task} if cls.default_task else {}) | dict(task)
         kind = task.get("kind") if isinstance(task, Mapping) else getattr(task, "kind", None)
-        model: type[TaskSettings] | None = registry.load_all(GROUP, registry.TASKS, "task").get(kind)
+        model: type[TaskSettings] | None = registry.load_all(GROUP, registry.TASKS, "task").get(str(kind))
         if model is None:
             return values | ({"task": task} if task else {})
         given = task if isinstance(task, Mapping) else task.model_dump()
