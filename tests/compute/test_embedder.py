@@ -14,7 +14,7 @@ from xfm.core.errors import EnvironmentProblem, ShardRefused
 from xfm.core.schema import ROW_ID
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
-from xfm.studies.embed.report import embed_report
+from xfm.studies.embed.run import embed_report
 
 POOLS = (Pool("cls"), Pool("mean"), Pool("max"))
 

@@ -15,8 +15,8 @@ from xfm.core.errors import Refused
 from xfm.models.headed import put_head
 from xfm.models.hf_text.config import HFText
 from xfm.models.reductions import Pool
-from xfm.tasks.classification.checkpoint import write_classifier
 from xfm.tasks.classification.settings import Classification
+from xfm.tasks.classification.task import write_classifier
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,8 @@ from xfm.sources.synthetic.atlas import Atlas
 from xfm.sources.synthetic.digits import Digits
 from xfm.sources.synthetic.grammar import Grammar
 from xfm.tasks.adversarial.checkpoint import read_adversarial
-from xfm.tasks.classification.checkpoint import read_classifier
-from xfm.tasks.regression.checkpoint import read_regression
+from xfm.tasks.classification.task import read_classifier
+from xfm.tasks.regression.task import read_regression
 
 TINY_SCGPT = Path(__file__).parents[1] / "fixtures" / "scgpt_tiny"
 

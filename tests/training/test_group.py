@@ -9,7 +9,7 @@ import pytest
 WORKER = """
 import sys, torch
 from xfm.training.group import TorchGroup
-from xfm.training.gathered import all_gather_rows
+from xfm.training.group import all_gather_rows
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 group = TorchGroup()

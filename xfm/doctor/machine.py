@@ -134,7 +134,6 @@ def gpu(seen: Mapping[str, Any], driver: bool) -> Finding:
 
     Args:
         seen: what `gpu_probe.look` gave, or {"error": why there is nothing}.
-        driver: whether NVIDIA's driver is loaded.
     """
     name = "GPU"
     if (error := seen.get("error")) == ABSENT:

@@ -30,8 +30,6 @@ def build_parser(config: type[Config], prog: str, chosen: Mapping[str, str] | No
     """All fields as flags. Values stay strings: pydantic judges them. `--help` is a flag like the others.
 
     Args:
-        config: of the job.
-        prog: as the user calls it.
         chosen: kinds of sections, by section; the help shows the flags of these kinds and of no others.
     """
     chosen = chosen or {}

@@ -94,7 +94,6 @@ def token_recipe(config: LearnConfig, plan: ShardPlan, job: str) -> dict[str, An
     """What stored tokens depend on: of the network only what tokenising takes, its `token_fields` where it names any.
 
     Args:
-        config: of the job.
         plan: of `plan_learning`.
         job: whose tokens they are; those of another one are not taken for its own.
     """
@@ -116,7 +115,6 @@ def prepare(config: LearnConfig, plan: ShardPlan, uri: str, *, job: str = "", ha
     """Stage one: tokens in URI/tokens, and which of them are trained on, chosen on and scored.
 
     Args:
-        config: of the job.
         plan: of `plan_learning`.
         uri: where the tokens go; jobs that share the recipe of the tokens may share them.
         job: whose tokens they are; by default those of the config's job.
@@ -187,8 +185,6 @@ def learn(config: LearnConfig, prepared: Prepared, job: OpenJob, *, in_this_task
     """Trains, or continues, and publishes; returns the exit code.
 
     Args:
-        config: of the job.
-        prepared: the rows.
         job: opened with the prepared plan's run.
         in_this_task: train in this very process, as one worker would, instead of on Ray Train.
     """

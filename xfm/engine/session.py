@@ -53,9 +53,7 @@ class OpenJob:
         """A checkpoint that becomes a version of the registered model KIND-DATA when the job has finished.
 
         Args:
-            kind: of backbone.
             place: its folder, or its URI in a bucket.
-            sha256: of its weights.
             description: of the version, for people.
         """
         tags = run_tags(self.run, self.output.place)
@@ -71,7 +69,6 @@ class OpenJob:
         """OUTPUT/checkpoint, which a backbone reads; registered as `register` says.
 
         Args:
-            kind: of backbone.
             write: makes the folder it is given, model.safetensors among its files, or exchanges it; returns a
                 description for people.
         """
@@ -159,7 +156,6 @@ def open_job(config: JobConfig, run: Mapping[str, Any], *, joint: bool = False) 
     """Takes the OUTPUT and opens its MLflow run; closes both whatever happens.
 
     Args:
-        config: of the job.
         run: the content of run.json; credentials in its settings are not written.
         joint: see `Output`.
 

@@ -65,11 +65,6 @@ def parse(config: type[C], argv: Sequence[str], environ: Mapping[str, str], prog
 def build(config: type[C], settings: Mapping[str, Any], prog: str) -> C:
     """Builds the config from nested settings as a YAML file holds them: words for lists, dashes in names of fields.
 
-    Args:
-        config: what to build.
-        settings: nested.
-        prog: its job, for messages.
-
     Raises:
         UsageError: as `parse`.
     """

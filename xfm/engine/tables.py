@@ -56,7 +56,6 @@ def run_tables(
             deterministic: a piece whose worker died is computed again.
         shared: sent to every worker once; must pickle.
         keys: the pieces; first those that take longest.
-        stage, unit: for progress and quarantine.
         workers: pieces computed at once; by default one a CPU.
         gpus: of each worker.
 

@@ -46,7 +46,6 @@ def store_tokens(
         uri: where the tokens go, an OUTPUT of its own.
         run: content of its run.json; jobs with the same may share it.
         workers: processes; a few shards take one in any case.
-        stage: for progress and quarantine.
 
     Raises:
         Refused: not a single shard could be read, or `uri` belongs to another run.

@@ -89,8 +89,6 @@ def train(
     """Trains, or continues what OUTPUT holds.
 
     Args:
-        recipe: of what is learned.
-        settings: of training.
         output: absolute path or URI.
         on_record: called on the driver with every record, as it comes.
         workers, gpus, threads: as for `place`.

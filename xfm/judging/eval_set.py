@@ -165,9 +165,7 @@ def labels_of(column: pa.ChunkedArray | pa.Array, name: str, least: int, flag: s
 
     Args:
         column: text, category, boolean or integers.
-        name: for messages.
         least: cells a class needs; smaller ones are left out and counted.
-        flag: that named it, for messages.
 
     Raises:
         Refused: NUMERIC_LABEL for measurements, ONE_CLASS where there is nothing to tell apart.

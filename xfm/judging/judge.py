@@ -38,9 +38,7 @@ def judge(
 
     Args:
         vectors: (N, D) one row for each judged cell; None for a baseline that knows nothing of them.
-        judged: cells, labels, split.
         tasks: which of TASKS; what needs a batch or a time that was not named is left out.
-        labels: which labels to read.
         targets: which numbers to read, by ridge regression.
         unseeing: what to say without vectors: always the largest class (majority), classes drawn as often as training
             cells have them (chance), the largest class of the cell's own set (within_majority), or the mean of the
@@ -74,7 +72,6 @@ def classifier_scores(task: str, prediction: Prediction, judged: EvalSet, label:
     Args:
         task: probe, svm, knn, finetune, zero_shot: the classifier.
         prediction: of the validation and of the test rows that hold a class of the label, each in the rows' order.
-        judged: rows, split, resamples.
         label: that was predicted.
 
     Raises:

@@ -22,8 +22,6 @@ def judge_graph(vectors: F32, judged: EvalSet, tasks: Sequence[str], labels: Seq
 
     Args:
         vectors: (N, D).
-        judged: cells, labels, batch and time.
-        tasks: any of clustering, integration, trajectory.
         labels: which labels to compare clusters with.
     """
     is_integrated = "integration" in tasks and judged.batch is not None

@@ -45,8 +45,6 @@ def judge_probe(
         features: (n,) rows and their part to (n, D) frozen features.
         judged: rows, first label, split.
         attribute: what is read, over held-out classes of the first label.
-        task: what the scores are called.
-        parts: that are read.
     """
     label = judged.labels[0]
     known = np.flatnonzero((label.codes != MISSING) & (attribute.codes != MISSING))

@@ -45,10 +45,7 @@ def layers_of(
     """Every stored layer.
 
     Args:
-        pools: layer numbers by pooling.
-        place: the store.
         kind: layer, or baseline for a network that has learned nothing.
-        prefix: of the names.
     """
     for pool, layers in pools.items():
         for layer in layers:
@@ -62,7 +59,6 @@ def combinations_of(
     """Combinations of the layers of each pooling; none where there is one layer only.
 
     Args:
-        pools: layer numbers by pooling.
         wanted: any of mean, last_mean, last_concat, scalar_mix.
         last_n: layers that `last_...` takes, the input embedding not counted; all where there are fewer.
         labels: a mix is learned for each.

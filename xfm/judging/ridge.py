@@ -32,7 +32,6 @@ def ridge_scores(vectors: F32 | None, judged: EvalSet, target: Targets) -> Itera
 
     Args:
         vectors: (N, D) of all judged rows; None for the mean of training rows.
-        judged: rows, split, resamples.
         target: what is read; rows without a number are left out.
     """
     if vectors is None:

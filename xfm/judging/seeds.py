@@ -69,11 +69,7 @@ def seeds_report(
 
     Args:
         scores: rows of `evaluation.judge.SCHEMA` by seed.
-        representation: the trained network in them.
-        label: that was learned.
         warnings: of the data and of the user.
-        run: content of run.json.
-        refused: quarantine lines by code.
     """
     found = {
         (metric, split): mean_and_sd(seed_values(scores, representation, metric, split))

@@ -27,8 +27,6 @@ def targets_of(column: pa.ChunkedArray | pa.Array, name: str, flag: str = "--tar
 
     Args:
         column: numbers, or text that says numbers.
-        name: of the column.
-        flag: that named it, for messages.
 
     Raises:
         Refused: NOT_NUMERIC, or NO_TARGET where no row has a value.
@@ -76,7 +74,6 @@ def target_scores(
     Args:
         task: ridge, finetune: what made them.
         validation, test: predictions of the rows of that part that have a target, in the rows' order.
-        judged: rows, split, resamples.
         target: that was predicted.
         note: what a reader should know; empty where all is well.
 

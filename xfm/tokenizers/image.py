@@ -150,7 +150,6 @@ def centre_crop(image: Image.Image, size: int, *, edge: int | None = None) -> U8
     """Shortest edge to `edge` pixels by the bicubic filter, and the square in the middle.
 
     Args:
-        image: RGB.
         edge: at least `size`, which it is by default.
 
     Returns:
@@ -173,7 +172,6 @@ def random_crop(
     """A part of some of the area and of proportions 3:4 to 4:3, resized to a square; mirrored half of the time.
 
     Args:
-        image: RGB.
         rng: of this picture in this epoch.
         flip: whether to mirror; not for digits or text, which have a right way round.
         least: smallest share of the area; the largest is all of it.

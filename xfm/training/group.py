@@ -1,4 +1,4 @@
-"""Workers that train one model together, as far as a training loop must know of them."""
+"""Workers that train one model together, as far as a training loop must know of them, and their results brought together."""
 
 import torch
 from torch import Tensor
@@ -43,3 +43,18 @@ class TorchGroup(Group):
         gathered = [torch.empty_like(padded) for _ in range(self.world)]
         torch.distributed.all_gather(gathered, padded)
         return torch.cat([each[:count] for each, count in zip(gathered, counts.tolist(), strict=True)])
+
+
+def all_gather_rows(group: Group, own: Tensor, total: int) -> Tensor:
+    """Results of all rows in their order, where worker r computed rows r, r + world, ...
+
+    Args:
+        group: who shares the rows; every worker makes this call.
+        own: (M, ...) of this worker's rows; M is 0 where there are fewer rows than workers.
+
+    Returns:
+        (N, ...), the same on every worker, for any number of workers.
+    """
+    places = torch.cat([torch.arange(total)[rank :: group.world] for rank in range(group.world)])
+    together: Tensor = group.gather(own)
+    return together[torch.argsort(places).to(own.device)]

@@ -26,13 +26,10 @@ def train_here(
     """Trains, or continues what `folder` holds.
 
     Args:
-        recipe: of the learner.
-        settings: of training.
         folder: for checkpoints; the last one is kept.
         on_record: called with every new record.
         on_checkpoint: called after a checkpoint was written, with its record and its folder; what it raises ends
             training there, and another call continues.
-        device: to train on.
 
     Raises:
         Refused: as `Recipe.build` and `Trainer.run`.

@@ -45,7 +45,6 @@ class Learner(Protocol):
         Args:
             examples: what `examples` gave.
             counts: (K,) float64, those of all workers added up.
-            step: of the batch.
 
         Returns:
             (K,) float64, detached: the summed losses of this worker's part.

@@ -10,10 +10,7 @@ def pretraining_numbers(trained: Trained, settings: Settings, rows: tuple[int, i
     """Rows, steps, passes and time.
 
     Args:
-        trained: what came out.
-        settings: the recipe.
         rows: trained on, and held out for validation.
-        noun: what the rows are called.
     """
     return {
         f"training {noun}": rows[0],

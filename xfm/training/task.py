@@ -169,7 +169,6 @@ class Task(ABC):
         """Lets jobs on the same rows share what each would make, e.g. vectors of labels.
 
         Args:
-            parts: the tokens.
             common: URI of the folder that the jobs have in common.
             own: URI of this job's OUTPUT.
         """

@@ -13,8 +13,7 @@ from xfm.core.errors import Refused
 from xfm.sources.h5ad.source import H5ad
 from xfm.sources.pbmc import pbmc_counts
 from xfm.studies.evaluate.expression import expression_baselines
-from xfm.studies.evaluate.expression_matrix import read_expression
-from xfm.studies.evaluate.gene_axis import common_genes
+from xfm.studies.evaluate.expression_matrix import common_genes, read_expression
 
 N, GENES = 300, 120
 

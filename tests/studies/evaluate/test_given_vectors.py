@@ -5,7 +5,7 @@ import pytest
 from xfm.compute.read import read_tokens
 from xfm.sources.stored.source import Embeddings
 from xfm.sources.synthetic.atlas import Atlas
-from xfm.studies.evaluate.given_vectors import AsGiven, VectorPart, stored_name
+from xfm.studies.evaluate.source import AsGiven, VectorPart, stored_name
 
 
 def test_rows_reach_a_part_as_the_source_gave_them():

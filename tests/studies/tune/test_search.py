@@ -24,8 +24,7 @@ from xfm.studies.tune.target import compared_on
 from xfm.studies.tune.trial import OBJECTIVES, Drawn, WithoutOutcome
 from xfm.studies.tune.trial_log import TrialLog
 from xfm.studies.tune.trials import Aim, Trial, front_of
-from xfm.tasks.classification.learner import ClassificationLearner
-from xfm.tasks.classification.recipe import ClassificationRecipe
+from xfm.tasks.classification.learner import ClassificationLearner, ClassificationRecipe
 from xfm.tasks.classification.settings import Classification
 from xfm.training.in_process import train_here
 from xfm.training.settings import Settings

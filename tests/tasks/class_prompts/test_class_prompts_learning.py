@@ -19,10 +19,9 @@ from xfm.models.clip.config import CLIP
 from xfm.models.clip.files import save_clip, write_checkpoint
 from xfm.models.clip.prompts import ClassPrompts
 from xfm.tasks.class_prompts.learner import ClassPromptsLearner
-from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images
+from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images, few_shots
 from xfm.tasks.class_prompts.scores import ADAPTED, adapted_scores, arranged, score_table, with_all_classes
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
-from xfm.tasks.class_prompts.shots import few_shots
 from xfm.training.group import Group
 from xfm.training.settings import Settings
 from xfm.training.tokens import TokenParts, TokenStore, token_parts

@@ -24,9 +24,9 @@ from xfm.models.headed import HeadedBackbone
 from xfm.models.hf_text.config import HFText
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
-from xfm.tasks.classification.checkpoint import write_classifier
 from xfm.tasks.classification.report import by_frequency, draw, finetune_report
 from xfm.tasks.classification.settings import Classification
+from xfm.tasks.classification.task import write_classifier
 from xfm.training.settings import Settings, Trained
 
 RUN = {"recipe": {"weights": {"model.safetensors": "1"}, "data": {"files": {}}, "cells": "c"}, "versions": {}}

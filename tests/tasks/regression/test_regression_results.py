@@ -21,12 +21,11 @@ from xfm.judging.labelled import SplitWithContent
 from xfm.judging.representations import MEAN
 from xfm.judging.score import SCHEMA
 from xfm.models.hf_text.config import HFText
-from xfm.tasks.regression.checkpoint import read_regression, write_regression
-from xfm.tasks.regression.figures import draw
-from xfm.tasks.regression.report import regression_report
+from xfm.tasks.regression.report import draw, regression_report
 from xfm.tasks.regression.rows import regression_rows
 from xfm.tasks.regression.scores import prediction_table, score_table
 from xfm.tasks.regression.settings import Regression
+from xfm.tasks.regression.task import read_regression, write_regression
 from xfm.training.settings import Settings, Trained
 
 RUN = {"recipe": {"weights": {"model.safetensors": "1"}, "data": {"files": {}}, "cells": "c"}, "versions": {}}

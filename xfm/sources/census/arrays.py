@@ -194,7 +194,6 @@ def embedding_array(
     """The array of one embedding: a layer of obsm, else at the address, else hosted by Census.
 
     Args:
-        measurement: of the experiment.
         asked: all embeddings that are read; an address can stand for one of them.
         release: None for a store of one's own.
         address: of the one array that is given beside the store.

@@ -47,7 +47,6 @@ def expression_baselines(
 
     Args:
         source: that the cells were embedded from.
-        row_ids: N names.
         is_train: (N,) the cells that genes and components may be fitted on.
         genes: variable genes, fewer where there are not as many.
         components: of the PCA, fewer where cells or genes do not allow as many.

@@ -24,9 +24,6 @@ _SHOWN = 5  # fields in a message
 def source_of(origin: dict[str, Any]) -> Source:
     """The source that was embedded, as it was then.
 
-    Args:
-        origin: run.json of the embed job.
-
     Raises:
         Refused: NO_ORIGIN, REDACTED, OTHER_DATA, or why the data cannot be read any more.
     """

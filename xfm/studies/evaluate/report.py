@@ -31,12 +31,9 @@ def evaluate_report(
     """What an `evaluate` found.
 
     Args:
-        run: content of run.json.
-        judged: cells, labels and split.
         scores: every score.
         verdicts: one a label, the first of which makes the headline.
         warnings: what planning has to say, e.g. which baseline is not at hand.
-        refused: quarantine lines by code.
     """
     first = verdicts[0]
     by_name = {label.name: label for label in judged.labels}

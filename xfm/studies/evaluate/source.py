@@ -5,15 +5,20 @@ A source of vectors needs no backbone: they are stored there as they are, and ju
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.config import Config
 from xfm.core.errors import OK, QUARANTINED, REFUSED_INPUT, Refused
 from xfm.core.ledger import REPORT
-from xfm.core.schema import EMBEDDING
+from xfm.core.schema import EMBEDDING, RESERVED, SHARD
 from xfm.core.source import Source
 from xfm.core.storage import below, open_storage
+from xfm.core.tokenizer import Tokens
 from xfm.engine.columns import columns_of, with_columns
 from xfm.engine.job import say, versions
 from xfm.engine.output import Output
@@ -21,9 +26,64 @@ from xfm.engine.stage import run_stage
 from xfm.studies.embed.config import EmbedJob
 from xfm.studies.embed.run import Opened, embed
 from xfm.studies.evaluate.config import EvaluateJob
-from xfm.studies.evaluate.given_vectors import AsGiven, VectorPart, stored_name
 from xfm.studies.evaluate.question import Question
 from xfm.track.redact import redact
+
+
+def stored_name(source: Any) -> str:
+    """What a source's vectors are stored as: the name it knows them by, e.g. mean_l07 or geneformer, else embedding."""
+    for field in ("column", "embedding"):
+        name = getattr(source, field, None)
+        if isinstance(name, str) and name not in RESERVED and name not in getattr(source, "obs", ()):
+            return name
+    return EMBEDDING
+
+
+@dataclass(frozen=True, slots=True)
+class AsGiven:
+    """Stands where a backbone's recipe stands and where its tokenizer does: rows pass as they are.
+
+    The source has refused those without a vector, or with numbers that are not finite.
+    """
+
+    def tokenizer(self, seed: int) -> Self:  # noqa: ARG002
+        return self
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The same batch."""
+        return batch
+
+    def collate(self, batch: pa.RecordBatch | pa.Table) -> Tokens:
+        """Nothing reads these rows as tokens."""
+        raise TypeError(f"{batch.num_rows} rows of vectors have no tokens")
+
+    def lengths(self, rows: pa.Table) -> NDArray[np.int64]:
+        """(N,) ones."""
+        return np.ones(rows.num_rows, np.int64)
+
+    def for_training(self) -> Self:
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing was matched or dropped."""
+        return {}
+
+
+class VectorPart:
+    """Where an embedder stands: lays out a shard's rows as an embed job does.
+
+    Args:
+        column: what the vectors are stored as.
+    """
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """row_id, obs columns, and the vectors under their name, last."""
+        kept = [name for name in rows.column_names if name not in (SHARD, EMBEDDING)]
+        return rows.select(kept).append_column(self.column, rows[EMBEDDING])
+
 
 EMBEDDINGS = "embeddings"
 
@@ -41,7 +101,6 @@ def embedded(config: EvaluateJob, opened: Opened | None = None) -> Embedded:
     """Embeds what OUTPUT/embeddings lacks, if the config names a source and a backbone.
 
     Args:
-        config: of the evaluation.
         opened: as for `embed`.
 
     Raises:

@@ -26,8 +26,6 @@ def chosen_layer(scores: Scores, target: str, kind: str = "layer", place: str = 
 
     Args:
         scores: every score.
-        target: name of the column.
-        kind: of representation.
         place: only of this store.
     """
     found: tuple[float, Representation] | None = None

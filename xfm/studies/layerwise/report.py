@@ -69,8 +69,6 @@ def score(
     Args:
         columns: {name: (C, 5)} cell sums, see `metrics.regression.SUMS`.
         groups: (C,) donor, slide or the like of each cell; None where cells stand for themselves.
-        modes, n_layers: of the job.
-        seed, resamples: of the bootstrap.
     """
     names = list(score_columns(modes, n_layers))
     per_cell = np.stack([_summands(columns[name]) for name in names], axis=1)
@@ -134,10 +132,7 @@ def layerwise_report(
     """The report.
 
     Args:
-        scores: of the scored cells.
         best: (mode, readout) to the layer that was best on the fitting cells: chosen before the scored ones were read.
-        run: content of run.json.
-        refused: quarantine lines by code.
         notes: what a reader must know, e.g. that the model is a small one.
     """
     mode = "masked" if "masked" in scores.modes else scores.modes[0]

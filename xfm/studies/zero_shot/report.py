@@ -33,15 +33,10 @@ def zero_shot_report(
     """What a `zero_shot` found.
 
     Args:
-        run: content of run.json.
-        question, results: what was asked and found.
-        classifier: of the classes.
-        scale: that cosines are multiplied by.
         rows: which rows were scored, in words.
         group: column that is resampled, or None.
         notes: of the user, e.g. published numbers of other weights.
         warnings: what the job has to say, e.g. which baseline is not at hand.
-        refused: quarantine lines by code.
         seconds: that this start spent on scoring.
     """
     noun, recipe, prompts = question.judged.noun, run["recipe"], question.prompts

@@ -86,12 +86,8 @@ def judged_of(
     """Rows, classes and split as an evaluation of the same rows has them, so that their digests agree.
 
     Args:
-        label: column of the classes.
-        choice: which rows are test rows.
         group: column whose rows are resampled together, or None.
         validation: share of the training rows that become validation rows where the data name none, as in evaluate.
-        seed, resamples: of the bootstrap.
-        noun: what rows are called.
 
     Raises:
         Refused: ONE_CLASS, BAD_SPLIT, NO_GROUPS.
@@ -151,8 +147,6 @@ def guess_blindly(
         name: majority, the most frequent classes in their order; or chance, classes drawn as often as they occur.
         truth: (N,) classes of the rows to guess; only their number counts.
         known: (M,) classes that frequencies are taken from.
-        n_classes: K.
-        rng: draws.
     """
     if name == "chance":
         return Guesses(rng.choice(known, len(truth))[:, None].astype(np.int32))

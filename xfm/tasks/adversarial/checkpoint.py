@@ -36,12 +36,7 @@ def write_adversarial(
     """Writes the files; an existing folder is exchanged.
 
     Args:
-        folder: of the checkpoint.
-        classifier: trained.
-        config: what it was started from.
         bank: of all words.
-        gene_dim: numbers of an embedding.
-        task: as it was trained.
         columns: of the rows, and their classes.
         training: recipe, to be kept beside the weights.
     """

@@ -32,8 +32,7 @@ from xfm.nn.losses import class_loss
 from xfm.tasks.adversarial.network import AdversarialClassifier, FusionBatch, adversary_loss
 from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification
 from xfm.tokenizers.embedding import vectors_of
-from xfm.training.gathered import all_gather_rows
-from xfm.training.group import Group
+from xfm.training.group import Group, all_gather_rows
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record

@@ -54,16 +54,8 @@ def adversarial_report(
     """What was found.
 
     Args:
-        trained: what came out.
-        settings: of training.
-        steps_per_epoch: batches of one pass.
-        task: what was learned and unlearned.
-        labelled: the rows.
         scores: as `adversarial_scores.score_table` makes it.
-        run: content of run.json.
-        notes: sentences of the user.
         warnings: of `adversarial_words`.
-        refused: quarantine lines by code.
     """
     label, own = labelled.label, name_of(task.mode)
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}

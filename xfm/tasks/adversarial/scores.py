@@ -41,9 +41,7 @@ def score_table(
     """Rows of `evaluation.judge.SCHEMA`: the network, the largest class of all and of the data set, guessing.
 
     Args:
-        outcome: of the learner.
         labelled: the rows, with the attribute and the data set among their labels.
-        task: names the columns.
         note: on the network's predictions.
     """
     own = name_of(task.mode)

@@ -15,8 +15,7 @@ from xfm.core.parts import TRAIN as TRAINING
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
-from xfm.judging.labelled import Labelled
-from xfm.judging.labelled_task import LabelledTask
+from xfm.judging.labelled import Labelled, LabelledTask
 from xfm.models.fusion.label_embeddings import share_labels
 from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
 from xfm.tasks.adversarial.learner import Columns

@@ -30,9 +30,6 @@ def cautions(
     """Warnings, the gravest first.
 
     Args:
-        trained, settings: how training went.
-        task: what was learned.
-        labelled: the rows.
         scheme: of the split, where the source says so.
     """
     found = []

@@ -33,7 +33,6 @@ def draw(trained: Trained, start: str, folder: Path) -> list[Figure]:
     Args:
         trained: with the outcome of `learner`.
         start: what the network was before, in words.
-        folder: for plots/.
     """
     found = trained.outcome
     figures = [*_shared(found, start, folder)] if found["cells"] else []

@@ -26,8 +26,7 @@ from xfm.tasks.alignment.network import AlignedFusion
 from xfm.tasks.alignment.outcome import AlignedRows, outcome, seen_by
 from xfm.tasks.alignment.settings import TEMPERATURE, Alignment, limit_temperature, margin_losses, supcon_gradients
 from xfm.tokenizers.embedding import vectors_of
-from xfm.training.gathered import all_gather_rows
-from xfm.training.group import Group
+from xfm.training.group import Group, all_gather_rows
 from xfm.training.settings import Record
 from xfm.training.tokens import TokenParts, TokenStore
 

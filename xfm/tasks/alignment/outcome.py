@@ -19,8 +19,7 @@ from xfm.tasks.alignment.network import AlignedFusion
 from xfm.tasks.alignment.scores import retrieved, space_scores
 from xfm.tasks.alignment.settings import margin_losses, supcon_infonce
 from xfm.tokenizers.embedding import vectors_of
-from xfm.training.gathered import all_gather_rows
-from xfm.training.group import Group
+from xfm.training.group import Group, all_gather_rows
 from xfm.training.tokens import TokenStore
 
 if TYPE_CHECKING:

@@ -45,12 +45,7 @@ def alignment_report(
 
     Args:
         trained: with the outcome of `learner`.
-        settings: the recipe.
-        run: content of run.json.
         rows: cells trained on, and held out for validation.
-        refused: quarantine lines by code.
-        task: loss and columns.
-        encoder: of the labels.
     """
     found = trained.outcome
     start = "before training" if task.init else "random weights"

@@ -80,7 +80,6 @@ def supcon_infonce(
         genes: (N, P) unit vectors of cells.
         texts: (K, P) unit vectors of the types that are in the batch, each once.
         types: (N,) which of the K a cell is, every one present.
-        temperature: what similarities are divided by.
 
     Returns:
         () from cells, a mean over them, and () from types, a mean over these, in nats.

@@ -30,8 +30,7 @@ from xfm.models.clip.prompts import Prompts, ensembled
 from xfm.nn.losses import class_loss
 from xfm.tokenizers.image import ImageTokenizer, decode, random_crop
 from xfm.tokenizers.text import TextTokenizer
-from xfm.training.gathered import all_gather_rows
-from xfm.training.group import Group
+from xfm.training.group import Group, all_gather_rows
 from xfm.training.order import Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
@@ -151,7 +150,6 @@ class ClassPromptsLearner:
         """(N, K) float32 and (N,) classes of all rows of a part in their order; workers share the work.
 
         Args:
-            images: of the recipe.
             part: VALIDATION or TEST; None for every row that belongs to any part.
         """
         every = [images.parts.everything(each) for each in (PARTS if part is None else (part,))]

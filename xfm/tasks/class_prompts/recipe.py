@@ -1,10 +1,13 @@
-"""The recipe of CLIP adapted by low-rank updates: few images of each class, classes told by their sentences."""
+"""The recipe of CLIP adapted by low-rank updates: few images of each class, classes told by their sentences.
 
-# Shapes: N rows.
+Few-shot protocol of Radford et al., ICML 2021, section 3.1.5, and Zhou et al., IJCV 2022 (CoOp): so many of each class,
+drawn anew for each seed. Here 2 shots hold the 1 shot of the same seed, and so on, so that curves over shots compare
+like with like.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from xfm.compute.embed import check_identity
 from xfm.core.parts import TRAIN
+from xfm.core.random import key64
 from xfm.core.schema import ROW_ID
 from xfm.judging.labelled import codes_of
 from xfm.models.adapters import LoRA, add_lora, merge, set_alpha
@@ -20,12 +24,29 @@ from xfm.models.clip.network import CLIPBackbone
 from xfm.models.clip.prompts import Prompts
 from xfm.tasks.class_prompts.learner import ClassPromptsLearner
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
-from xfm.tasks.class_prompts.shots import few_shots
 from xfm.training.group import Group
 from xfm.training.state import with_weights
 from xfm.training.tokens import TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
+
+
+def few_shots(row_ids: Sequence[str], codes: NDArray[np.integer], shots: int | Literal["all"], seed: int) -> I64:
+    """Which rows to train on.
+
+    Args:
+        codes: (N,) their classes; rows below 0 have none and are never chosen.
+        shots: of each class; a class that has fewer gives what it has.
+
+    Returns:
+        Rising positions.
+    """
+    if shots == "all":
+        return np.flatnonzero(codes >= 0)
+    words = np.fromiter((key64(seed, f"shot\x1f{row}") for row in row_ids), np.uint64, len(row_ids))
+    order = np.argsort(words, kind="stable")
+    chosen = [order[codes[order] == code][:shots] for code in np.unique(codes[codes >= 0])]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *chosen]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,16 +39,12 @@ def class_prompts_report(
     """What a `finetune` by class prompts left behind.
 
     Args:
-        trained: what came out.
-        settings: of training.
         task: what was trained, on how many images.
         prompts: what stood for each class.
         labelled: the rows, with all classes.
         adapted: scores at every share of the update.
-        run: content of run.json.
         notes: sentences of the user, e.g. published numbers.
         warnings: what a reader must know of the data.
-        refused: quarantine lines by code.
     """
     judged, label = labelled.judged, labelled.label
     counts, test = trained.outcome["shots"], adapted.test

@@ -1,8 +1,7 @@
 """Classification as training sees it: cross entropy, and scores on validation rows."""
 
-# Shapes: N rows of a part, B rows of a pass, K classes.
-
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
@@ -17,11 +16,11 @@ from xfm.metrics.classification import confusion_matrix, scores
 from xfm.models.headed import HeadedBackbone
 from xfm.nn.losses import class_loss
 from xfm.training.group import Group
-from xfm.training.headed_learner import HeadedLearner
-from xfm.training.order import Order
+from xfm.training.headed_learner import HeadedLearner, HeadedRecipe
+from xfm.training.order import BucketOrder, Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import RowReader, TokenParts
+from xfm.training.tokens import RowReader, TokenParts, TokenStore
 
 
 class ClassificationLearner(HeadedLearner):
@@ -81,3 +80,25 @@ class ClassificationLearner(HeadedLearner):
         """(N, K) float32 and (N,) int64 codes of all rows of a part; float32 holds codes exactly."""
         outputs, codes = self.outputs(part)
         return outputs, codes.long()
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationRecipe(HeadedRecipe):
+    """See `HeadedRecipe`."""
+
+    classes: tuple[str, ...]  # in the order of their codes
+
+    @property
+    def n_outputs(self) -> int:
+        """One a class."""
+        return len(self.classes)
+
+    def learner(
+        self, network: HeadedBackbone, tokenizer: Tokenizer, store: TokenStore, order: BucketOrder, group: Group,
+        device: str,
+    ) -> ClassificationLearner:  # fmt: skip
+        """Cross entropy over the classes."""
+        return ClassificationLearner(
+            network, tokenizer, store, order, self.parts, self.task.label, self.classes,
+            batch_tokens=self.batch_tokens, group=group, device=device,
+        )  # fmt: skip

@@ -43,15 +43,8 @@ def finetune_report(
     """What a `finetune` left behind.
 
     Args:
-        trained: what came out.
-        settings: of training.
-        steps_per_epoch: batches of one pass.
-        task: what was learned.
-        labelled: the rows.
         scores: as `scores.score_table` makes it.
-        run: content of run.json.
         notes: sentences of the user, e.g. published numbers.
-        refused: quarantine lines by code.
     """
     judged, label, own = labelled.judged, labelled.label, name_of(task.mode)
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}

@@ -1,14 +1,18 @@
 """Classification as a task: classes of a column, told by a head on any backbone."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.parts import TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table, score_table
-from xfm.judging.labelled_task import LabelledTask
-from xfm.tasks.classification.checkpoint import about_checkpoint, write_classifier
-from xfm.tasks.classification.recipe import ClassificationRecipe
+from xfm.judging.labelled import LabelledTask
+from xfm.models.headed import HeadedBackbone
+from xfm.models.headed_checkpoint import how_to_read, read_headed, write_headed
+from xfm.tasks.classification.learner import ClassificationRecipe
 from xfm.tasks.classification.report import drawer, finetune_report
+from xfm.tasks.classification.settings import Classification
 from xfm.training.task import Checkpoint, Result, TrainingInputs, TrainingRun
 
 
@@ -48,3 +52,31 @@ class ClassificationTask(LabelledTask):
                 SCORES: scores.drop_columns(["predicted"]), PREDICTIONS: prediction_table(trained.outcome, run.rows)
             },
         )  # fmt: skip
+
+
+def write_classifier(
+    folder: Path,
+    classifier: HeadedBackbone,
+    config: BackboneConfig,
+    task: Classification,
+    classes: tuple[str, ...],
+    *,
+    seed: int,
+    training: Mapping[str, Any],
+) -> None:
+    """Writes the files, see `write_headed`; `classes` are in the order of the logits."""
+    about = {"classes": list(classes), "label": task.label}
+    write_headed(folder, classifier, config, task, classes, seed=seed, about=about, training=training)
+
+
+def read_classifier(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, tuple[str, ...]]:
+    """The classifier of a folder on a backbone that was read from it, and its classes; in evaluation mode."""
+    headed, about = read_headed(folder, backbone)
+    return headed, tuple(about["classes"])
+
+
+def about_checkpoint(task: Classification, classes: tuple[str, ...], kind: str) -> str:
+    """A description for people."""
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    told = f"{kind} fine-tuned ({task.mode}) to tell {task.label}: {shown}"
+    return f"{told}. {how_to_read(kind)}; --predictions adds its classes"

@@ -26,8 +26,7 @@ from xfm.models.clip.fresh import FreshCLIP
 from xfm.models.clip.network import CLIPBackbone
 from xfm.tasks.contrastive.pairs import Collator, Pairs
 from xfm.tasks.contrastive.settings import contrastive_gradients, contrastive_losses, limit_scale
-from xfm.training.gathered import all_gather_rows
-from xfm.training.group import Group
+from xfm.training.group import Group, all_gather_rows
 from xfm.training.order import Order
 from xfm.training.settings import Record
 from xfm.training.tokens import RowReader, TokenParts, TokenStore

@@ -35,10 +35,7 @@ def contrastive_report(
 
     Args:
         trained: with the outcome of `learner`.
-        settings: the recipe.
-        run: content of run.json.
         rows: images trained on, and held out for validation.
-        refused: quarantine lines by code.
         start: what the network was before, in words.
         identity: of its weights, or what they follow from.
         match: column that says which captions are right.
@@ -78,9 +75,7 @@ def draw(history: Sequence[Record], batch: int, folder: Path) -> list[Figure]:
     """The loss curve beside what guessing pays.
 
     Args:
-        history: records.
         batch: pairs that a loss is taken over.
-        folder: for plots/.
     """
     figure = draw_loss_curve(
         folder, "loss", history, ["loss"], [Baseline("guessing", log(batch))], metric="contrastive loss (nats)",

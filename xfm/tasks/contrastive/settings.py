@@ -106,8 +106,6 @@ def contrastive_gradients(
         images, texts: (N, P) unit vectors of the batch, the same on every worker; no gradient is needed in them.
         captions: (N, C) integers; two captions are alike where any of the C agree.
         logit_scale: its logarithm, a parameter.
-        first, size: which rows are this worker's.
-        world: workers.
 
     Returns:
         (M,) losses of this worker's pairs; (M, P) and (M, P) gradients of the batch's mean loss at its images and

@@ -34,7 +34,6 @@ def score_table(scores: F64, seed: int) -> Table:
 
     Args:
         scores: (C, 6), columns as in SCORES.
-        seed: of the bootstrap.
     """
     names = [name for name in SCORES[1:] if np.isfinite(scores[:, SCORES.index(name)]).all()]
     n, reference = scores[:, :1], scores[:, [SCORES.index("gene_mean")]]
@@ -71,12 +70,8 @@ def pretrain_report(
 
     Args:
         trained: what came out; its outcome holds `scores`.
-        settings: the recipe.
-        objectives: what was learned.
-        run: content of run.json.
         cells: trained on, held out for validation.
         genes: how the source's genes meet the vocabulary; empty where each file has its own.
-        refused: quarantine lines by code.
     """
     scores: F64 = trained.outcome["scores"]
     numbers = pretraining_numbers(trained, settings, cells, "cells") | rate(trained, settings, cells[0], "cells")

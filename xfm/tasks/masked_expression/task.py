@@ -90,7 +90,6 @@ def scratch(task: MaskedExpression, source: Source, seed: int) -> FreshScGPT:
     Args:
         task: sizes, and the path of a vocab.json where there is one.
         source: whose genes become the vocabulary where there is no other.
-        seed: of the initial weights.
 
     Raises:
         Refused: NO_GENES, NO_VOCABULARY, BAD_VOCABULARY or BAD_SETTINGS.

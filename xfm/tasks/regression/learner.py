@@ -1,6 +1,6 @@
 """Regression as training sees it: squared error of the standardised number, and scores on validation rows."""
 
-# Shapes: N rows of a part, B rows of a pass.
+from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
@@ -13,11 +13,11 @@ from xfm.metrics.regression_scores import regression_scores
 from xfm.models.headed import HeadedBackbone
 from xfm.tasks.regression.rows import Scale
 from xfm.training.group import Group
-from xfm.training.headed_learner import HeadedLearner
-from xfm.training.order import Order
+from xfm.training.headed_learner import HeadedLearner, HeadedRecipe
+from xfm.training.order import BucketOrder, Order
 from xfm.training.settings import VALIDATION as MEASURED
 from xfm.training.settings import Record
-from xfm.training.tokens import RowReader, TokenParts
+from xfm.training.tokens import RowReader, TokenParts, TokenStore
 
 
 class RegressionLearner(HeadedLearner):
@@ -73,3 +73,25 @@ class RegressionLearner(HeadedLearner):
             "mae": found["mae"] * self.scale.deviation,
         }  # fmt: skip
         return {f"{MEASURED}{name}": value for name, value in record.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionRecipe(HeadedRecipe):
+    """See `HeadedRecipe`."""
+
+    scale: Scale  # of the numbers
+
+    @property
+    def n_outputs(self) -> int:
+        """The standardised number."""
+        return 1
+
+    def learner(
+        self, network: HeadedBackbone, tokenizer: Tokenizer, store: TokenStore, order: BucketOrder, group: Group,
+        device: str,
+    ) -> RegressionLearner:  # fmt: skip
+        """Squared error of the standardised number."""
+        return RegressionLearner(
+            network, tokenizer, store, order, self.parts, self.task.label, self.scale,
+            batch_tokens=self.batch_tokens, group=group, device=device,
+        )  # fmt: skip

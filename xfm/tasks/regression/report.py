@@ -1,21 +1,29 @@
 """The report of a regression: scores on test rows read once, next to the mean of training rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from xfm.core.metric import words_of
 from xfm.core.parts import PARTS, TEST, TRAIN
-from xfm.core.report import Estimate, Report, Table
+from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.judging.classifier_report import score
 from xfm.judging.classifier_scores import name_of
+from xfm.judging.eval_set import sample_rows
 from xfm.judging.representations import MEAN
 from xfm.metrics.regression_scores import SCORES
+from xfm.plots.axes import COLOURS, GREY, dress, new_axes, save_plot
+from xfm.plots.layer_curve import Baseline
+from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.regression.rows import RegressionRows
+from xfm.tasks.regression.scores import F32, F64, predicted
 from xfm.tasks.regression.settings import Regression
 from xfm.training.report import best_was_last, out_of_time
-from xfm.training.settings import Settings, Trained
+from xfm.training.settings import Record, Settings, Trained
 
 METRICS = {name: words_of(name) for name in SCORES}
 
@@ -34,14 +42,7 @@ def regression_report(
     """What a regression left behind.
 
     Args:
-        trained: what came out.
-        settings: of training.
-        steps_per_epoch: batches of one pass.
-        task: what was learned.
-        rows: their numbers and parts.
         scores: as `scores.score_table` makes it.
-        run: content of run.json.
-        refused: quarantine lines by code.
     """
     judged, name, own, recipe = rows.judged, rows.target.name, name_of(task.mode), run["recipe"]
     kept, done = trained.best_step / steps_per_epoch, trained.steps / steps_per_epoch
@@ -107,3 +108,53 @@ def _shown(found: Estimate | float) -> str:
     if isinstance(found, Estimate):
         return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
     return f"{found:.3g}"
+
+
+MOST = 20_000  # dots
+
+
+def drawer(history: Sequence[Record], rows: RegressionRows, outcome: Mapping[str, F32]) -> partial[list[Figure]]:
+    """`draw`, waiting for its folder."""
+    return partial(draw, history, rows, outcome)
+
+
+def draw(history: Sequence[Record], rows: RegressionRows, outcome: Mapping[str, F32], folder: Path) -> list[Figure]:
+    """The loss curve and the scatter plot."""
+    name, noun = rows.target.name, rows.judged.noun
+    curve = draw_loss_curve(
+        folder, "loss", history, ["loss"], [Baseline("mean of training rows", 1.0)],
+        metric="squared error (variances)", title=f"Fine-tuning on {name}",
+        caption=f"Loss while training: thin line training {noun}, thick line with markers validation {noun}. 1 is the "
+        "variance of the training rows.",
+    )  # fmt: skip
+    held = rows.held(TEST)
+    own = predicted(outcome, rows, TEST)[np.isin(rows.judged.split.where(TEST), held)]
+    row_ids = [rows.judged.row_ids[row] for row in held]
+    return [curve, draw_predictions(folder, row_ids, rows.target.values[held], own, name, noun)]
+
+
+def draw_predictions(folder: Path, row_ids: Sequence[str], truth: F64, found: F64, name: str, noun: str) -> Figure:
+    """Writes plots/predicted.png and plots/predicted.csv below `folder`.
+
+    Args:
+        truth, found: (N,) true and predicted numbers.
+    """
+    shown = sample_rows(row_ids, MOST)
+    low, high = (float(end) for end in np.quantile(np.concatenate([truth, found]), [0, 1]))
+    margin = 0.05 * (high - low or 1.0)
+    canvas, axes = new_axes(5.2, 5.0, (0.16, 0.13, 0.8, 0.78))
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1.2, linestyle="--", zorder=2)
+    axes.scatter(
+        truth[shown], found[shown], s=float(np.clip(6000 / len(shown), 2.0, 22.0)), color=COLOURS[0], linewidths=0,
+        alpha=float(np.clip(1.15 - 0.22 * np.log10(len(shown)), 0.2, 0.9)), rasterized=True, zorder=3,
+    )  # fmt: skip
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
+    dress(axes, x=f"true {name}", y=f"predicted {name}", title=f"{name} of test {noun}")
+    few = f"; {len(shown):,} of {len(truth):,} are drawn" if len(shown) < len(truth) else ""
+    return save_plot(
+        canvas, folder, "predicted", ["row_id", "true", "predicted"],
+        zip(row_ids, truth.tolist(), found.tolist(), strict=True), colours=256,
+        caption=f"Predicted against true {name}, a dot for each of the test {noun}{few}. On the dashed line both are "
+        "the same.",
+    )  # fmt: skip

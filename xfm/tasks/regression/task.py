@@ -1,18 +1,21 @@
 """Regression as a task: numbers of a column, predicted by a head on any backbone."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.parts import TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES
 from xfm.judging.labelled import SplitWithContent
 from xfm.judging.row_noun import noun_of
-from xfm.tasks.regression.checkpoint import about_checkpoint, write_regression
-from xfm.tasks.regression.figures import drawer
-from xfm.tasks.regression.recipe import RegressionRecipe
-from xfm.tasks.regression.report import regression_report
-from xfm.tasks.regression.rows import RegressionRows, regression_rows
+from xfm.models.headed import HeadedBackbone
+from xfm.models.headed_checkpoint import how_to_read, read_headed, write_headed
+from xfm.tasks.regression.learner import RegressionRecipe
+from xfm.tasks.regression.report import drawer, regression_report
+from xfm.tasks.regression.rows import RegressionRows, Scale, regression_rows
 from xfm.tasks.regression.scores import prediction_table, score_table
+from xfm.tasks.regression.settings import Regression
 from xfm.training.task import Checkpoint, Result, Task, TrainingInputs, TrainingRun
 from xfm.training.tokens import SplitRows, TokenStore
 
@@ -70,3 +73,37 @@ class RegressionTask(Task):
                 SCORES: scores.drop_columns(["predicted"]), PREDICTIONS: prediction_table(trained.outcome, rows)
             },
         )  # fmt: skip
+
+
+def write_regression(
+    folder: Path,
+    regression: HeadedBackbone,
+    config: BackboneConfig,
+    task: Regression,
+    scale: Scale,
+    *,
+    seed: int,
+    training: Mapping[str, Any],
+) -> None:
+    """Writes the files, see `write_headed`."""
+    about = {"target": {"mean": scale.mean, "sd": scale.deviation}, "label": task.label}
+    write_headed(folder, regression, config, task, (task.label,), seed=seed, about=about, training=training)
+
+
+def read_regression(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, Scale]:
+    """The regression of a folder on a backbone that was read from it, in evaluation mode.
+
+    Returns:
+        The network, whose one output is a standardised number, and the scale: mean + deviation * output is the number.
+    """
+    headed, about = read_headed(folder, backbone)
+    return headed, Scale(about["target"]["mean"], about["target"]["sd"])
+
+
+def about_checkpoint(task: Regression, scale: Scale, kind: str) -> str:
+    """A description for people."""
+    return (
+        f"{kind} fine-tuned ({task.mode}) to predict {task.label}: {scale.mean:g} + {scale.deviation:g} times the "
+        f"output of the head. {how_to_read(kind)}; --predictions adds its "
+        f"numbers"
+    )
