@@ -48,7 +48,7 @@ def row_sums(offsets: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.flo
 
 def row_lengths(rows: pa.Table) -> NDArray[np.int64]:
     """(N,) ids of each tokenised row."""
-    return np.asarray(pc.list_value_length(rows[INPUT_IDS]).to_numpy(), np.int64)
+    return np.array(pc.list_value_length(rows[INPUT_IDS]).to_numpy(), np.int64)  # a copy that may be written to
 
 
 def position_uniforms(
