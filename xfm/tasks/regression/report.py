@@ -11,7 +11,7 @@ from xfm.core.report import Estimate, Report, Table
 from xfm.judging.classifier_report import score
 from xfm.judging.classifier_scores import name_of
 from xfm.judging.representations import MEAN
-from xfm.metrics.regression_scores import SCORES
+from xfm.metrics.regression import SCORES
 from xfm.tasks.regression.rows import RegressionRows
 from xfm.tasks.regression.settings import Regression
 from xfm.training.report import best_was_last, out_of_time
