@@ -7,14 +7,12 @@ from sklearn.metrics import log_loss, r2_score
 from xfm.core.metric import FRESH, LEAKAGE, METRICS, PRIMARY, find_metric, find_reported, words_of
 from xfm.metrics import clustering, integration
 from xfm.metrics.calibration import reliability
-from xfm.metrics.classification import confusion_matrix, per_class, scores
+from xfm.metrics.classification import confusion_matrix, per_class, scores, seen_classes, within_predictions
 from xfm.metrics.leakage import fresh_predictions, leakage, leakage_scores
 from xfm.metrics.neighbours import neighbours
-from xfm.metrics.regression import cell_sums
-from xfm.metrics.regression_scores import regression_scores
+from xfm.metrics.regression import cell_sums, regression_scores
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.trajectory import trajectory_scores
-from xfm.metrics.within import seen_classes, within_predictions
 from xfm.metrics.zero_shot import is_hit
 from xfm.tasks.alignment.scores import space_scores
 

@@ -12,13 +12,14 @@ from xfm.metrics import silhouette as silhouette_module
 from xfm.metrics.clustering import (
     RESOLUTIONS,
     SCORES,
+    ari_of_counts,
     best_clustering,
     clustering_scores,
     in_largest_component,
     leiden,
+    nmi_of_counts,
 )
 from xfm.metrics.neighbours import Neighbours, connectivities, neighbours
-from xfm.metrics.partitions import ari_of_counts, nmi_of_counts
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.silhouette import silhouette_samples
 

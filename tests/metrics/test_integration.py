@@ -9,13 +9,12 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
 
+from xfm.metrics import integration as integration_module
 from xfm.metrics import kbet
-from xfm.metrics import pcr as pcr_module
-from xfm.metrics.integration import SCORES, integration_scores
+from xfm.metrics.integration import SCORES, integration_scores, pcr_measure, principal_coordinates
 from xfm.metrics.kbet import kbet_acceptance
 from xfm.metrics.lisi import lisi
 from xfm.metrics.neighbours import Neighbours, connectivities, neighbours
-from xfm.metrics.pcr import pcr_measure, principal_coordinates
 from xfm.metrics.resampling import GroupDraws
 
 # Labels of equal size: jax, of the reference, compiles for every new shape.
@@ -141,7 +140,7 @@ def test_entropy_is_that_of_the_batches_among_200_neighbours():
 
 @pytest.mark.parametrize("shape", [(60, 5), (60, 80), (40, 200)])
 def test_pcr_is_the_share_of_variance_that_a_regression_on_batches_explains(shape, monkeypatch):
-    monkeypatch.setattr(pcr_module, "BLOCK", 16)
+    monkeypatch.setattr(integration_module, "BLOCK", 16)
     rng = np.random.default_rng(0)
     batch = np.sort(rng.integers(0, 4, shape[0])) * 3
     x = (rng.normal(size=shape) + rng.normal(size=(10, shape[1]))[batch] + 30).astype(np.float32)

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import ConstantInputWarning, pearsonr, rankdata, spearmanr
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
-from xfm.metrics.regression import SUMS, bootstrap, cell_sums, pearson, percentile_interval, resampled_sums
+from xfm.metrics.regression import SUMS, cell_sums, pearson
+from xfm.metrics.resampling import bootstrap_cells, percentile_interval, resampled_sums
 
 
 def binned(rng, size):
@@ -95,7 +96,7 @@ def test_the_bootstrap_of_three_cells_is_the_hand_written_one():
     for _ in range(resamples):
         chosen = rng.integers(0, 3, 3)
         drawn.append(sum(top[i] for i in chosen) / sum(bottom[i] for i in chosen))
-    low, high = bootstrap(3, [top[:, None], bottom[:, None]], np.random.default_rng(5), resamples)
+    low, high = bootstrap_cells(3, [top[:, None], bottom[:, None]], np.random.default_rng(5), resamples)
     assert low[0] == pytest.approx(np.percentile(drawn, 2.5))
     assert high[0] == pytest.approx(np.percentile(drawn, 97.5))
 
@@ -116,7 +117,7 @@ def test_intervals_cover_the_true_ratio_about_as_often_as_they_say():
     for _ in range(repeats):
         genes = rng.integers(5, 50, cells).astype(float)
         level = rng.gamma(4, 0.5, cells)  # the error of all genes of a cell goes together; its mean is 2
-        low, high = bootstrap(cells, [(genes * level)[:, None], genes[:, None]], rng, 200)
+        low, high = bootstrap_cells(cells, [(genes * level)[:, None], genes[:, None]], rng, 200)
         covered += bool(low[0] <= 2 <= high[0])
     assert 0.88 <= covered / repeats <= 0.985
 
@@ -125,7 +126,7 @@ def test_resamples_that_define_nothing_are_left_out_and_never_count_as_zero():
     # One of four cells has a correlation: a resample without that cell has none; all others have exactly 0.8.
     top, bottom = np.zeros((4, 2)), np.zeros((4, 2))
     top[0, 0], bottom[0, 0] = 0.8, 1.0
-    low, high = bootstrap(4, [top, bottom], np.random.default_rng(0), 100)
+    low, high = bootstrap_cells(4, [top, bottom], np.random.default_rng(0), 100)
     assert (low[0], high[0]) == pytest.approx((0.8, 0.8))
     assert np.isnan([low[1], high[1]]).all()
 
@@ -137,4 +138,4 @@ def test_a_level_gives_the_quantiles_it_names():
 
 def test_sums_of_another_number_of_cells_are_refused():
     with pytest.raises(ValueError, match="5 cells announced"):
-        bootstrap(5, [np.ones((4, 1)), np.ones((4, 1))], np.random.default_rng(0), 3)
+        bootstrap_cells(5, [np.ones((4, 1)), np.ones((4, 1))], np.random.default_rng(0), 3)

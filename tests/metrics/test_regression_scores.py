@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score
 
-from xfm.metrics.regression_scores import SCORES, bootstrap_regression, regression_scores
+from xfm.metrics.regression import SCORES, bootstrap_regression, regression_scores
 from xfm.metrics.resampling import GroupDraws
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xfm.core.random import rng_for
-from xfm.metrics.retrieval import chance_of_right, nearest_is_right
+from xfm.metrics.zero_shot import chance_of_right, nearest_is_right
 
 SIDES = np.eye(3)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xfm.metrics.within import has_choice, seen_classes, set_majorities, within_chance, within_predictions
+from xfm.metrics.classification import has_choice, seen_classes, set_majorities, within_chance, within_predictions
 
 # Data set 0 trains on classes 0 (twice) and 1, data set 1 on class 2; data set 2 has no training cell.
 SEEN = seen_classes(np.array([0, 0, 0, 1, -1, 1]), np.array([0, 0, 1, 2, 0, -1]), 3, 4)

@@ -11,14 +11,10 @@ from sklearn.metrics import (
 )
 
 from xfm.metrics.calibration import reliability
+from xfm.metrics.classification import bootstrap_class_recall
 from xfm.metrics.classification import confusion_matrix as counted
 from xfm.metrics.resampling import GroupDraws
-from xfm.metrics.zero_shot import (
-    bootstrap_class_recall,
-    bootstrap_ranked,
-    confused_pairs,
-    is_hit,
-)
+from xfm.metrics.zero_shot import bootstrap_ranked, confused_pairs, is_hit
 
 
 def ranked(n=300, n_classes=8, seed=0):

@@ -14,9 +14,15 @@ from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.probe import Prediction
 from xfm.judging.score import Score
-from xfm.metrics.classification import bootstrap_scores
+from xfm.metrics.classification import (
+    bootstrap_scores,
+    has_choice,
+    seen_classes,
+    set_majorities,
+    within_chance,
+    within_predictions,
+)
 from xfm.metrics.resampling import GroupDraws
-from xfm.metrics.within import has_choice, seen_classes, set_majorities, within_chance, within_predictions
 
 WITHIN = "within_accuracy"
 

@@ -11,7 +11,7 @@ from xfm.core.errors import Refused
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging.eval_set import EvalSet, Targets, is_unknown
 from xfm.judging.score import Score, finite
-from xfm.metrics.regression_scores import bootstrap_regression
+from xfm.metrics.regression import bootstrap_regression
 from xfm.metrics.resampling import GroupDraws
 
 F64 = NDArray[np.float64]

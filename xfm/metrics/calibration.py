@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xfm.metrics.regression import ratios
-from xfm.metrics.resampling import F64, Ints, weighted_sums
+from xfm.metrics.resampling import F64, Ints, ratios, weighted_sums
 
 # Shapes: N rows, G groups, M bins, b resamples.
 BINS = 15
@@ -21,22 +20,15 @@ BINS = 15
 class Reliability(NamedTuple):
     """Rows by confidence; each part is (M,)."""
 
-    low: F64
-    """Left ends of the bins."""
+    low: F64  # low, high: ends of the bins
     high: F64
     rows: NDArray[np.int64]
-    confidence: F64
-    """Mean of the bin; NaN where it is empty."""
+    confidence: F64  # confidence, accuracy: means of the bin; NaN where it is empty
     accuracy: F64
 
 
 def reliability(confidence: NDArray[Any], is_right: NDArray[np.bool_], bins: int = BINS) -> Reliability:
-    """Accuracy against confidence.
-
-    Args:
-        confidence: (N,) probability of the predicted class, 0 to 1.
-        is_right: (N,) whether it is the true one.
-        bins: M, of equal width.
+    """Accuracy against (N,) confidence, the probability of the predicted class, in M bins of equal width.
 
     Raises:
         ValueError: a confidence outside 0 to 1, or lists that differ in length.
@@ -73,11 +65,5 @@ def gap_sums(
 
 
 def weighted_error(weights: NDArray[Any], gaps: sparse.csr_array, rows: F64) -> F64:
-    """Calibration errors of resamples.
-
-    Args:
-        weights: (b, G) how often each group is drawn.
-        gaps: (G, M) of `gap_sums`.
-        rows: (b,) rows of each resample.
-    """
+    """(b,) calibration errors of (b, G) weights of groups, from `gap_sums` and the (b,) rows of each resample."""
     return ratios(np.abs(weighted_sums(weights, gaps)).sum(axis=1), rows)

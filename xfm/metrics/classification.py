@@ -8,22 +8,27 @@ Macro recall and balanced accuracy are one number under these rules (scikit-lear
 so it is kept once, as `balanced_accuracy`; SYNONYMS knows it as `recall`, the string of cz-benchmarks. That package
 averages two classes as "binary"; here two classes are averaged like any other number.
 
+Accuracy *within* is that among the classes of a cell's own data set: what is told beyond the data set that a cell comes
+from. Donors are nested in data sets, and data sets differ by laboratory and protocol. A classifier that knows the data
+set alone is right far more often than chance; among the donors of that data set it is not.
+
 `weighted_f1` averages the F1 of classes by their cells in the truth: it hardly sees a rare class.
 
 Reference implementation: sklearn.metrics accuracy_score, balanced_accuracy_score and
 precision_recall_fscore_support(average="macro" or "weighted", labels=np.unique(truth), zero_division=0).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xfm.metrics.regression import ratios
-from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, weighted_sums
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, ratios, weighted_sums
 
-# Shapes: N cells, G groups, K classes. "..." are resamples, or nothing.
+# Shapes: N cells, G groups, K classes, S data sets. "..." are resamples, or nothing.
+MISSING = -1
 SCORES = ("accuracy", "balanced_accuracy", "f1", "precision", "weighted_f1")
 SYNONYMS = {"recall": "balanced_accuracy"}
 
@@ -41,18 +46,7 @@ def score_name(metric: str) -> str:
 
 
 def confusion_of(truth: Ints, predicted: Ints, n_classes: int, codes: Ints, n_groups: int) -> sparse.csr_array:
-    """Confusion matrices of groups.
-
-    Args:
-        truth: (N,) classes, 0 to K - 1.
-        predicted: (N,) classes, 0 to K - 1.
-        n_classes: K.
-        codes: (N,) group of each cell, 0 to G - 1.
-        n_groups: G.
-
-    Returns:
-        (G, K * K) counts; column t * K + p counts cells of class t predicted as p.
-    """
+    """Confusion matrices of groups: (G, K * K), column t * K + p counts cells of class t predicted as p."""
     check_classes(truth, predicted, n_classes)
     pairs = truth.astype(np.int64) * n_classes + predicted
     return count_columns([(codes, pairs)], n_groups, n_classes**2)
@@ -72,16 +66,8 @@ def scores(confusion: NDArray[Any]) -> dict[str, F64]:
 
 
 def scores_of_counts(hits: NDArray[Any], support: NDArray[Any], predicted: NDArray[Any]) -> dict[str, F64]:
-    """Scores from the counts of classes.
-
-    Args:
-        hits: (..., K) cells of the class that are predicted to be.
-        support: (..., K) cells of the class.
-        predicted: (..., K) cells predicted to be of the class.
-
-    Returns:
-        {name of SCORES: (...)}; NaN where there is no cell.
-    """
+    """Scores from (..., K) cells of each class that are predicted to be, cells of it, and cells predicted to be of it:
+    {name of SCORES: (...)}; NaN where there is no cell."""
     # Without a cell of a class there is no hit either: it adds 0 to a sum over classes, and is not counted below.
     held = (support > 0).sum(axis=-1)
     macro = {
@@ -96,10 +82,7 @@ def scores_of_counts(hits: NDArray[Any], support: NDArray[Any], predicted: NDArr
 
 
 def per_class(confusion: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Scores of each class.
-
-    Args:
-        confusion: (K, K) counts, truth in rows.
+    """Scores of each class from (K, K) counts, truth in rows.
 
     Returns:
         precision, recall, f1: (K,) float64, NaN for a class that the truth lacks (it enters no macro score either);
@@ -135,13 +118,23 @@ def bootstrap_class_f1(truth: Ints, predicted: Ints, n_classes: int, draws: Grou
     """F1 of each of K classes with its draws over groups; NaN where the truth, or a resample of it, lacks the class."""
     counts = group_counts(truth, predicted, n_classes, draws.codes, draws.n_groups)
 
-    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
+    def f1(weights: NDArray[Any]) -> F64:
         hits, support, guessed = np.split(weighted_sums(weights, counts), 3, axis=1)
-        f1 = np.where(support > 0, _or_zero(2 * hits, support + guessed), np.nan)
-        return {str(number): f1[:, number] for number in range(n_classes)}
+        return np.where(support > 0, _or_zero(2 * hits, support + guessed), np.nan)
 
-    found = bootstrap(draws, statistic)
-    return [found[str(number)] for number in range(n_classes)]
+    return _bootstrap_columns(draws, f1)
+
+
+def bootstrap_class_recall(truth: Ints, predicted: Ints, n_classes: int, draws: GroupDraws) -> list[Resampled]:
+    """Recall of each of K classes with its draws over groups; NaN where the truth, or a resample of it, lacks it."""
+    counts = group_counts(truth, predicted, n_classes, draws.codes, draws.n_groups)[:, : 2 * n_classes]
+    return _bootstrap_columns(draws, lambda weights: ratios(*np.split(weighted_sums(weights, counts), 2, axis=1)))
+
+
+def _bootstrap_columns(draws: GroupDraws, of_weights: Callable[[NDArray[Any]], F64]) -> list[Resampled]:
+    """Each column of (b, K) scores with its draws."""
+    found = bootstrap(draws, lambda weights: {str(code): each for code, each in enumerate(of_weights(weights).T)})
+    return list(found.values())
 
 
 def group_counts(truth: Ints, predicted: Ints, n_classes: int, codes: Ints, n_groups: int) -> sparse.csr_array:
@@ -166,6 +159,46 @@ def check_classes(truth: Ints, predicted: Ints, n_classes: int) -> None:
     for name, classes in (("truth", truth), ("predictions", predicted)):
         if len(classes) and not 0 <= classes.min() <= classes.max() < n_classes:
             raise ValueError(f"{name} hold {classes.min()} to {classes.max()}; {n_classes} classes count from 0")
+
+
+def seen_classes(sets: Ints, codes: Ints, n_sets: int, n_classes: int) -> NDArray[np.int64]:
+    """(S, K) training cells of each class in each data set; cells with MISSING in either count for nothing."""
+    held = (sets != MISSING) & (codes != MISSING)
+    counts = np.zeros((n_sets, n_classes), np.int64)
+    np.add.at(counts, (sets[held], codes[held]), 1)
+    return counts
+
+
+def has_choice(sets: Ints, seen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) whether a cell's data set is known and has training cells: only then the metric is defined for it."""
+    found: NDArray[np.bool_] = np.asarray(sets != MISSING)
+    found[found] = seen.sum(axis=1)[sets[found]] > 0
+    return found
+
+
+def within_predictions(scores: NDArray[np.floating], sets: Ints, seen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) the best class among those that training saw in the cell's own data set.
+
+    Args:
+        scores: (N, K), higher is likelier: logits or probabilities.
+        sets: (N,) data set of each cell; each `has_choice`.
+        seen: of `seen_classes`.
+    """
+    found: NDArray[np.int64] = np.where(seen[sets] > 0, scores, -np.inf).argmax(axis=1)
+    return found
+
+
+def set_majorities(sets: Ints, seen: NDArray[np.int64], otherwise: int) -> NDArray[np.int64]:
+    """(N,) the most frequent training class of each cell's data set: what knowing the data set alone can say; for cells
+    that have no choice, see `has_choice`, the class `otherwise`."""
+    found, known = np.full(len(sets), otherwise, np.int64), has_choice(sets, seen)
+    found[known] = seen.argmax(axis=1)[sets[known]]
+    return found
+
+
+def within_chance(sets: Ints, seen: NDArray[np.int64]) -> float:
+    """Expected accuracy of drawing evenly among the classes of each cell's data set; NaN without a cell."""
+    return float((1 / (seen > 0).sum(axis=1)[sets]).mean()) if len(sets) else float("nan")
 
 
 def _or_zero(top: NDArray[Any], bottom: NDArray[Any]) -> F64:

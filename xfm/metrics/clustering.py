@@ -8,8 +8,12 @@ Nothing is fitted anew in a resample: clusters, silhouettes and components are t
 cells by how often their group is drawn. An interval says how far a score depends on which groups were sampled; it does
 not contain what other clusters would do.
 
+NMI and ARI follow from three lists of counts alone: cells in each pair of classes, in each class of the one partition,
+in each class of the other. Their order does not matter, and empty ones change nothing.
+
 Reference implementations: scib_metrics.nmi_ari_cluster_labels_leiden, graph_connectivity; sklearn.metrics
-normalized_mutual_info_score, adjusted_rand_score, silhouette_score.
+normalized_mutual_info_score (arithmetic mean, as scib), adjusted_rand_score (Hubert and Arabie, J Classif 1985),
+silhouette_score.
 """
 
 import random
@@ -24,21 +28,17 @@ from scipy.sparse.csgraph import connected_components
 
 from xfm.metrics.classification import count_columns
 from xfm.metrics.neighbours import IN_GRAPH, Neighbours, connectivities, is_constant
-from xfm.metrics.partitions import ari_of_counts, nmi_of_counts
-from xfm.metrics.resampling import F64, GroupDraws, Ints, weighted_sums
+from xfm.metrics.resampling import F64, GroupDraws, Ints, ratios, weighted_sums
 from xfm.metrics.score_with_note import CONSTANT, Measure, NotedScore, mean_of_class_means, take
 from xfm.metrics.silhouette import silhouette_samples
 
-# Shapes: N cells, D width of the representation, R resolutions, L labels, G groups, b resamples of one block.
+# Shapes: N cells, D width of the representation, R resolutions, L labels, K clusters, P pairs of a label and a cluster,
+# G groups, b resamples of one block; "..." are resamples, or nothing.
+ROUNDING = 1e-13  # nats; less mutual information is none
 # scib-metrics' ten, 0.2 to 2.0. scib itself tries 0.1 to 2.0 in steps of 0.1: twice the work, seldom another result.
 RESOLUTIONS = tuple(2 * step / 10 for step in range(1, 11))
-NMI, ARI, SILHOUETTE, ASW, CONNECTIVITY = SCORES = (
-    "normalized_mutual_info",
-    "adjusted_rand_index",
-    "silhouette_score",
-    "asw_label",
-    "graph_connectivity",
-)
+SCORES = ("normalized_mutual_info", "adjusted_rand_index", "silhouette_score", "asw_label", "graph_connectivity")
+NMI, ARI, SILHOUETTE, ASW, CONNECTIVITY = SCORES
 
 
 def clustering_scores(
@@ -90,17 +90,10 @@ def clustering_scores(
 
 
 def leiden(graph: csr_matrix, resolutions: Sequence[float] = RESOLUTIONS, seed: int = 0) -> NDArray[np.int32]:
-    """Leiden communities by modularity at several resolutions, each from the same seed.
+    """(R, N) Leiden communities by modularity at R resolutions of (N, N) symmetric weights, numbered from 0.
 
-    igraph draws from a generator of our own meanwhile; Python's global one is not touched.
-
-    Args:
-        graph: (N, N) symmetric weights.
-        resolutions: larger ones give more clusters.
-        seed: of the order in which cells are visited.
-
-    Returns:
-        (R, N) clusters, numbered from 0.
+    Each resolution visits cells in an order from the same seed; larger ones give more clusters. igraph draws from a
+    generator of our own meanwhile; Python's global one is not touched.
     """
     import igraph
 
@@ -130,19 +123,38 @@ def best_clustering(clusterings: Ints, labels: Ints) -> int:
     return int(np.argmax(found))
 
 
+def nmi_of_counts(joint: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> F64:
+    """NMI from (..., P) counts of pairs, (..., L) of one partition and (..., K) of the other.
+
+    Two partitions of one class each agree (1); one class against several says nothing (0).
+    """
+    total = _entropy(first) + _entropy(second)
+    mutual = total - _entropy(joint)
+    mutual = np.where(mutual < ROUNDING, 0.0, mutual)
+    both_whole = ((first > 0).sum(axis=-1) == 1) & ((second > 0).sum(axis=-1) == 1)
+    return np.where(both_whole, 1.0, ratios(2 * mutual, total))
+
+
+def ari_of_counts(joint: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> F64:
+    """ARI from (..., P) counts of pairs, (..., L) of one partition and (..., K) of the other."""
+    cells = joint.sum(axis=-1, dtype=np.float64)
+    squares = [np.square(counts, dtype=np.float64).sum(axis=-1) for counts in (joint, first, second)]
+    # Ordered pairs of cells: together in both partitions, in the first only, in the second only, in neither.
+    both = squares[0] - cells
+    only_first, only_second = squares[1] - squares[0], squares[2] - squares[0]
+    neither = cells**2 - cells - both - only_first - only_second
+    top = 2 * (both * neither - only_first * only_second)
+    bottom = (both + only_first) * (only_first + neither) + (both + only_second) * (only_second + neither)
+    is_same = (only_first == 0) & (only_second == 0) & (cells > 0)
+    return np.where(is_same, 1.0, ratios(top, bottom))
+
+
 def in_largest_component(found: Neighbours, labels: Ints, k: int = IN_GRAPH) -> NDArray[np.bool_]:
-    """Whether a cell lies in the largest component of its label.
+    """(N,) whether a cell lies in the largest component of its label, the first among equally large ones.
 
-    Components are strong ones of the directed graph from each cell to its k nearest, among cells of one label; their
-    share, averaged over labels, is scib's graph connectivity. Cells without a label (negative) are False.
-
-    Args:
-        found: neighbours, each cell its own first one.
-        labels: (N,) classes.
-        k: neighbours that count, the cell itself included.
-
-    Returns:
-        (N,); the first component among equally large ones.
+    Components are strong ones of the directed graph from each cell to its k nearest, itself included, among cells of
+    one label; their share, averaged over labels, is scib's graph connectivity. Cells without a label (negative) are
+    False.
     """
     cells, used = len(labels), found.first(k).indices
     start = np.repeat(np.arange(cells), used.shape[1])
@@ -189,3 +201,10 @@ def _silhouettes(
         return dict.fromkeys([SILHOUETTE, ASW], Measure(None, reason))
     mean = mean_of_class_means(groups, n_groups, np.zeros_like(labels), silhouette_samples(representation, labels))
     return {SILHOUETTE: Measure(mean), ASW: Measure(lambda weights: (mean(weights) + 1) / 2)}
+
+
+def _entropy(counts: NDArray[Any]) -> F64:
+    """Entropy in nats of (..., K) counts; NaN for no count at all."""
+    shares = ratios(counts, np.broadcast_to(counts.sum(axis=-1, keepdims=True), counts.shape))
+    logs = np.log(shares, out=np.zeros(shares.shape), where=shares != 0)
+    return -np.asarray((shares * logs).sum(axis=-1))

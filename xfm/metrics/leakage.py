@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from xfm.core.random import key64, rng_for
-from xfm.metrics.regression import ratios
-from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, ratios
 
 FOLDS, REPEATS = 5, 5
 C = 1.0  # inverse penalty, fixed: choosing it would need groups inside groups, and there are few

@@ -18,9 +18,8 @@ from scipy.sparse import coo_matrix, csr_matrix
 F32 = NDArray[np.float32]
 Matrix = NDArray[np.floating[Any]]
 
-MOST = (
-    200  # what the entropy of cz-benchmarks looks at; LISI takes the first 90, kBET 50, clustering 15, as scib-metrics
-)
+# What the entropy of cz-benchmarks looks at; LISI takes the first 90, kBET 50, clustering 15, as scib-metrics.
+MOST = 200
 IN_GRAPH = 15
 SAME = 1e-5  # of the largest number: how far embeddings of one cell may differ between two ways of sharding
 CANCELLED = 1e-7  # of the squared norms: below, a squared distance from products has lost more than half its digits
@@ -30,10 +29,8 @@ PAIRS_AT_ONCE = 8192  # 2048 wide and in float64, 128 MB
 class Neighbours(NamedTuple):
     """The nearest cells of each cell, itself first, then by distance, then by number."""
 
-    indices: NDArray[np.int32]
-    """(N, K)."""
-    distances: F32
-    """(N, K) Euclidean; exactly 0 between duplicates."""
+    indices: NDArray[np.int32]  # (N, K)
+    distances: F32  # (N, K) Euclidean; exactly 0 between duplicates
 
     def first(self, k: int) -> "Neighbours":
         """The k nearest of them; all where there are fewer."""
@@ -47,15 +44,10 @@ def is_constant(representation: Matrix) -> bool:
 
 
 def neighbours(representation: Matrix, k: int = MOST) -> Neighbours:
-    """Exact Euclidean neighbours.
+    """The k exact Euclidean neighbours, the cell itself included, of (N, D) cells; N where there are fewer cells.
 
-    Args:
-        representation: (N, D) finite numbers, N >= 1.
-        k: how many, the cell itself included; N where there are fewer cells.
-
-    Returns:
-        The same for the same input. Among cells equally far away at the k-th place, which ones are kept is
-        scikit-learn's choice.
+    The same for the same input. Among cells equally far away at the k-th place, which ones are kept is scikit-learn's
+    choice.
 
     Raises:
         ValueError: a number is NaN or infinite.
@@ -79,22 +71,15 @@ def neighbours(representation: Matrix, k: int = MOST) -> Neighbours:
     indices[lost, -1], distances[lost, -1] = itself[lost], 0.0
     distances = distances.astype(np.float32)
     order = np.lexsort((indices, distances, indices != itself[:, None]), axis=-1)
-    return Neighbours(
-        np.take_along_axis(indices, order, axis=1).astype(np.int32), np.take_along_axis(distances, order, axis=1)
-    )
+    indices, distances = (np.take_along_axis(each, order, axis=1) for each in (indices, distances))
+    return Neighbours(indices.astype(np.int32), distances)
 
 
 def connectivities(found: Neighbours, k: int = IN_GRAPH) -> csr_matrix:
-    """UMAP's fuzzy graph of the k nearest neighbours.
+    """UMAP's fuzzy graph of the k nearest neighbours, the cell itself included.
 
-    The first call in a process costs seconds, umap-learn being compiled.
-
-    Args:
-        found: neighbours, each cell its own first one.
-        k: how many count, the cell itself included.
-
-    Returns:
-        (N, N) float32 symmetric weights in (0, 1], nothing on the diagonal.
+    (N, N) float32 symmetric weights in (0, 1], nothing on the diagonal. The first call in a process costs seconds,
+    umap-learn being compiled.
     """
     import numba
 
@@ -109,13 +94,9 @@ def connectivities(found: Neighbours, k: int = IN_GRAPH) -> csr_matrix:
     threads = numba.get_num_threads()
     numba.set_num_threads(1)  # it takes a mean in parallel, whose last digits depend on threads
     try:
+        points, number = coo_matrix((cells, 1)), used.indices.shape[1]
         graph, _, _ = fuzzy_simplicial_set(
-            coo_matrix((cells, 1)),
-            used.indices.shape[1],
-            None,
-            None,
-            knn_indices=used.indices,
-            knn_dists=used.distances,
+            points, number, None, None, knn_indices=used.indices, knn_dists=used.distances
         )
     finally:
         numba.set_num_threads(threads)

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.metrics.classification import group_counts, score_name, scores_of_counts
-from xfm.metrics.regression import percentile_interval
-from xfm.metrics.resampling import F64, Ints, weighted_sums
+from xfm.metrics.resampling import F64, Ints, percentile_interval, weighted_sums
 
 # Shapes: N cells, G groups, K classes, B resamples, b permutations of one block.
 ENUMERATED = 13  # up to 2**13 = 8192 swaps are listed; that costs less than the usual 9999 random ones
@@ -28,8 +27,7 @@ class Difference(NamedTuple):
     value: float
     low: float
     high: float
-    p: float
-    """Two-sided, of no difference."""
+    p: float  # two-sided, of no difference
 
 
 def permutation_test(
@@ -49,16 +47,12 @@ def permutation_test(
 
     Args:
         truth: (N,) classes, 0 to K - 1.
-        predicted_a: (N,) classes that one predictor says.
-        predicted_b: (N,) classes that the other one says.
+        predicted_a, predicted_b: (N,) classes that either predictor says.
         n_classes: K.
         codes: (N,) group of each cell.
         metric: a score of `classification.SCORES`, or a synonym.
         rng: draws the swaps.
-        permutations: how many random swaps; p is at least 1 / (permutations + 1).
-
-    Returns:
-        p; NaN without a cell.
+        permutations: how many random swaps; p is at least 1 / (permutations + 1), and NaN without a cell.
     """
     metric = score_name(metric)
     if len(truth) == 0:
@@ -86,13 +80,7 @@ def permutation_test(
 
 
 def bootstrap_difference(draws_a: F64, draws_b: F64, value_a: float, value_b: float) -> Difference:
-    """The difference a - b of two scores whose draws were made on the same resamples.
-
-    Args:
-        draws_a: (B,) draws of one score.
-        draws_b: (B,) draws of the other one, resample by resample the same groups.
-        value_a: the one score on the data.
-        value_b: the other one.
+    """The difference a - b of two scores with (B,) draws that were made on the same resamples of groups.
 
     Returns:
         Difference, 95 % percentile interval, and p: twice the smaller share of draws on one side of 0, a draw added
@@ -113,11 +101,7 @@ def bootstrap_difference(draws_a: F64, draws_b: F64, value_a: float, value_b: fl
 def holm(p_values: F64) -> F64:
     """Holm's step-down adjusted p-values: comparing each to alpha bounds the chance of any false claim by alpha.
 
-    Args:
-        p_values: (M,) p-values; NaN marks a test that was not made. It stays NaN and is not counted.
-
-    Returns:
-        (M,) adjusted p-values in the same order, at most 1.
+    (M,) in the same order, at most 1. NaN marks a test that was not made: it stays NaN and is not counted.
 
     Reference implementation: statsmodels.stats.multitest.multipletests(method="holm").
     """

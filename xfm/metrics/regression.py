@@ -1,17 +1,29 @@
-"""Errors and correlations of predictions within one cell, and their merging over cells and shards.
+"""How well numbers are predicted: sums within one cell, and scores over rows with their draws over groups.
 
-A cell's numbers are sums, so merging shards adds them up; means are taken last. Correlations that are not defined
-(a vector that is constant, or that is constant but for rounding) are NaN here and counted by whoever reports them; they
-never become 0.
+Within a cell (`cell_sums`): its numbers are sums, so merging shards adds them up; means are taken last. Correlations
+that are not defined (a vector that is constant, or that is constant but for rounding) are NaN here and counted by
+whoever reports them; they never become 0.
 
-Reference implementations: scipy.stats.pearsonr and spearmanr, sklearn.metrics.mean_squared_error.
+Over rows (`regression_scores`): R² compares with the mean of the rows that are scored, as scikit-learn's does, so that
+the mean of training rows, for all, has an R² of 0 or less. A score that is not defined is NaN: R² of a constant truth,
+and correlations of a constant truth or a constant prediction. In a resample whole groups are drawn, and ranks are those
+of the resample.
+
+Reference implementations: scipy.stats.pearsonr and spearmanr, sklearn.metrics.mean_squared_error, mean_absolute_error
+and r2_score.
 """
+
+# Shapes: N rows, G groups (genes of a cell in `cell_sums`), b resamples of a block, U distinct values.
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.stats import rankdata
 
-F64 = NDArray[np.float64]
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, group_sums, ratios, weighted_sums
 
 # Columns of `cell_sums`, in order.
 SUMS = ("n", "squared_error", "absolute_error", "pearson", "spearman")
@@ -22,7 +34,8 @@ SUMS = ("n", "squared_error", "absolute_error", "pearson", "spearman")
 # 2**-7, less than 0.01, and by less than that wherever the spread is wider.
 LEAST_SPREAD = 2.0**-13
 
-RESAMPLES_AT_ONCE = 32  # one product of matrices instead of many passes over the cells
+SCORES = ("r2", "mae", "pearson", "spearman")
+FLAT = 1e-10  # a sum of squares below this share of the uncentred one is rounding: the values are all the same
 
 
 def cell_sums(predicted: F64, target: F64, target_ranks: F64 | None = None, *, float32_terms: F64 | None = None) -> F64:
@@ -71,50 +84,75 @@ def pearson(a: F64, b: F64) -> float:
     return float(np.clip(np.dot(da / na, db / nb), -1.0, 1.0))
 
 
-def bootstrap(cells: int, statistic: list[F64], rng: np.random.Generator, resamples: int, level: float = 0.95) -> F64:
-    """Percentile interval of ratios of sums over cells, all ratios on the same resamples.
+def regression_scores(truth: F64, predicted: F64) -> dict[str, float]:
+    """{name of SCORES: score} of (N,) predictions against (N,) truth, N >= 1."""
+    found = _statistic(truth, predicted, np.zeros(len(truth), np.int64), 1)(np.ones((1, 1)))
+    return {name: float(value[0]) for name, value in found.items()}
 
-    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13. Cells are resampled, not single genes:
-    genes of one cell are not independent.
+
+def bootstrap_regression(truth: F64, predicted: F64, draws: GroupDraws) -> dict[str, Resampled]:
+    """The same with draws over groups: {name of SCORES: value, (B,)}."""
+    return bootstrap(draws, _statistic(truth, predicted, draws.codes, draws.n_groups))
+
+
+def _statistic(truth: F64, predicted: F64, codes: Ints, n_groups: int) -> Callable[[NDArray[Any]], dict[str, F64]]:
+    """A function of (b, G) weights of groups."""
+    if truth.shape != predicted.shape or truth.ndim != 1 or not len(truth):
+        raise ValueError(f"truth {truth.shape} and predictions {predicted.shape} do not match row by row")
+    if not (np.isfinite(truth).all() and np.isfinite(predicted).all()):
+        raise ValueError("truth or predictions hold NaN or infinity; leave such rows out")
+    y, p, error = _centred(truth), _centred(predicted), predicted - truth
+    columns = np.stack([np.ones(len(y)), y, y * y, p, p * p, y * p, error * error, np.abs(error)], axis=1)
+    sums = group_sums(codes, n_groups, columns)
+    ranks_of = [_Ranks(values, codes, n_groups) for values in (truth, predicted)]
+
+    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
+        n, sy, syy, sp, spp, syp, squared, absolute = weighted_sums(weights, sums).T
+        total, spread = _spread(n, sy, syy), _spread(n, sp, spp)
+        return {
+            "r2": 1 - ratios(squared, total),
+            "mae": ratios(absolute, n),
+            "pearson": np.clip(ratios(syp - ratios(sy * sp, n), np.sqrt(total * spread)), -1, 1),
+            "spearman": _spearman(weights, codes, *ranks_of),
+        }
+
+    return statistic
+
+
+def _centred(values: F64) -> F64:
+    """Less their mean; exactly 0 where they are all the same."""
+    return np.zeros(len(values)) if values.min() == values.max() else values - values.mean()
+
+
+def _spread(n: F64, summed: F64, squares: F64) -> F64:
+    """(b,) sums of squared deviations from the mean of each resample; 0 where its values are all the same."""
+    found = squares - ratios(summed * summed, n)
+    return np.where(found > FLAT * squares, found, 0.0)
+
+
+class _Ranks:
+    """Ranks within resamples, ties sharing theirs, as scipy.stats.rankdata gives them.
 
     Args:
-        cells: number of cells C.
-        statistic: [numerators (C, S), denominators (C, S)]; statistic s is sum(numerator) / sum(denominator).
-        rng: draws the resamples.
-        resamples: how many.
-        level: coverage.
-
-    Returns:
-        (2, S) lower and upper ends.
+        values: (N,) to rank.
+        codes: (N,) group of each row.
+        n_groups: G.
     """
-    top, bottom = statistic
-    if not len(top) == len(bottom) == cells:
-        raise ValueError(f"{cells} cells announced, sums of {len(top)} and {len(bottom)} given")
-    drawn = resampled_sums(np.hstack([top, bottom]), rng, resamples)
-    return percentile_interval(ratios(*np.hsplit(drawn, 2)), level)
+
+    def __init__(self, values: F64, codes: Ints, n_groups: int) -> None:
+        distinct, self.place = np.unique(values, return_inverse=True)
+        shape = (n_groups, len(distinct))
+        self.counts = sparse.coo_array((np.ones(len(values)), (codes, self.place)), shape=shape).tocsr()
+
+    def of(self, weights: NDArray[Any]) -> tuple[F64, F64]:
+        """(b, N) ranks, centred, and (b,) their summed squares over each resample."""
+        drawn = weighted_sums(weights, self.counts)  # (b, U) how often each value is drawn
+        ranks = np.cumsum(drawn, axis=1) - drawn / 2
+        ranks -= drawn.sum(axis=1, keepdims=True) / 2  # the mean rank is (n + 1) / 2; both halves cancel
+        return ranks[:, self.place], (drawn * ranks * ranks).sum(axis=1)
 
 
-def resampled_sums(sums: F64, rng: np.random.Generator, resamples: int) -> F64:
-    """(C, K) numbers per cell to (resamples, K) sums over as many cells, drawn with replacement."""
-    cells = len(sums)
-    out = np.empty((resamples, sums.shape[1]))
-    for start in range(0, resamples, RESAMPLES_AT_ONCE):
-        block = out[start : start + RESAMPLES_AT_ONCE]
-        draws = [np.bincount(rng.integers(0, cells, cells), minlength=cells) for _ in block]
-        np.matmul(np.stack(draws).astype(np.float64), sums, out=block)
-    return out
-
-
-def ratios(top: F64, bottom: F64) -> F64:
-    """top / bottom; NaN where the bottom is 0, as for a correlation that no drawn cell defines."""
-    out: F64 = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom != 0)
-    return out
-
-
-def percentile_interval(drawn: F64, level: float = 0.95) -> F64:
-    """(resamples, S) values to the (2, S) ends, over the resamples that define a value; NaN where none does."""
-    tail = (1 - level) / 2
-    ends = np.full((2, drawn.shape[1]), np.nan)
-    some = np.isfinite(drawn).any(axis=0)
-    ends[:, some] = np.nanquantile(drawn[:, some], [tail, 1 - tail], axis=0)
-    return ends
+def _spearman(weights: NDArray[Any], codes: Ints, truth: _Ranks, predicted: _Ranks) -> F64:
+    (a, squares_a), (b, squares_b) = truth.of(weights), predicted.of(weights)
+    together = np.einsum("bn,bn,bn->b", weights[:, codes].astype(np.float64), a, b)
+    return np.clip(ratios(together, np.sqrt(squares_a * squares_b)), -1, 1)

@@ -16,7 +16,6 @@ from scipy import sparse
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
-from xfm.metrics.regression import percentile_interval
 
 # Shapes: N cells, G groups, B resamples, b resamples of one block, S sums.
 F64 = NDArray[np.float64]
@@ -25,14 +24,14 @@ Ints = NDArray[np.integer[Any]]
 
 RESAMPLES = 2000
 BLOCK = 64  # resamples at once: 50,000 groups x 64 x (2 + 8 bytes) are 32 MB
+CELLS_BLOCK = 32  # resamples of cells at once: one product of matrices instead of many passes over the cells
 
 
 class Resampled(NamedTuple):
     """A score of the data as they are, and of every resample."""
 
     value: float
-    draws: F64
-    """(B,) NaN where the resample does not define the score."""
+    draws: F64  # (B,) NaN where the resample does not define the score
 
 
 class GroupDraws:
@@ -63,11 +62,7 @@ class GroupDraws:
 
 
 def draw_groups(n_groups: int, rng: np.random.Generator, resamples: int) -> U16:
-    """How often each group is drawn when as many groups as there are get drawn with replacement.
-
-    Returns:
-        (resamples, n_groups) counts; each row sums to n_groups.
-    """
+    """(resamples, n_groups) how often each group is drawn when as many as there are get drawn with replacement."""
     drawn = np.empty((resamples, n_groups), dtype=np.uint16)
     for row in drawn:
         row[:] = np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups)
@@ -75,16 +70,7 @@ def draw_groups(n_groups: int, rng: np.random.Generator, resamples: int) -> U16:
 
 
 def group_sums(codes: Ints, n_groups: int, columns: Any) -> Any:
-    """Sums the cells of each group.
-
-    Args:
-        codes: (N,) group of each cell, 0 to n_groups - 1.
-        n_groups: G.
-        columns: (N, S) numbers of the cells, dense or scipy.sparse.
-
-    Returns:
-        (G, S): an array for an array, csr for sparse columns.
-    """
+    """(G, S) sums of (N, S) columns over the cells of each group: an array for an array, csr for scipy.sparse."""
     cells = len(codes)
     if columns.shape[0] != cells:
         raise ValueError(f"{cells} cells have a group, {columns.shape[0]} have columns to sum")
@@ -93,15 +79,8 @@ def group_sums(codes: Ints, n_groups: int, columns: Any) -> Any:
 
 
 def weighted_sums(weights: NDArray[Any], sums: Any) -> F64:
-    """Sums of resamples from the sums of groups.
-
-    Args:
-        weights: (B, G) how often each group is drawn.
-        sums: (G, S) dense or scipy.sparse.
-
-    Returns:
-        (B, S) float64, exact for counts below 2**53.
-    """
+    """(B, S) sums of resamples from (B, G) weights of groups and their (G, S) sums, dense or scipy.sparse; exact for
+    counts below 2**53."""
     out = np.empty((len(weights), sums.shape[1]))
     is_sparse = sparse.issparse(sums)
     wide = sums.T.astype(np.float64) if is_sparse else np.asarray(sums, dtype=np.float64)
@@ -144,3 +123,52 @@ def estimate(value: float, draws: F64) -> Estimate | None:
         return None
     low, high = percentile_interval(draws[:, None])[:, 0]
     return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def bootstrap_cells(
+    cells: int, statistic: list[F64], rng: np.random.Generator, resamples: int, level: float = 0.95
+) -> F64:
+    """Percentile interval of ratios of sums over cells, all ratios on the same resamples.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13. Cells are resampled, not single genes:
+    genes of one cell are not independent.
+
+    Args:
+        cells: number of cells C.
+        statistic: [numerators (C, S), denominators (C, S)]; statistic s is sum(numerator) / sum(denominator).
+        rng: draws the resamples.
+        resamples: how many.
+        level: coverage.
+
+    Returns:
+        (2, S) lower and upper ends.
+    """
+    top, bottom = statistic
+    if not len(top) == len(bottom) == cells:
+        raise ValueError(f"{cells} cells announced, sums of {len(top)} and {len(bottom)} given")
+    drawn = resampled_sums(np.hstack([top, bottom]), rng, resamples)
+    return percentile_interval(ratios(*np.hsplit(drawn, 2)), level)
+
+
+def resampled_sums(sums: F64, rng: np.random.Generator, resamples: int) -> F64:
+    """(C, K) numbers per cell to (resamples, K) sums over as many cells, drawn with replacement."""
+    out = np.empty((resamples, sums.shape[1]))
+    for start in range(0, resamples, CELLS_BLOCK):
+        block = out[start : start + CELLS_BLOCK]
+        np.matmul(draw_groups(len(sums), rng, len(block)).astype(np.float64), sums, out=block)
+    return out
+
+
+def ratios(top: F64, bottom: F64) -> F64:
+    """top / bottom; NaN where the bottom is 0, as for a correlation that no drawn cell defines."""
+    out: F64 = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom != 0)
+    return out
+
+
+def percentile_interval(drawn: F64, level: float = 0.95) -> F64:
+    """(resamples, S) values to the (2, S) ends, over the resamples that define a value; NaN where none does."""
+    tail = (1 - level) / 2
+    ends = np.full((2, drawn.shape[1]), np.nan)
+    some = np.isfinite(drawn).any(axis=0)
+    ends[:, some] = np.nanquantile(drawn[:, some], [tail, 1 - tail], axis=0)
+    return ends

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xfm.metrics.regression import ratios
-from xfm.metrics.resampling import F64, GroupDraws, Ints, bootstrap, group_sums, weighted_sums
+from xfm.metrics.resampling import F64, GroupDraws, Ints, bootstrap, group_sums, ratios, weighted_sums
 
 # Shapes: N cells, G groups, B resamples, b resamples of one block, L classes.
 CONSTANT = "constant representation"  # the note of what it leaves undefined
@@ -23,10 +22,8 @@ Statistic = Callable[[NDArray[Any]], F64]  # (b, G) weights of groups -> (b,) sc
 class NotedScore(NamedTuple):
     """A score, its draws, and what to know about them."""
 
-    value: float | None
-    """None where it is not defined; the note says why."""
-    draws: F64
-    """(B,) NaN where a resample does not define the score."""
+    value: float | None  # None where it is not defined; the note says why
+    draws: F64  # (B,) NaN where a resample does not define the score
     note: str = ""
 
 
@@ -71,13 +68,9 @@ def mean_of_class_means(groups: Ints, n_groups: int, classes: Ints, values: F64)
         values: (n,) a number of each cell.
     """
     n_classes, cells = int(classes.max(initial=-1)) + 1, np.arange(len(classes))
-    columns = sparse.coo_array(
-        (
-            np.concatenate([values, np.ones(len(values))]),
-            (np.tile(cells, 2), np.concatenate([classes, classes.astype(np.int64) + n_classes])),
-        ),
-        shape=(len(classes), 2 * n_classes),
-    )
+    entries = np.concatenate([values, np.ones(len(values))])
+    places = np.tile(cells, 2), np.concatenate([classes, classes.astype(np.int64) + n_classes])
+    columns = sparse.coo_array((entries, places), shape=(len(classes), 2 * n_classes))
     sums = group_sums(groups, n_groups, columns.tocsr())
 
     def statistic(weights: NDArray[Any]) -> F64:
@@ -90,12 +83,7 @@ def mean_of_class_means(groups: Ints, n_groups: int, classes: Ints, values: F64)
 
 
 def median(groups: Ints, values: F64) -> Statistic:
-    """The median over cells, each counted as often as its group is drawn; the mean of both middle cells.
-
-    Args:
-        groups: (N,) group of each cell.
-        values: (N,) a number of each cell.
-    """
+    """The median of (N,) values, each counted as often as its group is drawn; the mean of both middle cells."""
     order = np.argsort(values, kind="stable")
     ordered, groups = values[order].astype(np.float64), groups[order]
 

@@ -3,6 +3,9 @@
 Names as in CLIP_benchmark: acc1 is `accuracy`, mean per-class recall is `balanced_accuracy` (one number, see
 classification.py), acc5 is taken where there are more than five classes: with five it is 1 by definition.
 All scores of a representation come from one pass over the resamples.
+
+Recall at 1 of retrieval, and what guessing would reach: Radford et al., ICML 2021, section 3.1, as measured on
+Flickr30k and COCO; several things may be right, as there every caption of an image is.
 """
 
 from typing import Any, NamedTuple
@@ -12,10 +15,19 @@ from numpy.typing import NDArray
 
 from xfm.metrics.calibration import gap_sums, weighted_error
 from xfm.metrics.classification import group_counts, scores_of_counts
-from xfm.metrics.regression import ratios
-from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, group_sums, weighted_sums
+from xfm.metrics.resampling import (
+    F64,
+    GroupDraws,
+    Ints,
+    Resampled,
+    bootstrap,
+    group_sums,
+    ratios,
+    weighted_sums,
+)
+from xfm.metrics.score_with_note import NotedScore, centred
 
-# Shapes: N rows, K classes, T guesses a row, best first.
+# Shapes: N rows, K classes, T guesses a row, best first; Q queries, G things to find, P width.
 TOP = 5
 
 
@@ -25,17 +37,11 @@ class Pair(NamedTuple):
     truth: int
     predicted: int
     rows: int
-    share: float
-    """Of the rows of the true class."""
+    share: float  # of the rows of the true class
 
 
 def is_hit(truth: Ints, ranked: NDArray[Any], k: int) -> NDArray[np.bool_]:
-    """(N,) whether the true class is among the first k guesses.
-
-    Args:
-        truth: (N,) classes.
-        ranked: (N, T) guessed classes, best first.
-        k: how many count; at most T.
+    """(N,) whether the true class is among the first k of (N, T) guessed classes, best first.
 
     Raises:
         ValueError: fewer guesses than k.
@@ -78,9 +84,8 @@ def bootstrap_ranked(
     if with_top:
         columns.append(is_hit(truth, ranked, TOP).astype(np.float64))
     sums = group_sums(draws.codes, draws.n_groups, np.stack(columns, axis=1))
-    gaps = None
-    if confidence is not None:
-        gaps = gap_sums(confidence, predicted == truth, draws.codes, draws.n_groups)
+    is_right = predicted == truth
+    gaps = None if confidence is None else gap_sums(confidence, is_right, draws.codes, draws.n_groups)
 
     def statistic(weights: NDArray[Any]) -> dict[str, F64]:
         found = scores_of_counts(*np.split(weighted_sums(weights, counts), 3, axis=1))
@@ -93,21 +98,9 @@ def bootstrap_ranked(
 
     scores = bootstrap(draws, statistic)
     if "ece" in scores:
-        scores["ece"] = _centred(scores["ece"])
+        value, drawn = scores["ece"]
+        scores["ece"] = Resampled(value, np.clip(centred(NotedScore(value, drawn)).draws, 0.0, 1.0))
     return scores
-
-
-def bootstrap_class_recall(truth: Ints, predicted: Ints, n_classes: int, draws: GroupDraws) -> list[Resampled]:
-    """Recall of each of K classes with its draws over groups; NaN where the truth, or a resample of it, lacks it."""
-    counts = group_counts(truth, predicted, n_classes, draws.codes, draws.n_groups)[:, : 2 * n_classes]
-
-    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
-        hits, support = np.split(weighted_sums(weights, counts), 2, axis=1)
-        recall = ratios(hits, support)
-        return {str(number): recall[:, number] for number in range(n_classes)}
-
-    found = bootstrap(draws, statistic)
-    return [found[str(number)] for number in range(n_classes)]
 
 
 def confused_pairs(confusion: NDArray[np.integer[Any]], most: int) -> list[Pair]:
@@ -120,7 +113,33 @@ def confused_pairs(confusion: NDArray[np.integer[Any]], most: int) -> list[Pair]
     return [Pair(int(truth[i]), int(predicted[i]), int(count[i]), float(share[i])) for i in order]
 
 
-def _centred(score: Resampled) -> Resampled:
-    if not np.isfinite(score.draws).any():
-        return score
-    return Resampled(score.value, np.clip(score.draws - np.nanmean(score.draws) + score.value, 0.0, 1.0))
+def nearest_is_right(
+    queries: NDArray[np.floating], gallery: NDArray[np.floating], query_ids: Ints, gallery_ids: Ints
+) -> NDArray[np.bool_]:
+    """Whether the nearest thing carries the query's id; recall at 1 is the mean.
+
+    Args:
+        queries: (Q, P) unit vectors.
+        gallery: (G, P) unit vectors; of equally near ones the first counts.
+        query_ids: (Q,).
+        gallery_ids: (G,).
+
+    Returns:
+        (Q,).
+
+    Raises:
+        ValueError: there is nothing to find, or the shapes do not match.
+    """
+    if len(queries) != len(query_ids) or len(gallery) != len(gallery_ids) or not len(gallery):
+        raise ValueError(
+            f"{len(queries)} queries with {len(query_ids)} ids, {len(gallery)} things with {len(gallery_ids)} ids"
+        )
+    found: NDArray[np.bool_] = gallery_ids[np.argmax(queries @ gallery.T, axis=1)] == query_ids
+    return found
+
+
+def chance_of_right(query_ids: Ints, gallery_ids: Ints) -> float:
+    """Recall at 1 of drawing from the (G,) things blindly, each alike, for (Q,) queries."""
+    names, counts = np.unique(gallery_ids, return_counts=True)
+    share = dict(zip(names.tolist(), (counts / len(gallery_ids)).tolist(), strict=True))
+    return float(np.mean([share.get(name, 0.0) for name in query_ids.tolist()]))

@@ -1,4 +1,4 @@
-"""Workers that train one model together, as far as a training loop must know of them, and their results brought together."""
+"""Workers that train one model together, as far as a training loop must know of them."""
 
 import torch
 from torch import Tensor

@@ -19,7 +19,8 @@ from tests.studies.layerwise.layer_cases import (
 )
 from xfm.compute.read import read_tokens
 from xfm.core.schema import ROW_ID
-from xfm.metrics.regression import LEAST_SPREAD, ratios
+from xfm.metrics.regression import LEAST_SPREAD
+from xfm.metrics.resampling import ratios
 from xfm.models.scgpt.config import ScGPT
 from xfm.sources.h5ad.source import H5ad
 from xfm.studies.layerwise.report import score

@@ -7,9 +7,9 @@ import pytest
 from tests.tasks.adversarial.donors import learner, memory, truth
 from xfm.core.parts import TEST, TRAIN
 from xfm.engine.learn_config import FinetuneConfig
+from xfm.metrics.classification import seen_classes, within_predictions
 from xfm.metrics.leakage import auroc, leakage
 from xfm.metrics.resampling import GroupDraws
-from xfm.metrics.within import seen_classes, within_predictions
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.tasks.adversarial.settings import AdversarialClassification

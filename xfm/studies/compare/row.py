@@ -13,7 +13,7 @@ from xfm.core.metric import TASK_WORDS, find_metric, find_reported
 from xfm.core.metric import Metric as MetricRecord
 from xfm.core.schema import layer_column
 from xfm.judging.representations import UNSEEING
-from xfm.metrics.regression import percentile_interval
+from xfm.metrics.resampling import percentile_interval
 from xfm.studies.compare.finished_run import REPORTED, UNREAD, Metric, Run, StoredScore
 
 

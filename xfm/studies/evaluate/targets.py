@@ -11,7 +11,7 @@ from xfm.core.report import Estimate, Figure, Table
 from xfm.judging.eval_set import EvalSet, Targets
 from xfm.judging.representations import MEAN, RANDOM, Representation
 from xfm.judging.ridge import RIDGE
-from xfm.metrics.regression_scores import SCORES
+from xfm.metrics.regression import SCORES
 from xfm.plots.layer_curve import Baseline, Mark, Series, draw_layer_curve
 from xfm.studies.evaluate.headline import file_name, name_of
 from xfm.studies.evaluate.verdict import Scores

@@ -8,8 +8,7 @@ import numpy as np
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Report, Table
-from xfm.metrics.regression import percentile_interval, ratios, resampled_sums
-from xfm.metrics.resampling import group_sums
+from xfm.metrics.resampling import group_sums, percentile_interval, ratios, resampled_sums
 from xfm.studies.layerwise.scoring import BASELINES, F64, READOUTS, score_columns
 
 LABELS = {

@@ -6,8 +6,8 @@ import numpy as np
 
 from xfm.core.report import Figure
 from xfm.judging.representations import CHANCE, MAJORITY, RANDOM, Representation
+from xfm.metrics.classification import bootstrap_class_recall
 from xfm.metrics.resampling import estimate
-from xfm.metrics.zero_shot import bootstrap_class_recall
 from xfm.plots.classifier import Reliable, draw_confusion, draw_reliability
 from xfm.plots.dots import Bars, draw_bars
 from xfm.plots.layer_curve import Baseline, Series, draw_layer_curve

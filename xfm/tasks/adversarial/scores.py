@@ -28,8 +28,7 @@ from xfm.judging.score import Score, table_of
 from xfm.metrics.calibration import gap_sums, weighted_error
 from xfm.metrics.classification import bootstrap_scores
 from xfm.metrics.leakage import evenly_apart, fresh_predictions
-from xfm.metrics.regression import ratios
-from xfm.metrics.resampling import F64, GroupDraws, bootstrap, group_sums, weighted_sums
+from xfm.metrics.resampling import F64, GroupDraws, bootstrap, group_sums, ratios, weighted_sums
 from xfm.tasks.adversarial.settings import AdversarialClassification
 
 FRESH_FOLDS = 3

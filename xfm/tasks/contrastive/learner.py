@@ -20,7 +20,7 @@ from torch import Tensor
 from xfm.compute.embed import check_identity
 from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.random import key64, rng_for
-from xfm.metrics.retrieval import chance_of_right, nearest_is_right
+from xfm.metrics.zero_shot import chance_of_right, nearest_is_right
 from xfm.models.clip.config import CLIP
 from xfm.models.clip.fresh import FreshCLIP
 from xfm.models.clip.network import CLIPBackbone

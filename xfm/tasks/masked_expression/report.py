@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.metrics.regression import bootstrap
+from xfm.metrics.resampling import bootstrap_cells
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.masked_expression.settings import OBJECTIVES, Objectives
@@ -39,7 +39,7 @@ def score_table(scores: F64, seed: int) -> Table:
     n, reference = scores[:, :1], scores[:, [SCORES.index("gene_mean")]]
     errors = scores[:, [SCORES.index(name) for name in names]]
     top, bottom = np.hstack([errors, errors]), np.hstack([n.repeat(len(names), 1), reference.repeat(len(names), 1)])
-    low, high = bootstrap(len(scores), [top, bottom], rng_for(seed, "bootstrap"), RESAMPLES)
+    low, high = bootstrap_cells(len(scores), [top, bottom], rng_for(seed, "bootstrap"), RESAMPLES)
     value = top.sum(axis=0) / bottom.sum(axis=0)
     rows: list[list[Any]] = []
     for i, name in enumerate(names):

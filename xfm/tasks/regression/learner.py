@@ -9,7 +9,7 @@ from torch import Tensor
 from xfm.core.parts import VALIDATION
 from xfm.core.tokenizer import Tokenizer
 from xfm.judging.targets import numbers_of
-from xfm.metrics.regression_scores import regression_scores
+from xfm.metrics.regression import regression_scores
 from xfm.models.headed import HeadedBackbone
 from xfm.tasks.regression.rows import Scale
 from xfm.training.group import Group

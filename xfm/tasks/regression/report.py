@@ -15,7 +15,7 @@ from xfm.judging.classifier_report import score
 from xfm.judging.classifier_scores import name_of
 from xfm.judging.eval_set import sample_rows
 from xfm.judging.representations import MEAN
-from xfm.metrics.regression_scores import SCORES
+from xfm.metrics.regression import SCORES
 from xfm.plots.axes import COLOURS, GREY, dress, new_axes, save_plot
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.training_curves import draw_loss_curve
