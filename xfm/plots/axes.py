@@ -14,9 +14,10 @@ import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xfm.core.report import Figure, printable
 
@@ -181,25 +182,20 @@ def spread(
     regression (pool adjacent violators), and the one that keeps edges within limits is the free one, clipped. Limits
     that are too narrow for all are exceeded on both sides alike.
     """
-    order = sorted(range(len(positions)), key=lambda index: positions[index])
-    size = [sizes if isinstance(sizes, float | int) else sizes[index] for index in order]
-    before = list(accumulate(((left + right) / 2 for left, right in pairwise(size)), initial=0.0))
-    pools: list[tuple[float, int]] = []  # mean, members
-    for index, room in zip(order, before, strict=False):
-        pools.append((positions[index] - room, 1))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0] - 1e-12:
-            (low, few), (high, more) = pools[-2:]
-            pools[-2:] = [((low * few + high * more) / (few + more), few + more)]
-    if not pools:
+    from scipy.optimize import isotonic_regression
+
+    if not len(positions):
         return []
+    order = np.argsort(positions, kind="stable")
+    size = np.broadcast_to(np.asarray(sizes, dtype=np.float64), order.shape)[order]
+    before = np.concatenate([[0.0], np.cumsum((size[:-1] + size[1:]) / 2)])
     lowest, highest = limits[0] + size[0] / 2, limits[1] - size[-1] / 2 - before[-1]
     if lowest > highest:
         lowest = highest = (lowest + highest) / 2
-    free = [mean for mean, members in pools for _ in range(members)]
-    moved = list(positions)
-    for index, room, value in zip(order, before, free, strict=True):
-        moved[index] = min(max(value, lowest), highest) + room
-    return moved
+    free = isotonic_regression(np.asarray(positions)[order] - before).x
+    moved = np.empty(len(order))
+    moved[order] = np.clip(free, lowest, highest) + before
+    return [float(value) for value in moved]
 
 
 def _written(cell: object) -> object:

@@ -59,9 +59,7 @@ def group_classes(labels: Sequence[str] | NDArray[np.str_], most: int = len(PALE
     order = np.lexsort((found, -counts))
     names = [str(found[index]) or NO_LABEL for index in order]
     sizes = [int(counts[index]) for index in order]
-    rank = np.empty(len(order), dtype=np.intp)
-    rank[order] = np.arange(len(order))
-    codes = rank[inverse.reshape(-1)]
+    codes = np.argsort(order)[inverse.reshape(-1)]
     kept = len(names) if len(names) <= most else most - 1
     colours, gathered = [PALETTE[index % len(PALETTE)] for index in range(kept)], len(names) - kept
     if not gathered:

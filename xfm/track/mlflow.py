@@ -59,8 +59,7 @@ def start_run(
 
     Args:
         spool: a local file; the same file continues the same MLflow run.
-        name, experiment, tags, sync, close_timeout_s: as for `open_run`.
-        uri: tracking URI, see `tracking_uri`.
+        uri: see `tracking_uri`; all else is as for `open_run`.
     """
     file = Spool(spool)
     sender = SpoolSender(file, redact_text(uri), lambda: MLflowDelivery(uri))

@@ -91,11 +91,8 @@ class SpoolTracker(Tracker):
         numbers = {name: float(value) for name, value in values.items()}
         dropped = {name: str(number) for name, number in numbers.items() if not math.isfinite(number)}
         known = self._session.seen.points
-        finite = {
-            name: number
-            for name, number in numbers.items()
-            if math.isfinite(number) and point(self._run, name, int(step), number) not in known
-        }
+        told = {name for name, number in numbers.items() if point(self._run, name, int(step), number) in known}
+        finite = {name: number for name, number in numbers.items() if name not in told | dropped.keys()}
         if finite or dropped:
             self._append("metrics", time=now_ms(), step=int(step), metrics=finite, dropped=dropped)
 
