@@ -26,6 +26,8 @@ from xfm.track.lineage import run_tags
 from xfm.track.redact import redact
 from xfm.track.server import tracking_uri
 
+logger = logging.getLogger(__name__)
+
 
 def run_learning(config: LearnConfig, seeds: int = 1) -> int:
     """The whole job, or what is left of it; returns the exit code.
@@ -41,9 +43,6 @@ def run_learning(config: LearnConfig, seeds: int = 1) -> int:
     prepared = prepare(config, plan, config.output)
     with open_job(config, prepared.plan.run, joint=True) as job:
         return learn(config, prepared, job) if seeds == 1 else learn_from_seeds(config, prepared, job, seeds)
-
-
-logger = logging.getLogger(__name__)
 
 
 def learn_from_seeds(config: LearnConfig, prepared: Prepared, job: OpenJob, seeds: int) -> int:

@@ -12,7 +12,7 @@ from tests.rounding import assert_same_but_rounding
 from xfm.core.errors import Refused
 from xfm.sources.h5ad.source import H5ad
 from xfm.sources.pbmc import pbmc_counts
-from xfm.studies.evaluate.expression import expression_baselines
+from xfm.studies.evaluate.baselines import expression_baselines
 from xfm.studies.evaluate.expression_matrix import common_genes, read_expression
 
 N, GENES = 300, 120
