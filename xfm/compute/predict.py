@@ -19,7 +19,7 @@ from xfm.core.backbone import Backbone
 from xfm.core.errors import Refused
 from xfm.core.hub import fetch_folder
 from xfm.core.tokenizer import Tokens
-from xfm.models.head_files import ABOUT, HEAD, read_head
+from xfm.models.headed_checkpoint import ABOUT, HEAD, read_head
 from xfm.models.hub_folder import PATTERNS
 from xfm.models.reductions import Pool
 

@@ -23,13 +23,7 @@ SUM = 1e-3  # how far a row may be from 1: half precision over 64 keys
 
 
 def row_entropy(weights: Weights) -> F64:
-    """Entropy of every row in nats: 0 where one key has all, log S where all have the same.
-
-    Args:
-        weights: (..., N, S) rows that sum to 1.
-
-    Returns:
-        (..., N).
+    """(..., N) entropy of every (S,) row in nats: 0 where one key has all, log S where all have the same.
 
     Raises:
         ValueError: a row is not a distribution.
@@ -108,11 +102,9 @@ class MeanAttention:
         self._entropy = entropy if self._entropy is None else self._entropy + entropy
         numbers = np.arange(self.cells, self.cells + len(held), dtype=np.uint64)
         draws = mix(numbers ^ self._key)
-        self._kept += [
-            (int(draw), int(number), one.astype(np.float32))
-            for draw, number, one in zip(draws, numbers, held, strict=True)
-        ]
-        self._kept = sorted(self._kept, key=lambda kept: kept[:2])[: self._most]
+        maps = zip(draws.tolist(), numbers.tolist(), held, strict=True)
+        fresh = [(draw, number, one.astype(np.float32)) for draw, number, one in maps]
+        self._kept = sorted([*self._kept, *fresh], key=lambda kept: kept[:2])[: self._most]
         self.cells += len(held)
 
     @property

@@ -35,17 +35,10 @@ ONE = 1 - 1e-7  # scib-metrics compares single precision with 1
 
 
 def kbet_acceptance(found: Neighbours, batch: Ints, labels: Ints, alpha: float = ALPHA) -> F64:
-    """Whether the neighbours of a cell, within its label, hold batches in due proportion.
+    """Whether the neighbours of a cell, of 50 or more, hold (N,) batches in due proportion within its label.
 
-    Args:
-        found: 50 neighbours or more of each cell.
-        batch: (N,).
-        labels: (N,).
-        alpha: level of the test.
-
-    Returns:
-        (N,) 1 or 0; NaN for a cell that cannot be tested: its label has fewer than 11 cells or one batch, or it lies
-        in a small piece of the graph. Where a quarter of a label lies in such pieces, 0 for all of it, as in scib.
+    (N,) 1 or 0; NaN for a cell that cannot be tested: its label has fewer than 11 cells or one batch, or it lies in a
+    small piece of the graph. Where a quarter of a label lies in such pieces, 0 for all of it, as in scib.
     """
     graph = connectivities(found, NEIGHBOURS)
     values = np.full(len(labels), np.nan)

@@ -111,18 +111,14 @@ def leakage(
 def fresh_predictions(features: NDArray[Any], codes: Ints, seed: int, folds: int = 3) -> NDArray[np.int64]:
     """(N,) out-of-fold classes of a fresh logistic regression, cell by cell: how well a label can be read at all.
 
-    Args:
-        features: (N, D), frozen.
-        codes: (N,) classes, 0 to K - 1; at least two of them occur.
-        seed: keys the folds.
-        folds: of the cross-validation, no more than N; classes with fewer cells are missing from some.
+    Of the classes, 0 to K - 1, at least two occur. Folds are no more than N; classes with fewer cells are missing from
+    some.
     """
     from sklearn.model_selection import KFold
 
     found = np.zeros(len(codes), np.int64)
-    cut = KFold(folds, shuffle=True, random_state=key64(seed, "fresh") % 2**32)
+    cut, k = KFold(folds, shuffle=True, random_state=key64(seed, "fresh") % 2**32), int(codes.max()) + 1
     for train, test in cut.split(features):
-        k = int(codes.max()) + 1
         found[test] = _probabilities(features, codes, train, test, k, balanced=False).argmax(axis=1)
     return found
 
@@ -130,12 +126,8 @@ def fresh_predictions(features: NDArray[Any], codes: Ints, seed: int, folds: int
 def auroc(read: OutOfFold, codes: Ints, draws: GroupDraws) -> Resampled:
     """Area under the ROC curve over pairs that were held out together, with draws over groups; ties count one half.
 
-    Of more than two classes it is the mean of each against the rest.
-
-    Args:
-        read: of `leakage`.
-        codes: (N,) true classes.
-        draws: resamples of groups; one without such a pair has NaN.
+    Of more than two of the (N,) true classes it is the mean of each against the rest. A resample without such a pair
+    has NaN.
     """
     classes = np.unique(codes)
     # Of two classes, one against the other is the same either way round.
@@ -154,11 +146,6 @@ def leakage_scores(read: OutOfFold, codes: Ints, draws: GroupDraws) -> dict[str,
     """`auroc`, and `balanced_accuracy`: the mean over classes of the share of cells told rightly, over all repeats.
 
     Both are chance, 1/2 and 1/K, where nothing leaks: each fold is read by one classifier, and has every class.
-
-    Args:
-        read: of `leakage`.
-        codes: (N,) true classes.
-        draws: resamples of the groups that were held out.
     """
     is_right = (read.probabilities.argmax(axis=2) == codes).mean(axis=0)
     classes = np.unique(codes)
@@ -215,11 +202,8 @@ def _per_group(values: NDArray[Any], draws: GroupDraws) -> F64:
 
 
 def _pairs(read: OutOfFold, column: int, is_positive: NDArray[np.bool_], draws: GroupDraws) -> tuple[F64, F64]:
-    """Of a positive of one group and a negative of another that were held out together, summed over repeats.
-
-    Returns:
-        (G, G) pairs that are ranked rightly, ties half; and (G, G) all pairs.
-    """
+    """(G, G) pairs of a positive of one group and a negative of another that were held out together and are ranked
+    rightly, ties half, and (G, G) all such pairs; summed over repeats."""
     wins, pairs = np.zeros((draws.n_groups, draws.n_groups)), np.zeros((draws.n_groups, draws.n_groups))
     for probabilities, folds in zip(read.probabilities, read.folds, strict=True):
         for fold in np.unique(folds):
@@ -232,9 +216,8 @@ def _pairs(read: OutOfFold, column: int, is_positive: NDArray[np.bool_], draws: 
 def _wins(scores: F64, is_positive: NDArray[np.bool_], is_negative: NDArray[np.bool_], draws: GroupDraws) -> F64:
     """(G, G): pairs of a positive of one group and a negative of another that are ranked rightly; ties half."""
     order = np.flatnonzero(is_positive)
-    belongs = sparse.csr_array(
-        (np.ones(len(order)), (draws.codes[order], np.arange(len(order)))), shape=(draws.n_groups, len(order))
-    )
+    places = draws.codes[order], np.arange(len(order))
+    belongs = sparse.csr_array((np.ones(len(order)), places), shape=(draws.n_groups, len(order)))
     wins = np.zeros((draws.n_groups, draws.n_groups))
     for group in np.unique(draws.codes[is_negative]):
         rivals = np.sort(scores[(draws.codes == group) & is_negative])

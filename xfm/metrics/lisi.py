@@ -31,14 +31,11 @@ CELLS_AT_ONCE = 2048  # of 90 neighbours: about 10 MB
 
 
 def lisi(found: Neighbours, codes: Ints) -> F64:
-    """Local inverse Simpson index of each cell.
+    """(N,) local inverse Simpson index of each cell, from 1 to the number of classes, up to rounding.
 
     Args:
         found: K neighbours of each cell; the cell itself is among them and does not count. The perplexity is K // 3.
         codes: (N,) classes, from 0.
-
-    Returns:
-        (N,) from 1 to the number of classes, up to rounding.
 
     Raises:
         ValueError: fewer than 6 neighbours, or not as many classes as cells.
@@ -59,16 +56,10 @@ def lisi(found: Neighbours, codes: Ints) -> F64:
 
 
 def _weights(distances: NDArray[Any], is_other: NDArray[np.bool_], target: float) -> F64:
-    """Weights of neighbours whose entropy is the target.
+    """(C, K) weights of neighbours whose entropy in nats is the target; rows add up to 1, a cell itself has no weight.
 
-    Args:
-        distances: (C, K).
-        is_other: (C, K) False for the cell itself, which gets no weight.
-        target: entropy in nats.
-
-    Returns:
-        (C, K), each row adding up to 1. The entropy is the last one tried where none is near enough: more duplicates
-        than the perplexity share the weight alike at any beta.
+    The entropy is the last one tried where none is near enough: more duplicates than the perplexity share the weight
+    alike at any beta.
     """
     nearest = np.min(distances, axis=1, keepdims=True, where=is_other, initial=np.inf)
     apart = np.where(is_other, distances.astype(np.float64) - nearest, 0.0)

@@ -11,22 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Shapes: N cells, D width of the representation, L classes, b cells of one block.
-F64 = NDArray[np.float64]
-Ints = NDArray[np.integer[Any]]
+from xfm.metrics.resampling import F64, Ints
 
+# Shapes: N cells, D width of the representation, L classes, b cells of one block.
 BLOCK = 1024  # cells; a block of distances has 8 MB
 
 
 def silhouette_samples(representation: NDArray[np.floating[Any]], classes: Ints) -> F64:
-    """Silhouette of every cell.
+    """(N,) silhouette of every cell, from -1 to 1; 0 for the only cell of a class, and where all distances are 0.
 
-    Args:
-        representation: (N, D).
-        classes: (N,) any integers; from 2 to N - 1 different ones.
-
-    Returns:
-        (N,) from -1 to 1; 0 for the only cell of a class, and where all distances are 0.
+    Classes are any integers, from 2 to N - 1 different ones.
 
     Raises:
         ValueError: one class only, or as many as cells.

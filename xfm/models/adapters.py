@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xfm.core.backbone import Backbone
 from xfm.core.errors import Refused
@@ -31,10 +31,10 @@ Tower = Literal["image", "text", "both"]
 TOWERS: dict[str, dict[str, str]] = {family: {"text": place} for family, place in FAMILIES.items()} | {
     "clip": {"image": "vision_model.encoder.layers", "text": "text_model.encoder.layers"},
 }
-PROJECTIONS = {
+PROJECTIONS = dict.fromkeys(FAMILIES, ("query", "key", "value")) | {
     "distilbert": ("q_lin", "k_lin", "v_lin"),
     "clip": ("q_proj", "k_proj", "v_proj"),
-} | {family: ("query", "key", "value") for family in FAMILIES if family != "distilbert"}
+}
 
 NAME = "default"  # as peft calls an adapter that has no name
 TENSORS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -54,8 +54,7 @@ class LoRA:
 def add_lora(backbone: Backbone, lora: LoRA) -> dict[str, int]:
     """Puts updates beside the attention's projections, in place; they alone are trained from then on.
 
-    Returns:
-        {tower: adapted projections}.
+    Gives {tower: adapted projections}.
 
     Raises:
         Refused: NO_LORA, there is nothing of the kind in this network.
@@ -89,10 +88,8 @@ def freeze(backbone: Backbone) -> None:
 
 
 def keep_last(backbone: Backbone, n: int) -> list[nn.Module]:
-    """Trains the last n blocks alone.
-
-    Returns:
-        What stays as it is, the embeddings among it: in training it belongs into evaluation mode, without dropout.
+    """Trains the last n blocks alone; gives what stays as it is, the embeddings among it: in training it belongs into
+    evaluation mode, without dropout.
 
     Raises:
         Refused: FEW_BLOCKS.
@@ -132,30 +129,20 @@ def merge(network: nn.Module) -> nn.Module:
 
 
 def write_adapter(folder: Path, network: nn.Module, lora: LoRA, base: str) -> None:
-    """The updates alone, as `peft.PeftModel.from_pretrained` reads them onto the checkpoint they were trained on.
-
-    Args:
-        folder: gets adapter_model.safetensors and adapter_config.json.
-        network: with updates, as the package `transformers` builds it.
-        lora: their recipe.
-        base: name of that checkpoint.
-    """
+    """The updates alone, as `peft.PeftModel.from_pretrained` reads them onto the checkpoint `base` that they were
+    trained on: adapter_model.safetensors and adapter_config.json."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({f"base_model.model.{name}": tensor for name, tensor in lora_tensors(network).items()}, folder / TENSORS)
+    state = {name.replace(f".{NAME}.", "."): each for name, each in network.state_dict().items() if "lora_" in name}
+    tensors = {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / TENSORS)
     names = [name for name, _ in lora_layers(network)]
     settings: dict[str, Any] = {
         "peft_type": "LORA", "base_model_name_or_path": base, "r": lora.rank, "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout, "bias": "none", "inference_mode": True, "target_modules": names,
     }  # fmt: skip
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def lora_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """{name, without that of the adapter: tensor on the CPU}."""
-    state = {name: tensor for name, tensor in network.state_dict().items() if "lora_" in name}
-    return {name.replace(f".{NAME}.", "."): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 def _network(backbone: Backbone) -> nn.Module:
@@ -198,21 +185,14 @@ def _check_wrapped(backbone: Backbone, tower: Tower | None) -> dict[str, int]:
     family, towers = _towers(backbone)
     names = [name for name, _ in lora_layers(network)]
     found = {each: sum(name.startswith(f"{place}.") for name in names) for each, place in towers.items()}
-    expected = {
-        each: len(PROJECTIONS[family]) * len(_blocks(network, towers[each]))
-        if each in _chosen(backbone, tower, towers)
-        else 0
-        for each in towers
-    }
+    expected = dict.fromkeys(towers, 0)
+    for each in _chosen(backbone, tower, towers):
+        blocks = network.get_submodule(towers[each])
+        assert isinstance(blocks, nn.ModuleList)
+        expected[each] = len(PROJECTIONS[family]) * len(blocks)
     if found != expected or sum(found.values()) != len(names) or not names:
         raise Refused("NO_LORA", f"{family}: adapted {found} projections, expected {expected}: another architecture?")
     return {each: count for each, count in found.items() if count}
-
-
-def _blocks(network: nn.Module, place: str) -> nn.ModuleList:
-    blocks = network.get_submodule(place)
-    assert isinstance(blocks, nn.ModuleList)
-    return blocks
 
 
 def set_dropout(backbone: Backbone, share: float) -> None:

@@ -21,15 +21,8 @@ INITIAL_STD = 0.02  # of the head's weights, as the package draws them
 
 
 class Head(nn.Module):
-    """(B, D) to (B, K).
-
-    Args:
-        dim: D.
-        n_outputs: K.
-        name: which head.
-        dropout: before the last layer.
-        seed: of the weights, drawn as the package draws them: normal with deviation 0.02, biases 0.
-    """
+    """(B, D) to (B, K), with dropout before the last layer. Weights are drawn as the package draws them: normal with
+    deviation 0.02, biases 0."""
 
     def __init__(self, dim: int, n_outputs: int, name: HeadName, dropout: float, seed: int) -> None:
         super().__init__()
@@ -51,14 +44,8 @@ class Head(nn.Module):
 
 
 class HeadedBackbone(nn.Module):
-    """Rows to what a head says of them.
-
-    Args:
-        backbone: any; only `layers` of it is called.
-        pool: what of the last state the head sees.
-        head: on top.
-        frozen: modules that stay in evaluation mode while the rest trains.
-    """
+    """Rows to what a head says of them; of the backbone only `layers` is called. Modules that are `frozen` stay in
+    evaluation mode while the rest trains."""
 
     def __init__(self, backbone: Backbone, pool: Pool, head: Head, frozen: Sequence[nn.Module] = ()) -> None:
         super().__init__()
@@ -75,7 +62,6 @@ class HeadedBackbone(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "HeadedBackbone":
-        """What is frozen drops nothing."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -83,13 +69,7 @@ class HeadedBackbone(nn.Module):
 
 
 def put_head(backbone: Backbone, task: HeadSettings, n_outputs: int, seed: int) -> HeadedBackbone:
-    """A backbone with its head at step 0.
-
-    Args:
-        backbone: as its checkpoint has it; changed in place.
-        task: what is trained.
-        n_outputs: K.
-        seed: of the head and of low-rank updates.
+    """A backbone, as its checkpoint has it and changed in place, with its head at step 0.
 
     Raises:
         Refused: NO_LORA or FEW_BLOCKS.
@@ -118,12 +98,7 @@ def lora_of(task: HeadSettings, seed: int) -> LoRA:
 def freeze_unreached(headed: HeadedBackbone, tokens: Tokens) -> list[str]:
     """Parameters that no output depends on (decoders, another tower) are not trained: weight decay would shrink them.
 
-    Args:
-        headed: at step 0.
-        tokens: of any row.
-
-    Returns:
-        Their names.
+    Takes a network at step 0 and the tokens of any row; gives the names of these parameters.
     """
     named = [(name, parameter) for name, parameter in headed.named_parameters() if parameter.requires_grad]
     headed.eval()

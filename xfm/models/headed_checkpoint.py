@@ -1,7 +1,8 @@
 """A trained backbone with its head as files: the network as its own kind of checkpoint, the head beside it. No pickle.
 
     model.safetensors, config.json, tokenizer files    what a backbone of the same kind reads; low-rank updates merged
-    head.safetensors, head.json                        the head, see `models.head_files`
+    head.safetensors                                   of a `Head`
+    head.json           its shape and pooling, and its outputs: `classes` in their order, or `target`: mean and sd
     adapter/                                           low-rank updates alone, as peft reads them
 
 Where the head is one that the package `transformers` knows (DistilBERT's, on [CLS]), config.json and model.safetensors
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.hub import fetch_folder
 from xfm.models.adapters import merge, write_adapter
 from xfm.models.clip.files import IMAGES
-from xfm.models.head_files import ABOUT, HEAD, read_head, write_head
 from xfm.models.head_settings import HeadSettings
 from xfm.models.headed import Head, HeadedBackbone, lora_of
 from xfm.models.hub_folder import PATTERNS, TOKENIZER, WEIGHTS, new_folder
@@ -30,6 +31,8 @@ from xfm.models.reductions import Pool
 from xfm.models.scgpt.network import ScGPTBackbone
 
 ADAPTER = "adapter"
+HEAD, ABOUT = "head.safetensors", "head.json"
+SHAPE = ("head", "dropout", "pool", "mode")  # of the settings, as head.json keeps it
 
 
 def write_headed(
@@ -51,7 +54,7 @@ def write_headed(
         config: the backbone's, whose tokenizer files are copied.
         settings, seed: as it was trained.
         outputs: what each output of the head is called.
-        about: what the outputs are: classes or target, as `head_files.write_head` takes them.
+        about: what the outputs are, label and classes or target, and what else head.json is to keep.
         training: recipe, to be kept beside the weights.
     """
     backbone = headed.backbone.cpu()
@@ -63,19 +66,26 @@ def write_headed(
         if isinstance(backbone, ScGPTBackbone):
             _write_scgpt(new, backbone, config, training)
         else:
-            _write_pretrained(new, backbone, headed.head, config, settings, outputs)
-        write_head(new, headed.head, settings, backbone.dim, {**about, "training": dict(training)})
+            _write_pretrained(new, headed, config, settings, outputs)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in headed.head.state_dict().items()}
+        save_file(tensors, new / HEAD, metadata={"format": "pt"})
+        shape = {"dim": backbone.dim} | {name: getattr(settings, name) for name in SHAPE}
+        content = json.dumps({**shape, **about, "training": dict(training)}, indent=2, ensure_ascii=False)
+        (new / ABOUT).write_text(content + "\n", encoding="utf-8")
 
 
 def read_headed(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, dict[str, Any]]:
-    """Backbone and head of a folder, in evaluation mode, and what head.json says.
-
-    Args:
-        folder: of the checkpoint.
-        backbone: read from it.
-    """
+    """The head of a folder on the backbone read from it, in evaluation mode, and what head.json says."""
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return HeadedBackbone(backbone, Pool(about["pool"]), read_head(folder, about)).eval(), about
+
+
+def read_head(folder: Path, about: Mapping[str, Any]) -> Head:
+    """The head of a checkpoint whose head.json says `about`, in evaluation mode."""
+    n_outputs = len(about["classes"]) if "classes" in about else 1
+    head = Head(about["dim"], n_outputs, about["head"], about["dropout"], seed=0)
+    head.load_state_dict(load_file(folder / HEAD))
+    return head.eval()
 
 
 def how_to_read(kind: str) -> str:
@@ -87,18 +97,13 @@ def how_to_read(kind: str) -> str:
 
 
 def _write_pretrained(
-    folder: Path,
-    backbone: Backbone,
-    head: Head,
-    config: BackboneConfig,
-    settings: HeadSettings,
-    outputs: Sequence[str],
+    folder: Path, headed: HeadedBackbone, config: BackboneConfig, settings: HeadSettings, outputs: Sequence[str]
 ) -> None:
-    network: Any = backbone.network
+    network: Any = headed.backbone.network
     network.config.id2label = dict(enumerate(outputs))
     network.config.label2id = {name: code for code, name in enumerate(outputs)}
     if network.config.model_type == "distilbert" and settings.head == "mlp" and settings.pool == "cls":
-        network = _with_known_head(network, head, settings.dropout)
+        network = _with_known_head(network, headed.head, settings.dropout)
     with quiet():
         network.save_pretrained(folder)
     checkpoint = fetch_folder(str(getattr(config, "checkpoint")), PATTERNS).folder  # noqa: B009 - not of every recipe
@@ -111,8 +116,8 @@ def _with_known_head(network: Any, head: Head, dropout: float) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     network.config.seq_classif_dropout = dropout
+    auto: Any = AutoModelForSequenceClassification
     with torch.random.fork_rng(devices=[]):
-        auto: Any = AutoModelForSequenceClassification
         whole = auto.from_config(network.config, dtype=torch.float32)
     whole.distilbert.load_state_dict(network.state_dict())
     assert head.pre_classifier is not None

@@ -30,15 +30,12 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, lengths: Sequence[int] | None, key_mask: Tensor | None) -> Tensor:
-        """Mixes tokens of the same row.
+        """Mixes tokens of the same row; the shape of x.
 
         Args:
             x: packed (N, D), or padded (B, T, D).
             lengths: tokens of each packed row, or None where x is padded.
             key_mask: (B, T) bool of a padded x, False at padding; None where every token is real.
-
-        Returns:
-            The shape of x.
         """
         qkv = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         if lengths is None:

@@ -10,27 +10,11 @@ from torch.nn import functional
 
 
 def squared_error(predicted: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
-    """Summed squared error of each row over its chosen positions.
-
-    A sum and not a mean, so that batches cut into pieces, or spread over workers, add up to the loss of the whole.
-
-    Args:
-        predicted, target: (B, T); whatever stands at positions not chosen, NaN included, has no influence.
-        chosen: (B, T) bool.
-
-    Returns:
-        (B,).
-    """
+    """(B,) summed squared error of each (B, T) row over its chosen positions; whatever stands at others, NaN included,
+    has no influence."""
     return (predicted - target).masked_fill(~chosen, 0.0).square().sum(dim=1)
 
 
 def class_loss(logits: Tensor, codes: Tensor) -> Tensor:
-    """Cross entropy in nats, summed over rows.
-
-    A sum and not a mean, so that batches cut into pieces, or spread over workers, add up to the loss of the whole.
-
-    Args:
-        logits: (B, K).
-        codes: (B,) int64 classes.
-    """
+    """Cross entropy in nats of (B, K) logits and (B,) int64 classes, summed over rows."""
     return functional.cross_entropy(logits.float(), codes, reduction="sum")

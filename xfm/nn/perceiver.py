@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class ResamplerBlock(nn.Module):
-    """Latents attend to the inputs, then pass a feed-forward network."""
+    """Latents attend to the inputs, then pass a feed-forward network; dropout follows either."""
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -38,16 +38,7 @@ class ResamplerBlock(nn.Module):
 
 
 class PerceiverResampler(nn.Module):
-    """See the top of the file.
-
-    Args:
-        dim_in: width of an input vector.
-        hidden: width of a latent, a multiple of `heads`.
-        latents: how many.
-        heads: of every attention.
-        layers: blocks.
-        dropout: after attention and feed-forward of every block.
-    """
+    """See the top of the file. `hidden`, the width of a latent, is a multiple of `heads`."""
 
     def __init__(
         self, dim_in: int, hidden: int, latents: int, heads: int, *, layers: int = 1, dropout: float = 0.0
@@ -60,16 +51,8 @@ class PerceiverResampler(nn.Module):
     def forward(
         self, x: Tensor, is_key: Tensor | None = None, *, need_weights: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """Resamples.
-
-        Args:
-            x: (B, S, dim_in) or (B, dim_in), which is S = 1.
-            is_key: (B, S) bool, False at padding; at least one is True in every row.
-            need_weights: also return what was attended to.
-
-        Returns:
-            (B, N, h), and of every block (B, N, S) weights averaged over heads; none unless wanted.
-        """
+        """(B, S, dim_in), or (B, dim_in) which is S = 1, to (B, N, h), and of every block (B, N, S) weights averaged
+        over heads where wanted. `is_key` is (B, S) bool, False at padding; at least one is True in every row."""
         *_, (latents, _) = steps = list(self.steps(x, is_key, need_weights=need_weights))
         return latents, [weights for _, weights in steps if weights is not None]
 

@@ -30,13 +30,9 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
 
 
 def reversal_strength(progress: float, most: float) -> float:
-    """How strongly to reverse after a share of all steps: from 0 up to `most`.
+    """How strongly to reverse after a share of all steps, `progress`: from 0 up to `most`, but for a ten-thousandth.
 
     most * (2 / (1 + exp(-10 progress)) - 1), section 5.2.2 of the paper: an adversary that knows nothing yet says
     nothing worth unlearning.
-
-    Args:
-        progress: in [0, 1].
-        most: at the end, up to a ten-thousandth.
     """
     return most * (2 / (1 + math.exp(-10 * progress)) - 1)

@@ -78,11 +78,7 @@ class DomainBatchNorm(nn.Module):
         self.bns = nn.ModuleList(nn.BatchNorm1d(dim, eps=eps, affine=False) for _ in range(n_labels))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Normalises tokens.
-
-        Args:
-            x: (N, D), padding left out.
-            labels: (N,) int64; anything outside 0..n_labels-1 means unknown.
+        """Normalises (N, D) tokens by (N,) int64 labels; anything outside 0..n_labels-1 means unknown.
 
         Raises:
             ValueError: an unknown label in training.
@@ -96,12 +92,9 @@ class DomainBatchNorm(nn.Module):
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """(n_labels + 1, D) means and variances; the last row is the average over labels."""
-        means = torch.stack([bn.get_buffer("running_mean") for bn in self.bns])
-        variances = torch.stack([bn.get_buffer("running_var") for bn in self.bns])
-        return (
-            torch.cat([means, means.mean(0, keepdim=True)]),
-            torch.cat([variances, variances.mean(0, keepdim=True)]),
-        )
+        found = (torch.stack([bn.get_buffer(f"running_{name}") for bn in self.bns]) for name in ("mean", "var"))
+        means, variances = (torch.cat([each, each.mean(0, keepdim=True)]) for each in found)
+        return means, variances
 
     def _by_batch(self, x: Tensor, labels: Tensor) -> Tensor:
         normed = torch.zeros_like(x)
