@@ -43,8 +43,7 @@ def steps(folder: Path, seed: int, _train_seconds: float) -> Iterator[Step]:
         ))  # fmt: skip
 
     yield Step(
-        "Judge every layer of the untrained network: linear SVM and logistic regression",
-        lambda: judge(start, "frozen"),
+        "Judge every layer of the untrained network: linear SVM and logistic regression", lambda: judge(start, "frozen")
     )
     yield Step(
         "Fine-tune all of it, epoch by epoch, the best one on validation sentences is kept",

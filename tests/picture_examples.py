@@ -65,10 +65,7 @@ def _png(colour: tuple[int, int, int], seed: int) -> bytes:
 def memory() -> Memory:
     """48 pictures in two parts: 30 to train on, 9 for validation, 9 to test."""
     return Memory(
-        [
-            pictures(range(24), [0] * 16 + [1] * 4 + [2] * 4),
-            pictures(range(24, 48), [0] * 14 + [1] * 5 + [2] * 5),
-        ]
+        [pictures(range(24), [0] * 16 + [1] * 4 + [2] * 4), pictures(range(24, 48), [0] * 14 + [1] * 5 + [2] * 5)]
     )
 
 

@@ -77,11 +77,7 @@ class Published:
         self.tables[name] = table
 
     def finish(
-        self,
-        report: Report,
-        draw: Callable[[Path], list[Figure]] | None,
-        rows: int,
-        refusals: Sequence[Refusal],
+        self, report: Report, draw: Callable[[Path], list[Figure]] | None, rows: int, refusals: Sequence[Refusal]
     ) -> int:
         self.figures = draw(self.folder) if draw is not None else []
         self.report = report.model_copy(update={"figures": self.figures})

@@ -118,8 +118,7 @@ def test_a_hub_that_does_not_answer_now_is_a_problem_of_the_environment(status, 
 
 
 @pytest.mark.parametrize(
-    "error",
-    [answer(RepositoryNotFoundError, 404), answer(RevisionNotFoundError, 404), answer(HfHubHTTPError, 403)],
+    "error", [answer(RepositoryNotFoundError, 404), answer(RevisionNotFoundError, 404), answer(HfHubHTTPError, 403)]
 )
 def test_a_repository_or_revision_that_does_not_exist_or_is_closed_is_refused(error, monkeypatch):
     failing(monkeypatch, error)

@@ -11,10 +11,7 @@ TABLE = Table(
     name="layers",
     caption="Error by layer.",
     columns=["layer", "name", "MSE", "skill"],
-    rows=[
-        [0, "embedding", 12.345, Estimate(value=0.1, low=0.05, high=0.15)],
-        [12, "a|b", 1.5, None],
-    ],
+    rows=[[0, "embedding", 12.345, Estimate(value=0.1, low=0.05, high=0.15)], [12, "a|b", 1.5, None]],
     note="Lower is better.",
 )
 

@@ -154,10 +154,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch, free, here, of_ray):
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    for finding in (
-        checks.disk_here(tmp_path / "file"),
-        checks.disk_of_ray({"RAY_TMPDIR": str(tmp_path / "file")}),
-    ):
+    for finding in (checks.disk_here(tmp_path / "file"), checks.disk_of_ray({"RAY_TMPDIR": str(tmp_path / "file")})):
         assert (finding.state, "cannot write" in finding.text) == ("bad", True)
     assert not list(tmp_path.glob("file?*"))
 

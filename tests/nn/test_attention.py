@@ -60,12 +60,7 @@ def test_a_block_leaves_its_input_alone():
 
 @pytest.mark.parametrize(
     ("lengths", "limit", "groups"),
-    [
-        ([3, 3, 3], 6, [[3, 3], [3]]),
-        ([9, 1, 1], 4, [[9], [1, 1]]),
-        ([2], 100, [[2]]),
-        ([1, 9, 1], 4, [[1], [9], [1]]),
-    ],
+    [([3, 3, 3], 6, [[3, 3], [3]]), ([9, 1, 1], 4, [[9], [1, 1]]), ([2], 100, [[2]]), ([1, 9, 1], 4, [[1], [9], [1]])],
 )
 def test_groups_hold_whole_rows_up_to_the_limit(lengths, limit, groups):
     assert Packing.of(mask_of(lengths), limit).groups == groups

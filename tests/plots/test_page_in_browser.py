@@ -43,12 +43,7 @@ def test_the_page_shows_everything_at_this_width(report, tmp_path, width, pixels
     picture = tmp_path / "page.png"
     (tmp_path / "profile").mkdir()
     page = open_page(
-        written(what, folder),
-        tmp_path / "profile",
-        width=width,
-        screenshot=picture,
-        until=[HEADLINE],
-        ask=SEEN,
+        written(what, folder), tmp_path / "profile", width=width, screenshot=picture, until=[HEADLINE], ask=SEEN
     )
     assert page.console == []
     assert page.requests == [(folder / "report.html").as_uri()]

@@ -3,15 +3,7 @@
 import pytest
 
 from xfm.core.config import fingerprint
-from xfm.track.lineage import (
-    data_name,
-    datasets,
-    experiment_name,
-    origin_of,
-    run_name,
-    run_tags,
-    weights_digest,
-)
+from xfm.track.lineage import data_name, datasets, experiment_name, origin_of, run_name, run_tags, weights_digest
 
 SHA = "ab" * 32
 

@@ -349,14 +349,7 @@ def test_mlflow_reads_the_sources_it_has_a_type_for(place, kind, path):
 
 @pytest.mark.parametrize(
     ("name", "clean"),
-    [
-        ("recall@10", "recall_10"),
-        ("a/b: c-d", "a/b: c-d"),
-        ("/abs", "abs"),
-        ("..", "_"),
-        ("../x", "_/x"),
-        ("", "_"),
-    ],
+    [("recall@10", "recall_10"), ("a/b: c-d", "a/b: c-d"), ("/abs", "abs"), ("..", "_"), ("../x", "_/x"), ("", "_")],
 )
 def test_names_are_made_fit_for_mlflow(name, clean):
     from mlflow.utils.validation import _validate_metric_name

@@ -16,18 +16,7 @@ from numpy.typing import NDArray
 from xfm.compute.predict import HeadReader
 from xfm.core.backbone import Backbone, BackboneConfig, Reduction
 from xfm.core.errors import EnvironmentProblem, ShardRefused
-from xfm.core.schema import (
-    CONDITION,
-    DEPTH,
-    EMBEDDING,
-    IMAGE,
-    INPUT_IDS,
-    PIXELS,
-    ROW_ID,
-    SHARD,
-    VALUES,
-    layer_column,
-)
+from xfm.core.schema import CONDITION, DEPTH, EMBEDDING, IMAGE, INPUT_IDS, PIXELS, ROW_ID, SHARD, VALUES, layer_column
 from xfm.core.tokenizer import Tokenizer
 
 OUTPUTS = "outputs of the head"

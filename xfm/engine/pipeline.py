@@ -192,9 +192,7 @@ def run_shards(
     context.max_errored_blocks = 0
     context.execution_options.preserve_order = False
     rows = ray.data.read_datasource(
-        ShardDatasource(source, backbone, seed, shards),
-        num_cpus=READ_CPUS,
-        override_num_blocks=len(shards),
+        ShardDatasource(source, backbone, seed, shards), num_cpus=READ_CPUS, override_num_blocks=len(shards)
     )
     rows = rows.map_batches(
         ComputeActor,

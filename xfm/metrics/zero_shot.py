@@ -15,16 +15,7 @@ from numpy.typing import NDArray
 
 from xfm.metrics.calibration import gap_sums, weighted_error
 from xfm.metrics.classification import group_counts, scores_of_counts
-from xfm.metrics.resampling import (
-    F64,
-    GroupDraws,
-    Ints,
-    Resampled,
-    bootstrap,
-    group_sums,
-    ratios,
-    weighted_sums,
-)
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, group_sums, ratios, weighted_sums
 from xfm.metrics.score_with_note import NotedScore, centred
 
 # Shapes: N rows, K classes, T guesses a row, best first; Q queries, G things to find, P width.
@@ -58,11 +49,7 @@ def has_top(n_classes: int) -> bool:
 
 
 def bootstrap_ranked(
-    truth: Ints,
-    ranked: NDArray[Any],
-    n_classes: int,
-    draws: GroupDraws,
-    confidence: NDArray[Any] | None = None,
+    truth: Ints, ranked: NDArray[Any], n_classes: int, draws: GroupDraws, confidence: NDArray[Any] | None = None
 ) -> dict[str, Resampled]:
     """All scores with their draws over groups.
 

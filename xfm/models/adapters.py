@@ -29,7 +29,7 @@ Tower = Literal["image", "text", "both"]
 
 # Where each tower has its blocks, and what its projections to queries, keys and values are called.
 TOWERS: dict[str, dict[str, str]] = {family: {"text": place} for family, place in FAMILIES.items()} | {
-    "clip": {"image": "vision_model.encoder.layers", "text": "text_model.encoder.layers"},
+    "clip": {"image": "vision_model.encoder.layers", "text": "text_model.encoder.layers"}
 }
 PROJECTIONS = dict.fromkeys(FAMILIES, ("query", "key", "value")) | {
     "distilbert": ("q_lin", "k_lin", "v_lin"),

@@ -66,10 +66,9 @@ def test_a_filter_with_or_does_not_let_duplicates_in(census, census_cells):
 def test_scattered_cells_keep_their_own_counts(census, census_cells, counts, dense, value_filter):
     ids, found = dense(census(value_filter=value_filter, primary_only=False), 50)
     score = census_cells.obs["score"].to_numpy()
-    wanted = {
-        "score < 0.03": np.flatnonzero(score < 0.03),
-        "score < 0.3": np.flatnonzero(score < 0.3),
-    }.get(value_filter, np.array([0, 1, 299]))
+    wanted = {"score < 0.03": np.flatnonzero(score < 0.03), "score < 0.3": np.flatnonzero(score < 0.3)}.get(
+        value_filter, np.array([0, 1, 299])
+    )
     assert ids == [str(i) for i in wanted]
     np.testing.assert_array_equal(found, counts(census_cells)[wanted])
 

@@ -10,13 +10,7 @@ from xfm.core.errors import Refused
 from xfm.core.ledger import Refusal
 from xfm.core.report import DASH
 from xfm.core.storage import open_storage
-from xfm.studies.ablation.files import (
-    ablation_markdown,
-    ablation_table,
-    members_table,
-    published_table,
-    summary_table,
-)
+from xfm.studies.ablation.files import ablation_markdown, ablation_table, members_table, published_table, summary_table
 from xfm.studies.ablation.report import ablation_report, draw_ablation
 from xfm.studies.ablation.table import Asked, ablation
 from xfm.studies.compare.gather import read_run

@@ -18,11 +18,7 @@ from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import build_network
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.tasks.adversarial.network import AdversarialClassifier, adversary_loss
-from xfm.tasks.adversarial.settings import (
-    MISSING,
-    MOST_LOSS,
-    AdversarialClassification,
-)
+from xfm.tasks.adversarial.settings import MISSING, MOST_LOSS, AdversarialClassification
 from xfm.training.group import Group
 from xfm.training.settings import Settings
 from xfm.training.trainer import Trainer

@@ -63,11 +63,7 @@ def _check_names(source: Source, about: Mapping[str, Any]) -> None:
 
 
 def embed_report(
-    run: Mapping[str, Any],
-    genes: Mapping[str, Any],
-    result: Any,
-    layers: Sequence[int],
-    pools: Sequence[str],
+    run: Mapping[str, Any], genes: Mapping[str, Any], result: Any, layers: Sequence[int], pools: Sequence[str]
 ) -> Report:
     """What an `embed` left behind.
 

@@ -22,9 +22,7 @@ from xfm.tokenizers.vocabulary import VERSIONED, gene_table
 Key = tuple[str, int]  # name, and how many genes before had it
 
 
-def common_genes(
-    tables: Sequence[pa.Table],
-) -> tuple[tuple[str, ...], list[NDArray[np.int32]], tuple[str, ...]]:
+def common_genes(tables: Sequence[pa.Table]) -> tuple[tuple[str, ...], list[NDArray[np.int32]], tuple[str, ...]]:
     """The genes that every table holds, in the order of the first.
 
     Args:

@@ -10,16 +10,7 @@ from numpy.typing import NDArray
 from xfm.core.errors import Refused
 from xfm.core.parts import PARTS, VALIDATION, Part
 from xfm.judging.copies import same_vectors
-from xfm.judging.eval_set import (
-    EvalSet,
-    Labels,
-    classes_of,
-    group_keys,
-    is_unknown,
-    labels_of,
-    sample_rows,
-    times_of,
-)
+from xfm.judging.eval_set import EvalSet, Labels, classes_of, group_keys, is_unknown, labels_of, sample_rows, times_of
 from xfm.judging.split import Split, is_stated, split_as_given, split_cells, straddling
 from xfm.judging.targets import check_targets, targets_of
 from xfm.sources.stored.columns import StoredEmbeddings

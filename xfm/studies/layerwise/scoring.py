@@ -176,12 +176,7 @@ class ScoreLayers:
     """Stage two: per scored cell, the sums from which every score and its interval follow."""
 
     def __init__(
-        self,
-        backbone: BackboneConfig,
-        design: Design,
-        readouts: Readouts,
-        *,
-        identity: Mapping[str, Any] | None = None,
+        self, backbone: BackboneConfig, design: Design, readouts: Readouts, *, identity: Mapping[str, Any] | None = None
     ) -> None:
         self.reader = LayerReader(backbone, design, identity)
         self.readouts = readouts

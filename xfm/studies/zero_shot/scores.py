@@ -146,11 +146,7 @@ def _scored(
 
 
 def _lines(
-    question: Question,
-    split: str,
-    rows: NDArray[np.int64],
-    own: Guesses,
-    drawn: Mapping[str, Resampled],
+    question: Question, split: str, rows: NDArray[np.int64], own: Guesses, drawn: Mapping[str, Resampled]
 ) -> Iterator[Score]:
     n_groups = len(np.unique(question.judged.split.groups[rows]))
     predicted = own.ranked[:, 0].astype(np.int32)

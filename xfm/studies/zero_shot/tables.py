@@ -81,13 +81,7 @@ def _summary(question: Question, results: Results) -> Table:
 
 def _rivals(results: Results) -> Table:
     rows: list[list[Any]] = [
-        [
-            RIVALS.get(what, what),
-            results.estimate(duel.rival, "accuracy"),
-            duel.difference,
-            duel.p,
-            verdict_word(duel),
-        ]
+        [RIVALS.get(what, what), results.estimate(duel.rival, "accuracy"), duel.difference, duel.p, verdict_word(duel)]
         for what, duel in results.duels.items()
     ]
     return Table(

@@ -31,10 +31,7 @@ from xfm.training.settings import Record
 from xfm.training.tokens import TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
-HALVES = {
-    "supcon_infonce": ("from_cells_loss", "from_types_loss"),
-    "margin": ("right_pairs_loss", "wrong_pairs_loss"),
-}
+HALVES = {"supcon_infonce": ("from_cells_loss", "from_types_loss"), "margin": ("right_pairs_loss", "wrong_pairs_loss")}
 
 
 class AlignmentLearner:

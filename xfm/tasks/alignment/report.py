@@ -107,10 +107,7 @@ def recall(hits: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> Res
 def chances(found: Mapping[str, Any]) -> dict[str, float]:
     """Retrieval without looking at a cell: the most frequent type of training rows for all, or any of them blindly."""
     frequent = int(np.argmax(found["training_types"]))
-    return {
-        "most frequent type": float((found["types"] == frequent).mean()),
-        "any type": 1 / len(found["labels"]),
-    }
+    return {"most frequent type": float((found["types"] == frequent).mean()), "any type": 1 / len(found["labels"])}
 
 
 def _summary(

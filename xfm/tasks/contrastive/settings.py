@@ -86,14 +86,7 @@ def contrastive_losses(images: "Tensor", texts: "Tensor", captions: "Tensor", sc
 
 
 def contrastive_gradients(
-    images: "Tensor",
-    texts: "Tensor",
-    captions: "Tensor",
-    logit_scale: "Tensor",
-    *,
-    first: int,
-    size: int,
-    world: int,
+    images: "Tensor", texts: "Tensor", captions: "Tensor", logit_scale: "Tensor", *, first: int, size: int, world: int
 ) -> tuple["Tensor", "Tensor", "Tensor", "Tensor"]:
     """The whole batch's loss, and one worker's share of its gradient.
 
