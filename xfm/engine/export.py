@@ -35,7 +35,6 @@ def export(output: str, target: str, *, layers: Sequence[int] | None = None, ove
     """Writes the committed shards of an OUTPUT as one AnnData, rows in shard order.
 
     Args:
-        output: folder or URI of the OUTPUT.
         target: local path that ends in .h5ad or .zarr.
         layers: which layers to export; None for all that are stored.
         overwrite: replace an existing target.

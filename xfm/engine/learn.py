@@ -94,7 +94,6 @@ def token_recipe(config: LearnConfig, plan: ShardPlan, job: str) -> dict[str, An
     """What stored tokens depend on: of the network only what tokenising takes, its `token_fields` where it names any.
 
     Args:
-        plan: of `plan_learning`.
         job: whose tokens they are; those of another one are not taken for its own.
     """
     task = task_of(config)
@@ -115,7 +114,6 @@ def prepare(config: LearnConfig, plan: ShardPlan, uri: str, *, job: str = "", ha
     """Stage one: tokens in URI/tokens, and which of them are trained on, chosen on and scored.
 
     Args:
-        plan: of `plan_learning`.
         uri: where the tokens go; jobs that share the recipe of the tokens may share them.
         job: whose tokens they are; by default those of the config's job.
         has_test: False stores no test rows, and none of the task's further sources.

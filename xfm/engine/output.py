@@ -52,8 +52,6 @@ def write_part(uri: str, key: str, table: pa.Table) -> tuple[str, int]:
 
     Args:
         uri: `Output.uri`; a relative path would mean another folder on another worker.
-        key: the shard; becomes the file name.
-        table: all rows of the shard.
 
     Returns:
         SHA-256 and length of the file.

@@ -157,7 +157,6 @@ def open_job(config: JobConfig, run: Mapping[str, Any], *, joint: bool = False) 
 
     Args:
         run: the content of run.json; credentials in its settings are not written.
-        joint: see `Output`.
 
     Raises:
         Refused: OUTPUT belongs to another run, or another process writes to it.

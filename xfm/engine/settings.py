@@ -107,12 +107,7 @@ def _normalise(word: str, known: set[str]) -> str:
 
 
 def named_as_fields(config: type[BaseModel], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with `dry-run` written `dry_run`; keys of mappings that are data (a class `T-shirt`) stay.
-
-    Args:
-        config: whose fields and sections they are.
-        content: as `read_yaml` gives it.
-    """
+    """Nested settings with `dry-run` written `dry_run`; keys of mappings that are data (a class `T-shirt`) stay."""
     named: dict[str, Any] = {}
     for key, value in content.items():
         name = key.replace("-", "_")

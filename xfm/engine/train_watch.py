@@ -23,7 +23,6 @@ def track_step(tracker: Tracker, record: Record, name: Callable[[str], str] = st
     """One record of training, as curves of two groups: train and validation.
 
     Args:
-        record: see `training.settings`.
         name: what an entry of a record is called with the tracker.
     """
     tracker.metrics(curves_of(record, name), step=int(record["step"]))

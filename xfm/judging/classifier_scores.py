@@ -32,8 +32,6 @@ def score_table(outcome: Mapping[str, F32], labelled: Labelled, mode: str, note:
 
     Args:
         outcome: {validation, test: (N, K) logits of all rows of the part, in the order of the store}.
-        mode: what was trained of the network.
-        note: on its predictions.
     """
     judged, label = labelled.judged, labelled.label
     held = np.flatnonzero(label.codes != MISSING)

@@ -39,7 +39,6 @@ def judge(
     Args:
         vectors: (N, D) one row for each judged cell; None for a baseline that knows nothing of them.
         tasks: which of TASKS; what needs a batch or a time that was not named is left out.
-        targets: which numbers to read, by ridge regression.
         unseeing: what to say without vectors: always the largest class (majority), classes drawn as often as training
             cells have them (chance), the largest class of the cell's own set (within_majority), or the mean of the
             numbers that training cells have (train_mean).
@@ -72,7 +71,6 @@ def classifier_scores(task: str, prediction: Prediction, judged: EvalSet, label:
     Args:
         task: probe, svm, knn, finetune, zero_shot: the classifier.
         prediction: of the validation and of the test rows that hold a class of the label, each in the rows' order.
-        label: that was predicted.
 
     Raises:
         ValueError: as many predictions as rows are needed.

@@ -22,7 +22,6 @@ def judge_graph(vectors: F32, judged: EvalSet, tasks: Sequence[str], labels: Seq
 
     Args:
         vectors: (N, D).
-        labels: which labels to compare clusters with.
     """
     is_integrated = "integration" in tasks and judged.batch is not None
     draws = GroupDraws(judged.split.groups, judged.seed, judged.resamples)

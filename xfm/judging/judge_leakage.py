@@ -26,8 +26,6 @@ def judge_leakage(vectors: NDArray[np.float32], judged: EvalSet, attribute: Labe
 
     Args:
         vectors: (N, D).
-        judged: rows, first label, split.
-        attribute: what should not be told.
     """
     yield from judge_probe(lambda rows, _: vectors[rows], judged, attribute, LEAKAGE, (VALIDATION, TEST))
 
@@ -43,7 +41,6 @@ def judge_probe(
 
     Args:
         features: (n,) rows and their part to (n, D) frozen features.
-        judged: rows, first label, split.
         attribute: what is read, over held-out classes of the first label.
     """
     label = judged.labels[0]

@@ -105,7 +105,6 @@ def labelled_rows(
     """Reads ids, labels and parts; no tokens.
 
     Args:
-        store: of all tokens.
         group: column whose values are drawn together in resamples, or None for single rows.
         also_read: other columns that the task reads as classes; one with a single class is no error.
         has_test: False where no test rows are stored, as in a search.

@@ -69,7 +69,6 @@ def seeds_report(
 
     Args:
         scores: rows of `evaluation.judge.SCHEMA` by seed.
-        warnings: of the data and of the user.
     """
     found = {
         (metric, split): mean_and_sd(seed_values(scores, representation, metric, split))

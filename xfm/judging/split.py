@@ -79,8 +79,6 @@ def split_as_given(
     Args:
         values: of each of N rows: train, validation (valid, val, dev) or test, in any case; None or empty for a row
             that no part states: it is LEFT_OUT.
-        keys: as for `split_cells`.
-        copies: as for `split_cells`.
         seed: keys the draw of validation rows.
         validation: share of the training rows that become validation rows; unused where the data have such rows.
 

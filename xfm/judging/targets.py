@@ -74,7 +74,6 @@ def target_scores(
     Args:
         task: ridge, finetune: what made them.
         validation, test: predictions of the rows of that part that have a target, in the rows' order.
-        target: that was predicted.
         note: what a reader should know; empty where all is well.
 
     Raises:

@@ -89,7 +89,6 @@ def leakage(
         features: (N, D), frozen.
         codes: (N,) classes of the attribute, 0 to K - 1, all known.
         groups: (N,) e.g. donors, each of one class; cells of one are held out together.
-        seed: keys the folds.
         n_classes: K; by default the largest code and one.
         repeats: R, other folds each time.
 

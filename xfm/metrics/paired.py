@@ -48,10 +48,8 @@ def permutation_test(
     Args:
         truth: (N,) classes, 0 to K - 1.
         predicted_a, predicted_b: (N,) classes that either predictor says.
-        n_classes: K.
         codes: (N,) group of each cell.
         metric: a score of `classification.SCORES`, or a synonym.
-        rng: draws the swaps.
         permutations: how many random swaps; p is at least 1 / (permutations + 1), and NaN without a cell.
     """
     metric = score_name(metric)

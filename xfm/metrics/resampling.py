@@ -95,7 +95,6 @@ def bootstrap(draws: GroupDraws, statistic: Callable[[NDArray[Any]], dict[str, F
     """Statistics of the data and of every resample.
 
     Args:
-        draws: the resamples.
         statistic: (b, G) weights of groups to named (b,) scores, NaN where a score is undefined.
 
     Returns:
@@ -134,10 +133,7 @@ def bootstrap_cells(
     genes of one cell are not independent.
 
     Args:
-        cells: number of cells C.
         statistic: [numerators (C, S), denominators (C, S)]; statistic s is sum(numerator) / sum(denominator).
-        rng: draws the resamples.
-        resamples: how many.
         level: coverage.
 
     Returns:

@@ -63,7 +63,6 @@ def mean_of_class_means(groups: Ints, n_groups: int, classes: Ints, values: F64)
 
     Args:
         groups: (n,) group of each cell that takes part.
-        n_groups: G.
         classes: (n,) classes, 0 to L - 1; all 0 for a plain mean over cells.
         values: (n,) a number of each cell.
     """

@@ -56,8 +56,6 @@ def bootstrap_ranked(
     Args:
         truth: (N,) classes, 0 to K - 1.
         ranked: (N, T) guessed classes, best first; without five of them there is no acc5.
-        n_classes: K.
-        draws: resamples.
         confidence: (N,) probability of the first guess; None leaves `ece` out.
 
     Returns:

@@ -49,10 +49,7 @@ def write_headed(
     """Writes the files; an existing folder is exchanged. Low-rank updates are merged in place.
 
     Args:
-        folder: of the checkpoint.
-        headed: trained.
         config: the backbone's, whose tokenizer files are copied.
-        settings, seed: as it was trained.
         outputs: what each output of the head is called.
         about: what the outputs are, label and classes or target, and what else head.json is to keep.
         training: recipe, to be kept beside the weights.

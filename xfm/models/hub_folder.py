@@ -60,8 +60,6 @@ def find_files(folder: Path, *, weights: bool = True, images: tuple[str, ...] = 
     """The files of a folder.
 
     Args:
-        folder: of the checkpoint.
-        weights: whether weights are needed.
         images: names of files that say how pictures are prepared, of which one is needed; none for models of text.
 
     Raises:

@@ -41,7 +41,6 @@ def read_network(folder: Path, config: Any, blocks: str, ignored: tuple[str, ...
     """The network of a config with the folder's weights, on the CPU in float32, in evaluation mode.
 
     Args:
-        folder: of the checkpoint.
         config: as `read_config` gives it.
         blocks: part of the name of every tensor of a transformer block.
         ignored: starts of the names of tensors that may be missing.
@@ -103,7 +102,6 @@ def read_tokenizer(folder: Path, vocabulary: int) -> Any:
     """The tokenizer as `transformers` builds it.
 
     Args:
-        folder: of the checkpoint.
         vocabulary: number of ids that the network knows.
 
     Raises:
@@ -132,8 +130,6 @@ def cut_subwords(subwords: "Subwords", length: int, where: str) -> tuple[int, in
     """Makes a tokenizer cut at a length and not pad.
 
     Args:
-        subwords: changed.
-        length: special tokens included.
         where: it comes from, for the message.
 
     Returns:

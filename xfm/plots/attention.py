@@ -127,7 +127,6 @@ def draw_resampled_attention(
 
     Args:
         weights: (K, N, S) a map for each of one to six cells or labels.
-        names: K.
         side: whose latents: "gene" or "text".
         keys: what the sequence is of, e.g. "gene chunk", "token".
         key_names: of each map the S names on the sequence (or fewer: what follows is padding and left out).

@@ -116,8 +116,6 @@ def draw_shared_space(
 
     Args:
         before, after: the same cells with the weights of step 0 and with the trained ones.
-        types: names of the K types.
-        caption: a sentence in front.
 
     Raises:
         ValueError: other cells before than after.
@@ -158,7 +156,6 @@ def draw_embedding_umap(
         vectors: (N, D) embeddings.
         columns: name -> (N,) values; an empty one is "(no label)".
         cells: (N,) row ids for the CSV; numbers from 0 where empty.
-        caption: a sentence in front.
 
     Raises:
         ValueError: no column, or one of another length.

@@ -43,7 +43,6 @@ class Learner(Protocol):
         """Adds this worker's part of the gradient of the batch's loss, so that the sum over workers is the whole.
 
         Args:
-            examples: what `examples` gave.
             counts: (K,) float64, those of all workers added up.
 
         Returns:

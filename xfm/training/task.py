@@ -170,7 +170,6 @@ class Task(ABC):
 
         Args:
             common: URI of the folder that the jobs have in common.
-            own: URI of this job's OUTPUT.
         """
 
     def rows(self, store: TokenStore) -> Any:

@@ -70,9 +70,7 @@ def write_fusion(
     Args:
         folder: created; its parent too.
         network: weights are written in float32.
-        config: what it was started from.
         bank: of `config.bank_of`; with all labels that the network is to know.
-        gene_dim: numbers of a cell's embedding.
         about: how it was made, for readers.
         replace: whether an existing folder is exchanged.
 
@@ -98,7 +96,6 @@ def read_fusion(folder: Path, sizes: FusionSizes | None = None) -> FusionCheckpo
     """What `write_fusion` wrote.
 
     Args:
-        folder: of the checkpoint.
         sizes: of the network where its dropout is to be another; by default as in the header.
 
     Raises:

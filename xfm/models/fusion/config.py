@@ -148,7 +148,6 @@ class Fusion(NoCells, FusionSizes):
         """The network at step 0, on the CPU, in training mode.
 
         Args:
-            gene_dim: numbers of a cell's embedding.
             bank: of `bank_of`.
             seed: of weights that are drawn, where `weights_seed` is not set.
 

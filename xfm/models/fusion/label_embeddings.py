@@ -144,8 +144,6 @@ def share_labels(network: Any, columns: Iterable[pa.ChunkedArray], common: str, 
     """Vectors of all words in some columns, made by whoever comes first, into the OUTPUT of a job.
 
     Args:
-        network: recipe of a fusion.
-        columns: of the words.
         common: URI of the folder where several jobs keep them.
         own: URI of the job's OUTPUT.
 

@@ -255,7 +255,6 @@ def write_checkpoint(
     Args:
         folder: created; its parent too.
         network: weights are written in float32, whatever device they are on.
-        vocab: token to index.
         training: further fields for args.json (learning rate, data, ...); architecture fields cannot be changed.
         replace: whether an existing folder is exchanged.
 

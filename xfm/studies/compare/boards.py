@@ -72,7 +72,6 @@ def compare(
     """The leaderboards of some runs: for each label and data set one of representations, and one of classifiers.
 
     Args:
-        runs: no recipe twice.
         metrics, labels, representations: as in `Leaderboards`.
         is_by_data: data sets may differ and get columns of their own.
 

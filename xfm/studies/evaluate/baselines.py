@@ -96,7 +96,6 @@ def expression_baselines(
     Memory: about 40 bytes an entry; 20,000 cells with 2,200 expressed genes each take 1.7 GB.
 
     Args:
-        source: that the cells were embedded from.
         is_train: (N,) the cells that genes and components may be fitted on.
         genes: variable genes, fewer where there are not as many.
         components: of the PCA, fewer where cells or genes do not allow as many.

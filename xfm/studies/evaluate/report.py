@@ -31,7 +31,6 @@ def evaluate_report(
     """What an `evaluate` found.
 
     Args:
-        scores: every score.
         verdicts: one a label, the first of which makes the headline.
         warnings: what planning has to say, e.g. which baseline is not at hand.
     """

@@ -33,7 +33,6 @@ def scvi_baseline(
         counts: (N, G) sparse raw counts, usually of the variable genes.
         batches: (N,) technical origin, which the decoder is told in training; all the same where it is unknown.
         is_train: (N,) the cells to train on.
-        seed: of initial weights, minibatches and samples.
         max_epochs: None for scvi-tools' rule, 8 million / training cells and at most 400.
 
     Returns:

@@ -100,9 +100,6 @@ class Embedded:
 def embedded(config: EvaluateJob, opened: Opened | None = None) -> Embedded:
     """Embeds what OUTPUT/embeddings lacks, if the config names a source and a backbone.
 
-    Args:
-        opened: as for `embed`.
-
     Raises:
         Refused: NO_BACKBONE, a source that gives no vectors needs one.
         Refused, EnvironmentProblem: as embed.
@@ -127,9 +124,6 @@ def embedded(config: EvaluateJob, opened: Opened | None = None) -> Embedded:
 
 def embedding_recipe(config: EvaluateJob) -> dict[str, Any]:
     """What the embeddings of an evaluation that begins with a source depend on, as their run.json has it.
-
-    Args:
-        config: of an evaluation, with a source.
 
     Raises:
         Refused: source or checkpoint are not at hand.

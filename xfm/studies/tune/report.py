@@ -31,7 +31,6 @@ def tune_report(
     Args:
         trials: all, in order; one of them has finished at least.
         fields: that were searched; whether on a logarithmic scale.
-        defaults: their values in trial 0.
         title, script: what the searched job does, and its file below jobs/.
     """
     best = best_of(trials, aim)

@@ -34,7 +34,6 @@ def zero_shot_report(
 
     Args:
         rows: which rows were scored, in words.
-        group: column that is resampled, or None.
         notes: of the user, e.g. published numbers of other weights.
         warnings: what the job has to say, e.g. which baseline is not at hand.
         seconds: that this start spent on scoring.

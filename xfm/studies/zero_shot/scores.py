@@ -97,7 +97,6 @@ def score_all(question: Question, table: Table, random: Table | None, baselines:
     """All scores.
 
     Args:
-        table: what the network says of the rows.
         random: what the same network with random weights says of them, or None.
         baselines: which of majority and chance to add.
     """

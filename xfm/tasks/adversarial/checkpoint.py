@@ -36,8 +36,6 @@ def write_adversarial(
     """Writes the files; an existing folder is exchanged.
 
     Args:
-        bank: of all words.
-        columns: of the rows, and their classes.
         training: recipe, to be kept beside the weights.
     """
     about: dict[str, Any] = {"task": task.recipe(), "label": columns.label, "classes": list(columns.classes)}

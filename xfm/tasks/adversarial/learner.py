@@ -175,11 +175,7 @@ class AdversarialLearner:
         return found
 
     def scored(self, part: Part) -> Scored:
-        """What the network says of all rows of a part, on the CPU; workers share the work.
-
-        Args:
-            part: VALIDATION or TEST.
-        """
+        """What the network says of all rows of a part, on the CPU; workers share the work."""
         widths = [len(self.columns.classes), self.network.network.feature_dim, 1, 1]
         pieces = [torch.empty(0, sum(widths), device=self.device)]
         with self._evaluating():

@@ -51,12 +51,7 @@ def adversarial_report(
     warnings: Sequence[str],
     refused: Mapping[str, int],
 ) -> Report:
-    """What was found.
-
-    Args:
-        scores: as `adversarial_scores.score_table` makes it.
-        warnings: of `adversarial_words`.
-    """
+    """What was found."""
     label, own = labelled.label, name_of(task.mode)
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}
     for name, value in (

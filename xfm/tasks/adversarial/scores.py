@@ -41,7 +41,6 @@ def score_table(
 
     Args:
         labelled: the rows, with the attribute and the data set among their labels.
-        note: on the network's predictions.
     """
     own = name_of(task.mode)
     within, attribute = labelled.also_read(task.within), labelled.also_read(task.attribute)

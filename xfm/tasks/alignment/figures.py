@@ -31,7 +31,6 @@ def draw(trained: Trained, start: str, folder: Path) -> list[Figure]:
     """The figures of a report.
 
     Args:
-        trained: with the outcome of `learner`.
         start: what the network was before, in words.
     """
     found = trained.outcome

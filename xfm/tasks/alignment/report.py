@@ -44,7 +44,6 @@ def alignment_report(
     """What an alignment left behind.
 
     Args:
-        trained: with the outcome of `learner`.
         rows: cells trained on, and held out for validation.
     """
     found = trained.outcome

@@ -121,7 +121,6 @@ def margin_losses(distances: "Tensor", is_match: "Tensor", margin: float) -> "Te
     Args:
         distances: (Q,).
         is_match: (Q,) 1 or True for pairs that belong together.
-        margin: see `Alignment`.
 
     Returns:
         (Q,); their mean is the loss of a batch.

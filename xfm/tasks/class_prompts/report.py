@@ -40,9 +40,6 @@ def class_prompts_report(
 
     Args:
         task: what was trained, on how many images.
-        prompts: what stood for each class.
-        labelled: the rows, with all classes.
-        adapted: scores at every share of the update.
         notes: sentences of the user, e.g. published numbers.
         warnings: what a reader must know of the data.
     """

@@ -92,8 +92,6 @@ def adapted_scores(outcome: Mapping[str, Any], labelled: Labelled, shares: Seque
     The share with the best validation accuracy is chosen; of equals the smallest, nearest to the pretrained network.
 
     Args:
-        outcome: of `class_prompts.ClassPromptsLearner`.
-        labelled: the rows, with all classes.
         shares: (A,).
     """
     judged, label = labelled.judged, labelled.label

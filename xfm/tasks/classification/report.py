@@ -43,7 +43,6 @@ def finetune_report(
     """What a `finetune` left behind.
 
     Args:
-        scores: as `scores.score_table` makes it.
         notes: sentences of the user, e.g. published numbers.
     """
     judged, label, own = labelled.judged, labelled.label, name_of(task.mode)

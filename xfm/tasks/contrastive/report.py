@@ -34,11 +34,9 @@ def contrastive_report(
     """What a contrastive `pretrain` left behind.
 
     Args:
-        trained: with the outcome of `learner`.
         rows: images trained on, and held out for validation.
         start: what the network was before, in words.
         identity: of its weights, or what they follow from.
-        match: column that says which captions are right.
     """
     numbers = pretraining_numbers(trained, settings, rows, "images") | rate(trained, settings, rows[0], "images")
     outcome = trained.outcome
@@ -72,11 +70,7 @@ def drawer(history: Sequence[Record], batch: int) -> partial[list[Figure]]:
 
 
 def draw(history: Sequence[Record], batch: int, folder: Path) -> list[Figure]:
-    """The loss curve beside what guessing pays.
-
-    Args:
-        batch: pairs that a loss is taken over.
-    """
+    """The loss curve beside what guessing pays."""
     figure = draw_loss_curve(
         folder, "loss", history, ["loss"], [Baseline("guessing", log(batch))], metric="contrastive loss (nats)",
         title="Pretraining",

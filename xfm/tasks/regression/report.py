@@ -39,11 +39,7 @@ def regression_report(
     *,
     refused: Mapping[str, int],
 ) -> Report:
-    """What a regression left behind.
-
-    Args:
-        scores: as `scores.score_table` makes it.
-    """
+    """What a regression left behind."""
     judged, name, own, recipe = rows.judged, rows.target.name, name_of(task.mode), run["recipe"]
     kept, done = trained.best_step / steps_per_epoch, trained.steps / steps_per_epoch
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, metric, "test") for metric, words in METRICS.items()}

@@ -23,8 +23,6 @@ def predicted(outcome: Mapping[str, F32], rows: RegressionRows, part: Part) -> F
 
     Args:
         outcome: {validation, test: (N, 1) standardised numbers of all rows of the part, in the order of the store}.
-        rows: all of them.
-        part: VALIDATION or TEST.
     """
     outputs = outcome[part.word][:, 0].astype(np.float64)
     assert len(outputs) == len(rows.judged.split.where(part))
@@ -32,13 +30,7 @@ def predicted(outcome: Mapping[str, F32], rows: RegressionRows, part: Part) -> F
 
 
 def score_table(outcome: Mapping[str, F32], rows: RegressionRows, mode: str, note: str = "") -> pa.Table:
-    """Rows of `judging.score.SCHEMA`: the network, and the mean of training rows.
-
-    Args:
-        outcome, rows: as for `predicted`.
-        mode: what was trained of the network.
-        note: on its predictions.
-    """
+    """Rows of `judging.score.SCHEMA`: the network, and the mean of training rows."""
     judged, target = rows.judged, rows.target
     own = [
         predicted(outcome, rows, part)[np.isin(judged.split.where(part), rows.held(part))]
