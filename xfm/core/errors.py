@@ -1,5 +1,8 @@
 """What can go wrong for a user, and the exit code that tells a script so."""
 
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
 OK = 0
 USAGE = 2
 QUARANTINED = 3
@@ -28,3 +31,9 @@ class ShardRefused(Refused):
 
 class EnvironmentProblem(RuntimeError):
     """The machine, the cluster or a missing package stands in the way. Ends the job with exit code 5."""
+
+
+def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """ " Did you mean NAME?" of the nearest known name, or nothing; put behind a sentence."""
+    near = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {shown(near[0])}?" if near else ""

@@ -1,11 +1,12 @@
 """The table of contents of the house: one line an entry, loaded when asked for."""
 
 import logging
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
+
+from xfm.core.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,7 @@ def load(table: dict[str, str], name: str, what: str) -> Any:
         KeyError: unknown name; the message offers the nearest and lists all.
     """
     if name not in table:
-        near = get_close_matches(name, table, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise KeyError(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(table))}")
+        raise KeyError(f"unknown {what} {name!r}.{did_you_mean(name, table, repr)} Known: {', '.join(sorted(table))}")
     module, _, attribute = table[name].partition(":")
     return getattr(import_module(module), attribute)
 

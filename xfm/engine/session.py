@@ -22,7 +22,8 @@ from xfm.track.lineage import data_name, datasets, experiment_name, run_name, ru
 from xfm.track.mlflow import start_run
 from xfm.track.redact import redact, redact_text
 from xfm.track.server import tracking_uri, ui_command
-from xfm.track.tracker import SpoolTracker
+from xfm.track.spool import Spool
+from xfm.track.tracker import SpoolTracker, open_run
 
 SPOOL = "tracking.jsonl"
 CHECKPOINT, WEIGHTS = "checkpoint", "model.safetensors"
@@ -152,11 +153,14 @@ class OpenJob:
 
 
 @contextmanager
-def open_job(config: JobConfig, run: Mapping[str, Any], *, joint: bool = False) -> Iterator[OpenJob]:
+def open_job(
+    config: JobConfig, run: Mapping[str, Any], *, joint: bool = False, is_sent: bool = True
+) -> Iterator[OpenJob]:
     """Takes the OUTPUT and opens its MLflow run; closes both whatever happens.
 
     Args:
         run: the content of run.json; credentials in its settings are not written.
+        is_sent: False keeps the run's records in OUTPUT, for another process to send.
 
     Raises:
         Refused: OUTPUT belongs to another run, or another process writes to it.
@@ -166,10 +170,13 @@ def open_job(config: JobConfig, run: Mapping[str, Any], *, joint: bool = False) 
     with Output(config.output, run, joint=joint) as output:
         spool = scratch_path(config.output, SPOOL)
         spool.parent.mkdir(parents=True, exist_ok=True)
-        sync = f"python -m xfm sync {shlex.quote(config.output)}"
-        name, experiment = run_name(run, output.attempt), config.experiment or experiment_name(run)
-        tags = run_tags(run, output.place)
-        tracker = start_run(spool, name, uri=tracking, experiment=experiment, tags=tags, sync=sync)
+        name, tags = run_name(run, output.attempt), run_tags(run, output.place)
+        if is_sent:
+            sync = f"python -m xfm sync {shlex.quote(config.output)}"
+            experiment = config.experiment or experiment_name(run)
+            tracker = start_run(spool, name, uri=tracking, experiment=experiment, tags=tags, sync=sync)
+        else:
+            tracker = open_run(Spool(spool), name, tags=tags)
         tracker.params(run["settings"])
         for data in datasets(run):
             tracker.dataset(data.name, data.digest, data.source, profile=data.profile)

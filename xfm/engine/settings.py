@@ -7,7 +7,6 @@ and a variable (`XFM_SOURCE__RELEASE`). `--help` lists the kinds of a section (a
 section's kind, what lower layers said about the old kind is dropped.
 """
 
-import difflib
 import sys
 import types
 import typing
@@ -19,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from xfm.core.config import Config
+from xfm.core.errors import did_you_mean
 from xfm.engine.flags import build_parser, kind_of, models_of
 
 ENV_PREFIX = "XFM_"
@@ -245,22 +245,17 @@ def _describe(problem: Any, path: list[str], config: type[Config], prog: str) ->
 
 
 def _unknown_kind(section: str, kind: str, known: Collection[str]) -> str:
-    return f"{section}.kind: unknown {kind!r}; known: {', '.join(known)}.{_nearest(kind, known)}"
+    return f"{section}.kind: unknown {kind!r}; known: {', '.join(known)}.{did_you_mean(kind, known)}"
 
 
 def _options(config: type[Config], prog: str) -> list[str]:
     return [option for action in build_parser(config, prog)._actions for option in action.option_strings]
 
 
-def _nearest(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
 def _meant(flag: str, known: Collection[str], config: type[Config]) -> str:
     """What a flag that is none was called since, or the nearest one."""
     now = config.renamed().get(flag.removeprefix("--").replace("-", "_"))
-    return f" It is --{now} now." if now else _nearest(flag, known)
+    return f" It is --{now} now." if now else did_you_mean(flag, known)
 
 
 def exit_usage(message: str, prog: str) -> typing.NoReturn:

@@ -5,11 +5,10 @@ vocabulary without opening the source.
 """
 
 import re
-from difflib import get_close_matches
 
 import pyarrow as pa
 
-from xfm.core.errors import Refused
+from xfm.core.errors import Refused, did_you_mean
 
 # Names under which symbols and Ensembl ids are found in var; "feature_types" or "genome" are no identifiers.
 IDENTIFIER = re.compile(
@@ -34,9 +33,7 @@ def identifier_columns(columns: list[str], gene_column: str | None) -> list[str]
 
 def missing(what: str, name: str, known: list[str]) -> str:
     """What was asked, what is nearest, what there is."""
-    near = get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"no {what} {name!r}.{hint} There are: {', '.join(known)}"
+    return f"no {what} {name!r}.{did_you_mean(name, known, repr)} There are: {', '.join(known)}"
 
 
 def encode_genes(table: pa.Table) -> bytes:

@@ -14,17 +14,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
 from xfm.core.config import Config
+from xfm.core.errors import did_you_mean
 from xfm.core.storage import below, open_storage
 from xfm.engine.config import JobConfig
 from xfm.engine.session import CHECKPOINT
 from xfm.engine.settings import UsageError, build, merge, named_as_fields
-from xfm.studies.ablation.shown import nearest_of
 
 MEMBERS = "members"  # the folder below OUTPUT
 OURS = ("seed", "output", "dry_run", "experiment")  # settings that the comparison gives
@@ -142,8 +141,7 @@ def check_rows(members: Sequence[Member], against: str | None) -> None:
     if twice := sorted({title for title in titles if titles.count(title) > 1}):
         raise UsageError(f"--members: two rows of the table are called {twice[0]!r}; give titles that differ")
     if against is not None and against not in titles:
-        near = get_close_matches(against, titles, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(against, titles, repr)
         raise UsageError(f"--against {against}: is no row of the table.{hint} Known: {'; '.join(titles) or 'none'}")
 
 
@@ -197,7 +195,7 @@ def _in_order(words: Mapping[str, MemberWords]) -> list[str]:
         while (before := words[chain[-1]].after) is not None:
             where = f"--members.{chain[-1]}.after: {before}"
             if before not in words:
-                raise UsageError(f"{where} is no member.{nearest_of(before, words)} Known: {', '.join(words)}")
+                raise UsageError(f"{where} is no member.{did_you_mean(before, words)} Known: {', '.join(words)}")
             if before in chain:
                 raise UsageError(f"{where} goes round in a circle: {' after '.join([*chain, before])}")
             if words[before].job == "evaluate" or words[chain[-1]].job == "pretrain":
@@ -216,7 +214,7 @@ def _check_base(base: Mapping[str, Any], used: Sequence[type[JobConfig]], jobs: 
         if name in jobs or (name not in OURS and any(name in job.model_fields for job in used)):
             continue
         known = sorted({*jobs, *(each for job in used for each in job.model_fields)} - set(OURS))
-        raise UsageError(f"--base.{key}: is no setting of any member's job.{nearest_of(name, known)}")
+        raise UsageError(f"--base.{key}: is no setting of any member's job.{did_you_mean(name, known)}")
 
 
 def _settings(

@@ -7,11 +7,11 @@ show:
 curve: rank                                   # joins the points of a trade-off, series by series
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xfm.core.config import Config
+from xfm.core.errors import did_you_mean
 from xfm.engine.settings import UsageError
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def check_shown(show: Show, curve: str | None, members: Sequence["Member"]) -> N
     for column, asked in _settings(show).items():
         for path in (asked.setting, asked.where):
             if path is not None and path not in known:
-                raise UsageError(f"--show.{column}: {path} is no setting of any member.{nearest_of(path, known)}")
+                raise UsageError(f"--show.{column}: {path} is no setting of any member.{did_you_mean(path, known)}")
     if curve is None:
         return
     if curve not in show:
-        raise UsageError(f"--curve {curve}: is no column of --show.{nearest_of(curve, show)}")
+        raise UsageError(f"--curve {curve}: is no column of --show.{did_you_mean(curve, show)}")
     for member in members:
         word = shown_of(show, member, members)[curve]
         if any(row.series for row in member.rows) and number_of(word) is None and word != NONE:
@@ -115,9 +115,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def nearest_of(word: str, known: Iterable[str]) -> str:
-    """ " Did you mean ...?", or nothing."""
-    near = get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]}?" if near else ""

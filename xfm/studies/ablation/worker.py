@@ -15,14 +15,7 @@ from typing import Any
 
 from xfm.core.errors import OK, QUARANTINED, EnvironmentProblem, Refused
 from xfm.engine.config import JobConfig
-from xfm.engine.job import scratch_path
-from xfm.engine.output import Output
-from xfm.engine.session import SPOOL, OpenJob
-from xfm.track.lineage import datasets, run_name, run_tags
-from xfm.track.redact import redact
-from xfm.track.server import tracking_uri
-from xfm.track.spool import Spool
-from xfm.track.tracker import open_run
+from xfm.engine.session import open_job
 
 LOCKED_S = 60.0  # the process of a killed comparison may hold an OUTPUT a little longer
 PAUSE_S = 1.0
@@ -98,7 +91,7 @@ def _patiently(do: Callable[[], int]) -> int:
 def _learn(work: MemberTask) -> int:
     from xfm.engine.learn import learn
 
-    with _open(work.config, work.prepared.plan.run) as job:
+    with open_job(work.config, work.prepared.plan.run, joint=True, is_sent=False) as job:
         return learn(work.config, work.prepared, job, in_this_task=is_alone(work.config))
 
 
@@ -107,31 +100,9 @@ def _evaluate(work: MemberTask) -> int:
     from xfm.studies.evaluate.run import evaluate
     from xfm.studies.evaluate.source import embedded
 
-    embedding = embedded(work.config, partial(_open, joint=False))
+    embedding = embedded(work.config, partial(open_job, is_sent=False))
     if embedding.ends:
         return embedding.code
     plan = plan_evaluation(embedding.config)
-    with _open(embedding.config, plan.run) as job:
+    with open_job(embedding.config, plan.run, joint=True, is_sent=False) as job:
         return evaluate(plan, job) or embedding.code
-
-
-@contextlib.contextmanager
-def _open(config: JobConfig, run: dict[str, Any], *, joint: bool = True) -> Iterator[OpenJob]:
-    """As `session.open_job`, with records that nothing sends.
-
-    Raises:
-        Refused: OUTPUT belongs to another run, or another process keeps it.
-    """
-    run = {**run, "settings": redact(run["settings"])}
-    with Output(config.output, run, joint=joint) as output:
-        spool = scratch_path(config.output, SPOOL)
-        spool.parent.mkdir(parents=True, exist_ok=True)
-        tracker = open_run(Spool(spool), run_name(run, output.attempt), tags=run_tags(run, output.place))
-        tracker.params(run["settings"])
-        for data in datasets(run):
-            tracker.dataset(data.name, data.digest, data.source, profile=data.profile)
-        try:
-            yield OpenJob(output, tracker, run, tracking_uri(config.output), config.output)
-        except BaseException:
-            tracker.close("FAILED")
-            raise

@@ -22,7 +22,7 @@ NAMES = {MEAN: "mean of training rows"}
 
 
 def chosen_layer(scores: Scores, target: str, kind: str = "layer", place: str = "") -> Representation | None:
-    """The layer with the best R² on validation rows, the earlier one where two are equal; None where none was scored."""
+    """The layer with the best R² on validation rows, the earlier of two equal ones; None where none was scored."""
     found: tuple[float, Representation] | None = None
     for each in scores.representations:
         row = scores.get(each.name, RIDGE, target, BY, "validation")

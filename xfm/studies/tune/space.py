@@ -12,7 +12,6 @@ combination of them with other grids. Values that fit no job together, e.g. a wi
 divide, are no fault of a space as long as most draws fit: such a draw is made again (`search.py`).
 """
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 from numpy.random import Generator
 
 from xfm.core.config import Config
-from xfm.core.errors import Refused
+from xfm.core.errors import Refused, did_you_mean
 from xfm.core.random import rng_for
 from xfm.engine.flags import build_parser
 from xfm.engine.settings import UsageError
@@ -183,8 +182,8 @@ def _number(field: str, value: Any) -> int | float:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1) or [name for name in known if name.endswith(f".{word}")][:1]
-    return f" Did you mean {near[0]}?" if near else ""
+    ends = [f" Did you mean {name}?" for name in known if name.endswith(f".{word}")]
+    return did_you_mean(word, known) or "".join(ends[:1])
 
 
 def _bad_space(what: str) -> Refused:
