@@ -65,11 +65,11 @@ def write_fusion(
     *,
     replace: bool = False,
 ) -> None:
-    """The files appear together or not at all.
+    """The files appear together or not at all; weights are written in float32.
 
     Args:
         folder: created; its parent too.
-        network: weights are written in float32.
+        network: trained.
         config: what it was started from.
         bank: of `config.bank_of`; with all labels that the network is to know.
         gene_dim: numbers of a cell's embedding.
@@ -95,11 +95,7 @@ def write_fusion(
 
 
 def read_fusion(folder: Path, sizes: FusionSizes | None = None) -> FusionCheckpoint:
-    """What `write_fusion` wrote.
-
-    Args:
-        folder: of the checkpoint.
-        sizes: of the network where its dropout is to be another; by default as in the header.
+    """What `write_fusion` wrote, with other `sizes` where the dropout is to be another.
 
     Raises:
         Refused: NO_SETTINGS, BAD_SETTINGS, NO_WEIGHTS, BROKEN_WEIGHTS, MISSING_TENSORS, OTHER_SHAPES, NOT_FINITE or
