@@ -124,10 +124,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def new_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
     """A folder to write into, which takes its name when all is written; where writing fails nothing is left.
 
-    Args:
-        folder: created; its parent too.
-        replace: whether an existing folder is exchanged.
-
     Raises:
         Refused: OUTPUT_EXISTS, the folder is there and `replace` is not set.
     """
@@ -232,11 +228,9 @@ class HubCheckpoint(NoCells):
             Refused: as `build` and the tokenizers.
         """
         described = self.architecture()
-        if self.random_weights is not None:
-            described["weights"] = f"random, seed {self.random_weights}"
-            logger.warning(
-                "fresh weights from seed %d: nothing that %s learned is used", self.random_weights, self.folder
-            )
+        if (seed := self.random_weights) is not None:
+            described["weights"] = f"random, seed {seed}"
+            logger.warning("fresh weights from seed %d: nothing that %s learned is used", seed, self.folder)
         return described
 
     def randomised(self, seed: int) -> Self:

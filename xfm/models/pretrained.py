@@ -38,15 +38,13 @@ def tower_sizes(config: Any) -> dict[str, Any]:
 
 
 def read_network(folder: Path, config: Any, blocks: str, ignored: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
-    """The network of a config with the folder's weights, on the CPU in float32, in evaluation mode.
+    """The network of a config with the folder's weights, on the CPU in float32, in evaluation mode; and the names of
+    tensors that belong to none of its parts.
 
     Args:
         config: as `read_config` gives it.
         blocks: part of the name of every tensor of a transformer block.
         ignored: starts of the names of tensors that may be missing.
-
-    Returns:
-        The network, and the names of tensors that belong to none of its parts.
 
     Raises:
         Refused: BROKEN_WEIGHTS, MISSING_TENSORS or OTHER_SHAPES.
@@ -68,7 +66,6 @@ def read_network(folder: Path, config: Any, blocks: str, ignored: tuple[str, ...
 
 
 def _check_tensors(folder: Path, blocks: str, ignored: tuple[str, ...], found: Mapping[str, Any]) -> None:
-    """Raises Refused: MISSING_TENSORS or OTHER_SHAPES, where config.json describes another network than the weights."""
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(ignored))
     beyond = sorted(name for name in found["unexpected_keys"] if blocks in name)
     for names, what in ((missing, "asks for"), (beyond, "has no block for")):
@@ -99,10 +96,7 @@ def draw_network(config: Any, seed: int) -> Any:
 
 
 def read_tokenizer(folder: Path, vocabulary: int) -> Any:
-    """The tokenizer as `transformers` builds it.
-
-    Args:
-        vocabulary: number of ids that the network knows.
+    """The tokenizer as `transformers` builds it, for a network that knows `vocabulary` ids.
 
     Raises:
         Refused: BAD_TOKENIZER.
@@ -127,13 +121,8 @@ def read_tokenizer(folder: Path, vocabulary: int) -> Any:
 
 
 def cut_subwords(subwords: "Subwords", length: int, where: str) -> tuple[int, int]:
-    """Makes a tokenizer cut at a length and not pad.
-
-    Args:
-        where: it comes from, for the message.
-
-    Returns:
-        How many special tokens stand in front of a text and behind it.
+    """Makes a tokenizer cut at a length, special tokens included, and not pad; gives how many of them stand in front of
+    a text and behind it.
 
     Raises:
         Refused: BAD_TOKENIZER.

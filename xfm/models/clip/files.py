@@ -38,11 +38,7 @@ class Preparation:
 
 
 def find_clip_files(folder: Path, *, weights: bool = True) -> Files:
-    """The files of a folder.
-
-    Raises:
-        Refused: as `find_files`.
-    """
+    """The files of a folder, with those that say how pictures are prepared; raises as `find_files`."""
     return find_files(folder, weights=weights, images=IMAGES)
 
 

@@ -55,10 +55,8 @@ class CLIPSizes(Config):
 
     @model_validator(mode="after")
     def _divide(self) -> Self:
-        for tower, width, heads in (
-            ("image", self.image_width, self.image_heads),
-            ("text", self.text_width, self.text_heads),
-        ):
+        towers = ("image", self.image_width, self.image_heads), ("text", self.text_width, self.text_heads)
+        for tower, width, heads in towers:
             if width % heads:
                 raise ValueError(f"{tower}_width {width} is no multiple of {tower}_heads {heads}")
         if self.image_size % self.patch_size:
@@ -71,17 +69,11 @@ class CLIPSizes(Config):
 class FreshCLIP(Config):
     """An untrained CLIP (Radford et al., ICML 2021)."""
 
+    # byte pairs in the order of their ids, <|startoftext|> and <|endoftext|> last; see `byte_pairs`
     tokens: tuple[str, ...]
-    """Byte pairs in the order of their ids, <|startoftext|> and <|endoftext|> last; see `byte_pairs`."""
-
-    merges: tuple[str, ...]
-    """Pairs in the order in which they are joined, a space between the two parts."""
-
-    sizes: CLIPSizes = CLIPSizes()
-    """Of both towers."""
-
-    seed: int = 0
-    """Of the initial weights."""
+    merges: tuple[str, ...]  # pairs in the order in which they are joined, a space between the two parts
+    sizes: CLIPSizes = CLIPSizes()  # of both towers
+    seed: int = 0  # of the initial weights
 
     @field_validator("tokens")
     @classmethod
@@ -127,12 +119,9 @@ class FreshCLIP(Config):
         """As `transformers` has it."""
         from transformers import CLIPTokenizer
 
+        vocabulary = {token: index for index, token in enumerate(self.tokens)}
         merges: list[Any] = [tuple(pair.split(" ")) for pair in self.merges]
-        return CLIPTokenizer(
-            vocab={token: index for index, token in enumerate(self.tokens)},
-            merges=merges,
-            model_max_length=self.sizes.text_length,
-        )
+        return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=self.sizes.text_length)
 
     def build(self, device: str) -> "CLIPBackbone":
         """The network with initial weights, the same on every worker and machine; in evaluation mode."""

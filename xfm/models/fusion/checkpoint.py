@@ -65,11 +65,10 @@ def write_fusion(
     *,
     replace: bool = False,
 ) -> None:
-    """The files appear together or not at all.
+    """The files appear together or not at all; weights are written in float32.
 
     Args:
         folder: created; its parent too.
-        network: weights are written in float32.
         bank: of `config.bank_of`; with all labels that the network is to know.
         about: how it was made, for readers.
         replace: whether an existing folder is exchanged.
@@ -93,10 +92,7 @@ def write_fusion(
 
 
 def read_fusion(folder: Path, sizes: FusionSizes | None = None) -> FusionCheckpoint:
-    """What `write_fusion` wrote.
-
-    Args:
-        sizes: of the network where its dropout is to be another; by default as in the header.
+    """What `write_fusion` wrote, with other `sizes` where the dropout is to be another.
 
     Raises:
         Refused: NO_SETTINGS, BAD_SETTINGS, NO_WEIGHTS, BROKEN_WEIGHTS, MISSING_TENSORS, OTHER_SHAPES, NOT_FINITE or

@@ -11,15 +11,7 @@ from xfm.core.errors import Refused
 from xfm.core.hub import Fetched, Place, fetch_folder
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import Storage
-from xfm.models.fusion.checkpoint import (
-    PATTERNS,
-    FusionCheckpoint,
-    FusionHeader,
-    file_digests,
-    read_bank,
-    read_fusion,
-    read_header,
-)
+from xfm.models.fusion.checkpoint import PATTERNS, FusionHeader, file_digests, read_bank, read_fusion, read_header
 from xfm.models.fusion.label_embeddings import TextBank, encode_labels
 from xfm.models.fusion.sizes import FusionSizes
 from xfm.models.fusion.text import AnyText, HashedText
@@ -145,11 +137,7 @@ class Fusion(NoCells, FusionSizes):
         return TextBank.of(bank.parts() | encode_labels(settled.text, more, cache), bank.encoder)
 
     def start(self, gene_dim: int, bank: TextBank, seed: int) -> "FusionModel | Concatenation":
-        """The network at step 0, on the CPU, in training mode.
-
-        Args:
-            bank: of `bank_of`.
-            seed: of weights that are drawn, where `weights_seed` is not set.
+        """The network at step 0, on the CPU, in training mode; `seed` draws weights where `weights_seed` is not set.
 
         Raises:
             Refused: OTHER_WIDTH, the checkpoint is of other embeddings or texts, or they do not divide into chunks.
@@ -168,9 +156,8 @@ class Fusion(NoCells, FusionSizes):
         if settled.design == "fusion" and gene_dim % settled.gene_chunks:
             raise Refused("OTHER_WIDTH", f"embeddings of {gene_dim} numbers cannot be cut into --backbone.gene_chunks "
                           f"{settled.gene_chunks} equal pieces")  # fmt: skip
-        return build_network(
-            settled.sizes, gene_dim, bank.dim, seed if self.weights_seed is None else self.weights_seed
-        )
+        seed = seed if self.weights_seed is None else self.weights_seed
+        return build_network(settled.sizes, gene_dim, bank.dim, seed)
 
     def build(self, device: str) -> "FusionBackbone":
         """Reads the weights, or draws them where `weights_seed` says so; float32, in evaluation mode.
@@ -208,16 +195,14 @@ class Fusion(NoCells, FusionSizes):
         sizes, said = settled.sizes.recipe(), {"text_column": self.text_column}
         if self.checkpoint is None:
             return {"architecture": {"family": "fusion", **sizes}, "text": settled.text.about(), **said}
-        found, header = self._read(), self._header()
-        parameters = sum(parameter.numel() for parameter in found.network.parameters())
+        header, network = self._header(), read_fusion(self._fetched().folder).network
+        parameters = sum(parameter.numel() for parameter in network.parameters())
         widths = {"gene_dim": header.gene_dim, "text_dim": header.text_dim, "parameters": parameters}
         if self.text_column != header.text_column:
             logger.warning("words come from %s, the checkpoint learned from %s", self.text_column, header.text_column)
-        if self.weights_seed is not None:
-            said["weights"] = f"random, seed {self.weights_seed}"
-            logger.warning(
-                "fresh weights from seed %d: nothing that %s learned is used", self.weights_seed, self.checkpoint
-            )
+        if (seed := self.weights_seed) is not None:
+            said["weights"] = f"random, seed {seed}"
+            logger.warning("fresh weights from seed %d: nothing that %s learned is used", seed, self.checkpoint)
         return {
             "architecture": {"family": "fusion", **sizes, **widths}, "text": header.encoder,
             "labels": list(header.labels), "label_vectors": header.label_vectors, "about": header.about, **said,
@@ -237,11 +222,7 @@ class Fusion(NoCells, FusionSizes):
         return self.settled().layers + 1
 
     def dim(self) -> int:
-        """Width of a latent.
-
-        Raises:
-            Refused: as `n_layers`.
-        """
+        """Width of a latent; raises as `n_layers`."""
         self._check_blocks()
         return self.settled().hidden
 
@@ -266,6 +247,3 @@ class Fusion(NoCells, FusionSizes):
 
     def _bank(self) -> TextBank:
         return read_bank(self._fetched().folder, self._header())
-
-    def _read(self) -> FusionCheckpoint:
-        return read_fusion(self._fetched().folder)

@@ -156,21 +156,17 @@ class ScGPTBackbone(Backbone):
         return labels.repeat_interleave(lengths)
 
     def decode_expression(self, state: Tensor, tokens: Tokens) -> Tensor:
-        """The expression decoder on the state of any layer.
+        """The expression decoder on the (B, T, D) state of any layer: (B, T) values in bin space.
 
-        It was trained on the last layer; on others it is a logit lens.
-
-        Args:
-            state: (B, T, D).
-            tokens: whose batch labels are appended, if the network has them.
-
-        Returns:
-            (B, T) values in bin space, 0 to n_bins - 1 when trained; undefined at padding.
+        It was trained on the last layer; on others it is a logit lens. Values run from 0 to n_bins - 1 when trained; at
+        padding they are undefined. The tokens' batch labels are appended, if the network has them.
 
         Raises:
             ValueError: no such head, or no batch labels where they are needed.
         """
-        values: Tensor = self._expression_decoder()(self._with_label(state, tokens))
+        if self.decoder is None:
+            raise ValueError("this scGPT network has no expression decoder (decoder.*)")
+        values: Tensor = self.decoder(self._with_label(state, tokens))
         return values
 
     def cell(self, state: Tensor, tokens: Tokens) -> Tensor:
@@ -194,7 +190,9 @@ class ScGPTBackbone(Backbone):
         Raises:
             ValueError: no such head, or no batch labels where they are needed.
         """
-        values: Tensor = self._mvc_decoder()(self._with_label(cell, tokens), self.encoder(tokens.ids))
+        if self.mvc_decoder is None:
+            raise ValueError("this scGPT network has no MVC decoder (mvc_decoder.*)")
+        values: Tensor = self.mvc_decoder(self._with_label(cell, tokens), self.encoder(tokens.ids))
         return values
 
     def classify(self, cell: Tensor) -> Tensor:
@@ -207,16 +205,6 @@ class ScGPTBackbone(Backbone):
             raise ValueError("this scGPT network has no classification head (cls_decoder.*)")
         logits: Tensor = self.cls_decoder(cell)
         return logits
-
-    def _expression_decoder(self) -> ExpressionDecoder:
-        if self.decoder is None:
-            raise ValueError("this scGPT network has no expression decoder (decoder.*)")
-        return self.decoder
-
-    def _mvc_decoder(self) -> MvcDecoder:
-        if self.mvc_decoder is None:
-            raise ValueError("this scGPT network has no MVC decoder (mvc_decoder.*)")
-        return self.mvc_decoder
 
     def _with_label(self, x: Tensor, tokens: Tokens) -> Tensor:
         """(B, ..., D) to (B, ..., 2 D) by appending the batch label's vector, where the network has labels."""
