@@ -35,7 +35,6 @@ class Storage(Protocol):
         Raises:
             Refused: the root cannot be a folder we write to.
         """
-        ...
 
     def names(self) -> set[str]:
         """Files and folders directly below the root; empty where there is no root yet.
@@ -43,23 +42,18 @@ class Storage(Protocol):
         Raises:
             Refused: the root is a file.
         """
-        ...
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of every file directly in `folder`; empty where there is no such folder."""
-        ...
 
     def size(self, name: str) -> int | None:
         """Bytes of one file, or None where there is none."""
-        ...
 
     def read(self, name: str) -> bytes | None:
         """The whole file, or None where there is none."""
-        ...
 
     def open(self, name: str) -> Any | None:
         """The file for reading at any offset (a pyarrow.NativeFile, to be closed), or None where there is none."""
-        ...
 
     def write(self, name: str, data: bytes) -> None:
         """Replaces the file as a whole; when this returns, it survives a crash.
@@ -67,7 +61,6 @@ class Storage(Protocol):
         Raises:
             EnvironmentProblem: no space left, or the place cannot be written; nothing is half-published.
         """
-        ...
 
     def append(self, name: str, data: bytes) -> None:
         """Adds to the end of an existing file, durably, in one write. Only where `appends`.
@@ -75,15 +68,12 @@ class Storage(Protocol):
         Raises:
             EnvironmentProblem: as for `write`; the file is as long as before.
         """
-        ...
 
     def remove(self, name: str) -> None:
         """Deletes the file if it is there."""
-        ...
 
     def sweep(self) -> None:
         """Removes what killed writers left under temporary names."""
-        ...
 
 
 def open_storage(uri: str) -> Storage:

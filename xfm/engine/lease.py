@@ -37,7 +37,6 @@ class Lease(Protocol):
         Raises:
             Refused: LOCKED; the message says who holds it.
         """
-        ...
 
     def check(self) -> None:
         """Called before every write of the manifest.
@@ -45,11 +44,9 @@ class Lease(Protocol):
         Raises:
             Refused: LEASE_LOST; another process took over and this one must not write.
         """
-        ...
 
     def release(self) -> None:
         """Gives the lease back, if it is still ours."""
-        ...
 
 
 def lease_for(storage: Storage, beat_s: float) -> Lease:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from xfm.core.errors import Refused
 from xfm.core.parts import LEFT_OUT, PARTS, TEST, TRAIN, VALIDATION, Part
 from xfm.core.schema import EMBEDDING, IMAGE, INPUT_IDS, PART, ROW_ID, VALUES
-from xfm.judging.classifier_scores import name_of
 from xfm.judging.eval_set import MISSING, EvalSet, Labels, classes_of, group_keys, labels_of
-from xfm.judging.row_noun import ROWS, noun_of
+from xfm.judging.row_noun import ROWS
 from xfm.judging.split import Split, straddling
 from xfm.tokenizers.embedding import vectors_of
 from xfm.tokenizers.ragged import ragged
-from xfm.training.task import Task
 from xfm.training.tokens import SplitRows, TokenStore
 
 CONTENT = "content"  # int64 digest of a row's tokens and values, picture or embedding
@@ -63,10 +61,10 @@ def _bytes_of(column: pa.Array) -> list[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """What the driver knows of all rows, in the order of the store."""
+class JudgedRows:
+    """What the driver knows of all rows, in the order of the store; see `training.task.TaskRows`."""
 
-    judged: EvalSet  # rows, the label, the split, what keys the resamples
+    judged: EvalSet  # rows, what is learned of them, the split, what keys the resamples
     warnings: tuple[str, ...]  # what a reader must know of the data
 
     def settled(self) -> dict[str, Any]:
@@ -74,8 +72,14 @@ class Labelled:
         return self.judged.settled()
 
     def label_digests(self) -> dict[str, str]:
-        """{label: SHA-256 over the rows that have a part and a class, and it}."""
+        """{column: SHA-256 over the rows that have a part and a value, and it}."""
         return self.judged.label_digests()
+
+
+class Labelled(JudgedRows):
+    """Rows with a class."""
+
+    __slots__ = ()
 
     @property
     def label(self) -> Labels:
@@ -232,41 +236,3 @@ def _warnings(judged: EvalSet, copies: NDArray[np.int64], group: str | None) -> 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-class LabelledTask(Task):
-    """A task whose settings name the column `label` and the `mode` in which the network is trained."""
-
-    split_rows: ClassVar[type[SplitRows]] = SplitWithContent
-
-    @property
-    def noun(self) -> str:
-        """Cells, sentences, images: by the columns of the source."""
-        return noun_of(self.context.source.schema.names)
-
-    @property
-    def also_read(self) -> tuple[str, ...]:
-        """Further columns that are read as classes."""
-        return ()
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The label, and what is read with it."""
-        return tuple(dict.fromkeys((self.context.settings.label, *self.also_read)))
-
-    @property
-    def scored(self) -> tuple[str, str]:
-        """The network after fine-tuning, and the label."""
-        return name_of(self.context.settings.mode), self.context.settings.label
-
-    def rows(self, store: TokenStore) -> Labelled:
-        """Classes, parts and groups of all rows.
-
-        Raises:
-            Refused: as `labelled_rows`.
-        """
-        context, training = self.context, self.context.training
-        return labelled_rows(
-            store, context.settings.label, training.group, seed=training.split_seed, resamples=training.bootstrap,
-            noun=self.noun, also_read=self.also_read, has_test=context.has_test,
-        )  # fmt: skip

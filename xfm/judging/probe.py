@@ -132,7 +132,6 @@ class Classifier(Protocol):
 
     def __call__(self, vectors: F32, codes: I32, parts: Parts, n_classes: int, k: int, /) -> Prediction:
         """Args as for `linear_probe`; k: neighbours, for the one that has them."""
-        ...
 
 
 # By the name of their task. READERS may choose the layer and speak in the headline.

@@ -48,7 +48,6 @@ class Delivery(Protocol):
         Raises:
             TryLater, LineRefused, RunGone: see there.
         """
-        ...
 
 
 @dataclass

@@ -19,25 +19,20 @@ class Learner(Protocol):
     @property
     def network(self) -> nn.Module:
         """Parameters with `requires_grad` are trained and saved. Its `train()` leaves frozen parts as they must be."""
-        ...
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the K losses, as the curves are called."""
-        ...
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one pass over the training rows."""
-        ...
 
     def examples(self, step: int) -> Any:
         """This worker's part of the batch of a step. Runs in a thread, one step ahead, and draws by keys only."""
-        ...
 
     def counts(self, examples: Any, step: int) -> Sequence[float]:
         """(K,) how many things of this worker's part each loss is a mean over, e.g. rows; 0 for one that is not on."""
-        ...
 
     def backward(self, examples: Any, counts: Tensor, step: int) -> Tensor:
         """Adds this worker's part of the gradient of the batch's loss, so that the sum over workers is the whole.
@@ -48,15 +43,12 @@ class Learner(Protocol):
         Returns:
             (K,) float64, detached: the summed losses of this worker's part.
         """
-        ...
 
     def validate(self, step: int) -> Record:
         """Scores on validation rows after `step` steps, the same on every worker; names begin with "validation_"."""
-        ...
 
     def outcome(self, step: int) -> dict[str, Any]:
         """What the run says at its end, with the weights that are kept. The only place where test rows are read."""
-        ...
 
 
 class Recipe(Protocol):
@@ -69,4 +61,3 @@ class Recipe(Protocol):
             Refused: the data or the weights cannot be used.
             EnvironmentProblem: this machine's copy of a checkpoint is another one.
         """
-        ...

@@ -44,16 +44,13 @@ class TaskRows(Protocol):
 
     def settled(self) -> dict[str, Any]:
         """What the run's recipe says of them: digests that two runs share where their scores may be compared."""
-        ...
 
     def label_digests(self) -> dict[str, str]:
         """{label: SHA-256 over the rows that have it, and it}."""
-        ...
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know of the data."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

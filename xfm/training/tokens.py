@@ -31,7 +31,6 @@ class RowReader(Protocol):
 
     def take(self, parts: I64, rows: I64) -> pa.Table:
         """(N,) part numbers and rows in them to N rows, sorted by part and row."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from xfm.core.parts import TRAIN as TRAINING
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
-from xfm.judging.labelled import Labelled, LabelledTask
+from xfm.judging.labelled import Labelled
+from xfm.judging.labelled_task import LabelledTask
 from xfm.models.fusion.label_embeddings import TextBank, share_labels
 from xfm.models.fusion.network import FusionModel
 from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
@@ -41,11 +42,9 @@ class FusionRecipe(BackboneConfig, Protocol):
     @property
     def hidden(self) -> int:
         """Width of the head, where the task names none."""
-        ...
 
     def start(self, gene_dim: int, bank: TextBank, seed: int) -> Network:
         """The network at step 0."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

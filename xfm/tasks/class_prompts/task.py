@@ -15,7 +15,8 @@ from xfm.core.errors import Refused
 from xfm.core.parts import TEST, TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
 from xfm.judging.eval_set import MISSING, labels_of
-from xfm.judging.labelled import CONTENT, Labelled, LabelledTask, codes_of
+from xfm.judging.labelled import CONTENT, Labelled, codes_of
+from xfm.judging.labelled_task import LabelledTask
 from xfm.models.clip.files import save_clip
 from xfm.models.clip.prompts import ClassPrompts
 from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images, chosen_shots

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.parts import TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table, score_table
-from xfm.judging.labelled import LabelledTask
+from xfm.judging.labelled_task import LabelledTask
 from xfm.models.headed import HeadedBackbone
 from xfm.models.headed_checkpoint import how_to_read, read_headed, write_headed
 from xfm.tasks.classification.learner import ClassificationRecipe

@@ -1,14 +1,13 @@
 """The rows of a regression: their numbers, parts and groups, and how numbers are standardised."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.parts import LEFT_OUT, TEST, TRAIN, Part
 from xfm.judging.eval_set import EvalSet, Targets
-from xfm.judging.labelled import FEW, check_copies, leaks, stored_copies, stored_split, together
+from xfm.judging.labelled import FEW, JudgedRows, check_copies, leaks, stored_copies, stored_split, together
 from xfm.judging.targets import check_targets, targets_of
 from xfm.training.tokens import TokenStore
 
@@ -24,20 +23,10 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class RegressionRows:
-    """What the driver knows of all rows, in the order of the store; see `training.task.TaskRows`."""
+class RegressionRows(JudgedRows):
+    """Rows with a number."""
 
-    judged: EvalSet  # rows, the target, the split, what keys the resamples
     scale: Scale  # of the training rows
-    warnings: tuple[str, ...]  # what a reader must know of the data
-
-    def settled(self) -> dict[str, Any]:
-        """Digests of cells and split, and what rows are called."""
-        return self.judged.settled()
-
-    def label_digests(self) -> dict[str, str]:
-        """{column: SHA-256 over the rows that have a part and a number, and it}."""
-        return self.judged.label_digests()
 
     @property
     def target(self) -> Targets:
@@ -69,7 +58,7 @@ def regression_rows(
         check_copies(train, test, copies, noun)
     values = target.values[train]
     warnings = [*leaks(split, copies, group, noun), *_counted(judged, len(test))]
-    return RegressionRows(judged, Scale(float(values.mean()), float(values.std())), tuple(warnings))
+    return RegressionRows(judged, tuple(warnings), Scale(float(values.mean()), float(values.std())))
 
 
 def _counted(judged: EvalSet, n_test: int) -> list[str]:

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 from xfm.core.backbone import Backbone, BackboneConfig
 from xfm.core.parts import TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES
-from xfm.judging.labelled import SplitWithContent
-from xfm.judging.row_noun import noun_of
+from xfm.judging.labelled_task import LabelledTask
 from xfm.models.headed import HeadedBackbone
 from xfm.models.headed_checkpoint import how_to_read, read_headed, write_headed
 from xfm.tasks.regression.learner import RegressionRecipe
@@ -16,25 +15,18 @@ from xfm.tasks.regression.report import drawer, regression_report
 from xfm.tasks.regression.rows import RegressionRows, Scale, regression_rows
 from xfm.tasks.regression.scores import prediction_table, score_table
 from xfm.tasks.regression.settings import Regression
-from xfm.training.task import Checkpoint, Result, Task, TrainingInputs, TrainingRun
-from xfm.training.tokens import SplitRows, TokenStore
+from xfm.training.task import Checkpoint, Result, TrainingInputs, TrainingRun
+from xfm.training.tokens import TokenStore
 
 
-class RegressionTask(Task):
-    """Predicting the numbers of a column."""
+class RegressionTask(LabelledTask):
+    """Predicting the numbers of a column, the label."""
 
     fixed: ClassVar[frozenset[str]] = frozenset({"kind", "label"})
-    split_rows: ClassVar[type[SplitRows]] = SplitWithContent
 
     @property
-    def noun(self) -> str:
-        """Cells, sentences, images: by the columns of the source."""
-        return noun_of(self.context.source.schema.names)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The numbers."""
-        return (self.context.settings.label,)
+    def scored(self) -> None:
+        """Scores of several seeds are put together for classes alone."""
 
     def rows(self, store: TokenStore) -> RegressionRows:
         """Numbers, parts and groups of all rows."""
