@@ -33,7 +33,7 @@ class Config(BaseModel):
     def added_later(cls) -> dict[str, Any]:
         """Fields that came after runs were made, with the value at which they change nothing.
 
-        At rest they are left out of the recipe: a run's fingerprint is what it was before there were any.
+        New fields at their default are left out of the recipe, so old runs keep their fingerprint.
         """
         return {}
 

@@ -1,4 +1,4 @@
-"""What is kept against what still leaks: a score of the label over how well a fresh probe reads the attribute.
+"""What is kept against what still leaks: a score of the label over the score of a new probe of the attribute.
 
 Up and to the left is better. Points of one series that state a strength are joined in its order: the curve that says
 what taking the attribute out costs.
@@ -25,7 +25,7 @@ class TradeoffPoint:
 
     name: str  # written beside it, e.g. "0.1" for a strength or "logistic regression".
     score: Estimate | float  # how well the label is predicted, with its interval where there is one
-    leakage: Estimate | float  # how well a fresh probe reads the attribute
+    leakage: Estimate | float  # score of a new probe of the attribute
     # of what takes the attribute out; points of a series that have one are joined in its order. None for a point that
     # nothing is joined to.
     strength: float | None = None

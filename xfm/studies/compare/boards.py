@@ -1,4 +1,4 @@
-"""Many runs on one board: the same cells in a column, seeds merged, the rows ranked by what test cells did not decide.
+"""Many runs on one board: the same cells in a column, seeds merged, rows ranked by their validation scores.
 
 Layers are chosen and rows are ranked on validation cells; test cells are shown, and tested once: every row against the
 first, on shared resamples, corrected for their number (Holm). A number of other cells never stands in the same column.
