@@ -28,7 +28,7 @@ from scipy import sparse
 from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, ratios, weighted_sums
 
 # Shapes: N cells, G groups, K classes, S data sets. "..." are resamples, or nothing.
-MISSING = -1
+MISSING = -1  # the code of a cell whose class or data set is not known
 SCORES = ("accuracy", "balanced_accuracy", "f1", "precision", "weighted_f1")
 SYNONYMS = {"recall": "balanced_accuracy"}
 

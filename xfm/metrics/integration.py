@@ -14,8 +14,8 @@ Kedzierska et al. (Genome Biology 2025) took 50 components of the representation
 is the variance between batches, no regression has to be solved.
 
 Reference implementations: scib_metrics silhouette_batch, ilisi_knn, clisi_knn, kbet_per_label, pcr_comparison,
-utils.principal_component_regression(categorical=True);
-czbenchmarks.metrics.utils.compute_entropy_per_cell, with exact neighbours.
+utils.principal_component_regression(categorical=True); czbenchmarks.metrics.utils.compute_entropy_per_cell, with exact
+neighbours.
 """
 
 from itertools import pairwise
