@@ -20,7 +20,7 @@ from torch import nn
 from xfm.core.backbone import Backbone
 from xfm.core.errors import Refused
 from xfm.core.random import key64
-from xfm.models.hf_text.config import FAMILIES
+from xfm.models.pretrained import FAMILIES
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer

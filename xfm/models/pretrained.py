@@ -16,6 +16,15 @@ from xfm.models.hub_folder import SETTINGS
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Subwords
 
+# Text encoders by model type, and where the blocks are in the network that `transformers` builds of one.
+FAMILIES = {
+    "bert": "encoder.layer",  # BERT, BioBERT, PubMedBERT, MiniLM
+    "distilbert": "transformer.layer",
+    "roberta": "encoder.layer",
+    "xlm-roberta": "encoder.layer",
+    "camembert": "encoder.layer",
+}
+
 
 def read_config(folder: Path) -> Any:
     """config.json with every default filled in, as a `PreTrainedConfig`.

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from tests.clip_examples import captions, fresh_clip, noise
 from xfm.core.errors import Refused
 from xfm.models.clip.config import CLIP
-from xfm.models.clip.files import save_clip, write_checkpoint
 from xfm.models.clip.fresh import END, START, CLIPSizes, FreshCLIP, byte_pairs
+from xfm.models.clip.writing import save_clip, write_checkpoint
 from xfm.tokenizers.image import centre_crop
 
 TEXTS = ["a photo of a red square", "un carré été", "RED  sQuare", "naïve ☃ 12"]

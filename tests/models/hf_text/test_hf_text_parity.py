@@ -10,8 +10,9 @@ from xfm.compute.embed import Embedder
 from xfm.core.schema import REFUSED, ROW_ID, SHARD, TEXT
 from xfm.core.tokenizer import Tokens
 from xfm.models.hf_text import network as network_module
-from xfm.models.hf_text.config import FAMILIES, HFText
+from xfm.models.hf_text.config import HFText
 from xfm.models.hf_text.network import TextBackbone
+from xfm.models.pretrained import FAMILIES
 from xfm.models.reductions import Pool
 
 

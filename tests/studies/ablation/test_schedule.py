@@ -10,7 +10,7 @@ from xfm.engine.learn import Prepared, task_of
 from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
 from xfm.engine.stage import StageResult
 from xfm.engine.train import TrainingPlace
-from xfm.models.clip.files import write_checkpoint
+from xfm.models.clip.writing import write_checkpoint
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
 from xfm.studies.ablation import schedule, worker

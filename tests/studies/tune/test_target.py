@@ -17,7 +17,7 @@ from xfm.engine.learn import Prepared, class_of, task_of
 from xfm.engine.output import write_part
 from xfm.engine.settings import UsageError, read_yaml
 from xfm.engine.stage import StageResult
-from xfm.models.clip.files import write_checkpoint
+from xfm.models.clip.writing import write_checkpoint
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.studies.tune.space import fields_of, parse_space
 from xfm.studies.tune.target import JOBS, ROWS, compared_on, searched_job

@@ -16,8 +16,8 @@ from xfm.core.parts import TEST, VALIDATION
 from xfm.core.schema import IMAGE, ROW_ID
 from xfm.judging.labelled import SplitWithContent, labelled_rows
 from xfm.models.clip.config import CLIP
-from xfm.models.clip.files import save_clip, write_checkpoint
 from xfm.models.clip.prompts import ClassPrompts
+from xfm.models.clip.writing import save_clip, write_checkpoint
 from xfm.tasks.class_prompts.learner import ClassPromptsLearner
 from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images, few_shots
 from xfm.tasks.class_prompts.scores import ADAPTED, adapted_scores, arranged, score_table, with_all_classes

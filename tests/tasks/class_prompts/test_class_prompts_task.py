@@ -15,8 +15,8 @@ from xfm.core.ledger import part_name
 from xfm.engine.learn import Prepared, recipe_of, task_of
 from xfm.engine.learn_config import FinetuneConfig
 from xfm.judging.labelled import SplitWithContent, labelled_rows
-from xfm.models.clip.files import write_checkpoint
 from xfm.models.clip.prompts import ClassPrompts
+from xfm.models.clip.writing import write_checkpoint
 from xfm.tasks.class_prompts.task import other_images, strangers
 from xfm.training.tokens import TokenParts, TokenStore, token_parts
 

@@ -4,18 +4,12 @@ Its files, what pictures it was trained on (size, crop, mean and standard deviat
 import.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xfm.core.errors import Refused
-from xfm.models.hub_folder import Files, find_files, new_folder, read_json
-from xfm.models.pretrained import quiet
-
-if TYPE_CHECKING:
-    from xfm.models.clip.fresh import FreshCLIP
-    from xfm.models.clip.network import CLIPBackbone
+from xfm.models.hub_folder import Files, find_files, read_json
 
 NESTED, FLAT = "processor_config.json", "preprocessor_config.json"
 IMAGES = (NESTED, FLAT)
@@ -88,54 +82,3 @@ def _colours(
         raise Refused("BAD_PREPROCESSOR", f"{path}: {name} is {values}; what is divided by must be above 0")
     red, green, blue = map(float, values)
     return red, green, blue
-
-
-def write_checkpoint(folder: Path, backbone: "CLIPBackbone", fresh: "FreshCLIP", *, replace: bool = False) -> None:
-    """A network that was trained from `fresh`; the files appear together or not at all.
-
-    Args:
-        folder: created; its parent too.
-        backbone: weights are written in float32.
-        fresh: what it was before training; gives the tokenizer and the preparation of pictures.
-        replace: whether an existing folder is exchanged.
-
-    Raises:
-        Refused: OUTPUT_EXISTS.
-    """
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    prepared = fresh.preparation
-    # Not `CLIPImageProcessor`: where torchvision is installed that resizes otherwise.
-    images: Any = CLIPImageProcessorPil(
-        size={"shortest_edge": prepared.edge}, crop_size={"height": prepared.size, "width": prepared.size},
-        image_mean=list(prepared.mean), image_std=list(prepared.std),
-    )  # fmt: skip
-    with new_folder(folder, replace=replace) as new:
-        _write_network(new, backbone.network)
-        fresh.hub_tokenizer().save_pretrained(new)
-        images.save_pretrained(new)
-
-
-def save_clip(folder: Path, network: Any, source: Path, *, replace: bool = False) -> None:
-    """A network that was fine-tuned, with the tokenizer and the preparation of the checkpoint that it came from.
-
-    Args:
-        folder: created; its parent too.
-        network: a `transformers.CLIPModel` without adapters; weights are written in float32.
-        source: folder of that checkpoint, `CLIP.folder`.
-        replace: whether an existing folder is exchanged.
-
-    Raises:
-        Refused: OUTPUT_EXISTS, or as `find_files`.
-    """
-    files = find_clip_files(source, weights=False)
-    with new_folder(folder, replace=replace) as new:
-        _write_network(new, network)
-        for path in (*files.tokenizer, *files.images):
-            shutil.copyfile(path, new / path.name)
-
-
-def _write_network(folder: Path, network: Any) -> None:
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with quiet():
-        network.save_pretrained(folder, state_dict=tensors)

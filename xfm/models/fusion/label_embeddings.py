@@ -11,7 +11,7 @@ import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.storage import Storage, open_storage
-
-if TYPE_CHECKING:
-    from xfm.models.fusion.text import TextEncoder
+from xfm.models.fusion.text import LabelVectors, TextEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +32,6 @@ SCHEMA = pa.schema([
     ("template", pa.string()), ("level", pa.string()), ("label", pa.string()), ("n_tokens", pa.int32()),
     ("vector", pa.list_(pa.float32())), ("tokens", pa.list_(pa.list_(pa.float32()))),
 ])  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelVectors:
-    """What an encoder says of one label."""
-
-    vectors: NDArray[np.float32]  # (1, E) float32 for one vector a label, or (L, E), one a token
-    n_tokens: int | None  # how many tokens or words were read, special ones left out; None where nobody knows any more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +93,7 @@ class TextBank:
         return content.hexdigest()
 
 
-def encode_labels(encoder: "TextEncoder", labels: Sequence[str], cache: Storage | None) -> dict[str, LabelVectors]:
+def encode_labels(encoder: TextEncoder, labels: Sequence[str], cache: Storage | None) -> dict[str, LabelVectors]:
     """The vectors of each different label, encoded where the cache does not have them.
 
     Args:

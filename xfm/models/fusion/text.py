@@ -8,6 +8,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -22,11 +23,18 @@ from xfm.core.errors import Refused
 from xfm.core.hub import Place
 from xfm.core.random import key64, mix
 from xfm.core.schema import INPUT_IDS, REFUSED, SHARD, TEXT
-from xfm.models.fusion.label_embeddings import LabelVectors
 from xfm.models.hf_text.config import HFText
 
 TextLevel = Literal["label", "tokens"]
 WORD = re.compile(r"\w+|[^\w\s]")  # a sign is a word: CD4+ is not CD4-
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelVectors:
+    """What an encoder says of one label."""
+
+    vectors: NDArray[np.float32]  # (1, E) float32 for one vector a label, or (L, E), one a token
+    n_tokens: int | None  # how many tokens or words were read, special ones left out; None where nobody knows any more
 
 
 class TextEncoder(Config, ABC):

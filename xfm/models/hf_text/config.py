@@ -13,6 +13,7 @@ from xfm.core.errors import Refused
 from xfm.core.schema import TEXT
 from xfm.models import pretrained
 from xfm.models.hub_folder import Files, HubCheckpoint, find_files, read_json
+from xfm.models.pretrained import FAMILIES
 from xfm.tokenizers.text import TextTokenizer
 
 if TYPE_CHECKING:
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 
     from xfm.models.hf_text.network import TextBackbone
 
-# Model types of config.json, and where the blocks are in the network that `transformers` builds of them.
-FAMILIES = {
-    "bert": "encoder.layer",  # BERT, BioBERT, PubMedBERT, MiniLM
-    "distilbert": "transformer.layer",
-    "roberta": "encoder.layer",
-    "xlm-roberta": "encoder.layer",
-    "camembert": "encoder.layer",
-}
 # These number positions from the padding id + 1, so that many rows of the table hold none.
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
 LONGEST = 512  # tokens; what these families were trained on, whatever their tables could hold

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from xfm.core.backbone import Backbone
 from xfm.core.tokenizer import Tokens
-from xfm.models.hf_text.config import FAMILIES
+from xfm.models.pretrained import FAMILIES
 
 GROUP_TOKENS = 512  # padded tokens that pass a block together on CPUs
 

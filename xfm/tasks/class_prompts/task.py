@@ -17,8 +17,8 @@ from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
 from xfm.judging.eval_set import MISSING, labels_of
 from xfm.judging.labelled import CONTENT, Labelled, codes_of
 from xfm.judging.labelled_task import LabelledTask
-from xfm.models.clip.files import save_clip
 from xfm.models.clip.prompts import ClassPrompts
+from xfm.models.clip.writing import save_clip
 from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images, chosen_shots
 from xfm.tasks.class_prompts.report import class_prompts_report, drawer
 from xfm.tasks.class_prompts.scores import adapted_scores, arranged, at_share, score_table, with_all_classes

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from xfm.core.parts import TRAIN, VALIDATION
 from xfm.models.clip.config import CLIP
-from xfm.models.clip.files import save_clip, write_checkpoint
 from xfm.models.clip.fresh import FreshCLIP
+from xfm.models.clip.writing import save_clip, write_checkpoint
 from xfm.tasks.contrastive.learner import ContrastiveRecipe
 from xfm.tasks.contrastive.report import contrastive_report, drawer
 from xfm.tasks.contrastive.settings import Contrastive
