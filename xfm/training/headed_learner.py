@@ -19,13 +19,14 @@ from xfm.compute.embed import batches, check_identity
 from xfm.core.backbone import BackboneConfig
 from xfm.core.parts import TEST, TRAIN, VALIDATION, Part
 from xfm.core.schema import N_TOKENS
-from xfm.core.tokenizer import Tokenizer, Tokens
+from xfm.core.tokenizer import Tokens
 from xfm.models.headed import HeadedBackbone, freeze_unreached, put_head
 from xfm.training.group import Group, all_gather_rows
-from xfm.training.order import BucketOrder, Order
-from xfm.training.settings import Record
+from xfm.training.learner import evaluating
+from xfm.training.order import BucketOrder
+from xfm.training.settings import Record, measured
 from xfm.training.state import with_weights
-from xfm.training.tokens import RowReader, TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore
 
 AT_ONCE = 8192  # rows of a part that are in memory together when they are scored
 I64 = NDArray[np.int64]
@@ -43,34 +44,20 @@ class HeadedLearner(ABC):
     """One worker's share of what is learned with a head; see `training.learner.Learner`.
 
     Args:
-        network: trained in place.
-        tokenizer: pads.
         rows: the tokens, in parts.
-        order: which rows make up which batch.
-        parts: how many rows each part has.
-        n_outputs: K of the head.
-        batch_tokens: of one pass, padding included.
-        group: who else trains.
-        device: of the network.
     """
 
     names = ("loss",)
 
-    def __init__(
-        self,
-        network: HeadedBackbone,
-        tokenizer: Tokenizer,
-        rows: RowReader,
-        order: Order,
-        parts: TokenParts,
-        n_outputs: int,
-        *,
-        batch_tokens: int,
-        group: Group,
-        device: str,
-    ) -> None:
-        self.network, self.tokenizer, self.rows, self.order, self.parts = network, tokenizer, rows, order, parts
-        self.n_outputs, self.batch_tokens, self.group, self.device = n_outputs, batch_tokens, group, device
+    def __init__(self, recipe: "HeadedRecipe", rows: TokenStore, group: Group, device: str) -> None:
+        self.recipe, self.rows, self.parts, self.group, self.device = recipe, rows, recipe.parts, group, device
+        self.tokenizer = recipe.backbone.tokenizer(recipe.tokens_seed).for_training()
+        lengths = [column.to_numpy() for column in rows.column(N_TOKENS)]
+        self.order = BucketOrder(self.parts.count(TRAIN), recipe.batch_size, recipe.seed, lengths)
+        network = recipe.network()
+        numbers, places = self.parts.everything(TRAIN)
+        freeze_unreached(network, self.tokenizer.collate(rows.take(numbers[:1], places[:1])))
+        self.network = network.to(device)
 
     @abstractmethod
     def truth_of(self, table: pa.Table) -> Tensor:
@@ -85,16 +72,14 @@ class HeadedLearner(ABC):
         """Summed over (B, K) outputs and (B,) truths of rows that have one."""
 
     @abstractmethod
-    def validate(self, step: int) -> Record:
-        """Loss and scores on all validation rows that have a truth; nothing where there are none."""
+    def scores(self, outputs: Tensor, truth: Tensor) -> dict[str, float]:
+        """Of (N, K) outputs and (N,) truths, the loss among them."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass over the training rows."""
         return self.order.batches_per_epoch
 
     def examples(self, step: int) -> list[Example]:
-        """This worker's part of a step's batch, cut into passes."""
         _, parts, rows = self.order.share(step, self.group.rank, self.group.world)
         return [example for _, example in self._passes(self.rows.take(parts, rows))]
 
@@ -113,6 +98,12 @@ class HeadedLearner(ABC):
             total += loss.detach()
         return total
 
+    def validate(self, step: int) -> Record:  # noqa: ARG002
+        """Loss and scores on all validation rows that have a truth; nothing where there are none."""
+        outputs, truth = self.outputs(VALIDATION)
+        held = self.has_truth(truth)
+        return measured(self.scores(outputs[held], truth[held])) if held.any() else {}
+
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
         """`validation` and `test`: (N, K) float32 outputs of all rows of a part, in the order of the store."""
         return {part.word: self.outputs(part)[0].numpy() for part in (VALIDATION, TEST)}
@@ -123,10 +114,8 @@ class HeadedLearner(ABC):
         mine = slice(self.group.rank, None, self.group.world)
         own_numbers, own_rows = numbers[mine], rows[mine]
         # One column more, for the truths.
-        own = torch.zeros(len(own_rows), self.n_outputs + 1, device=self.device)
-        was_training = self.network.training
-        self.network.eval()
-        with torch.inference_mode():
+        own = torch.zeros(len(own_rows), self.recipe.n_outputs + 1, device=self.device)
+        with evaluating(self.network):
             for start in range(0, len(own_rows), AT_ONCE):
                 some = slice(start, start + AT_ONCE)
                 # `take` sorts by part and row, which is the order they have here.
@@ -134,7 +123,6 @@ class HeadedLearner(ABC):
                     where = torch.from_numpy(start + places).to(self.device)
                     own[where, :-1] = self.network(example.tokens.to(self.device)).float()
                     own[where, -1] = example.truth.to(self.device).float()
-        self.network.train(was_training)
         merged = all_gather_rows(self.group, own, len(rows)).cpu()
         return merged[:, :-1], merged[:, -1]
 
@@ -143,7 +131,7 @@ class HeadedLearner(ABC):
         truth = self.truth_of(table)
         return [
             (places, Example(self.tokenizer.collate(table.take(places)), truth[torch.from_numpy(places)]))
-            for places in batches(self.tokenizer.lengths(table), self.batch_tokens)
+            for places in batches(self.tokenizer.lengths(table), self.recipe.batch_tokens)
         ]
 
 
@@ -165,12 +153,10 @@ class HeadedRecipe(ABC):
     def n_outputs(self) -> int:
         """Of the head."""
 
+    @property
     @abstractmethod
-    def learner(
-        self, network: HeadedBackbone, tokenizer: Tokenizer, store: TokenStore, order: BucketOrder, group: Group,
-        device: str,
-    ) -> HeadedLearner:  # fmt: skip
-        """One worker's share, of a network that is on its device."""
+    def learner(self) -> type[HeadedLearner]:
+        """What each worker learns with."""
 
     def build(self, group: Group, device: str) -> HeadedLearner:
         """Reads vocabulary and weights.
@@ -180,13 +166,7 @@ class HeadedRecipe(ABC):
             EnvironmentProblem: another copy of the checkpoint.
         """
         check_identity(self.backbone, self.identity)
-        store, tokenizer = TokenStore(self.parts), self.backbone.tokenizer(self.tokens_seed).for_training()
-        lengths = [column.to_numpy() for column in store.column(N_TOKENS)]
-        order = BucketOrder(self.parts.count(TRAIN), self.batch_size, self.seed, lengths)
-        network = self.network()
-        numbers, rows = self.parts.everything(TRAIN)
-        freeze_unreached(network, tokenizer.collate(store.take(numbers[:1], rows[:1])))
-        return self.learner(network.to(device), tokenizer, store, order, group, device)
+        return self.learner(self, TokenStore(self.parts), group, device)
 
     def network(self) -> HeadedBackbone:
         """At step 0, on the CPU: the same on every worker and machine."""

@@ -4,11 +4,14 @@ The loop itself (`trainer.py`) knows nothing of cells, texts or pictures, and a 
 schedules, checkpoints or workers that die.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from xfm.metrics.classification import confusion_matrix, scores
 from xfm.training.group import Group
 from xfm.training.settings import Record
 
@@ -61,3 +64,22 @@ class Recipe(Protocol):
             Refused: the data or the weights cannot be used.
             EnvironmentProblem: this machine's copy of a checkpoint is another one.
         """
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode and without gradients, and then as it was."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def class_scores(logits: Tensor, codes: Tensor, loss: float) -> dict[str, float]:
+    """The loss and the scores of a classifier from (N, K) logits and (N,) codes of rows that have a class."""
+    truth, guesses = (each.cpu().numpy() for each in (codes, logits.argmax(dim=1)))
+    found = scores(confusion_matrix(truth, guesses, logits.shape[1]))
+    return {"loss": loss} | {name: float(value) for name, value in found.items()}

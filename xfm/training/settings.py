@@ -1,6 +1,6 @@
 """How a training run goes, how far it has come, and what comes out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +9,11 @@ import numpy as np
 Record = dict[str, float]
 Schedule = Literal["constant", "cosine", "linear", "decay"]
 VALIDATION = "validation_"  # names of a record that were measured on validation rows begin so
+
+
+def measured(scores: Mapping[str, float]) -> Record:
+    """Scores of validation rows as entries of a record."""
+    return {f"{VALIDATION}{name}": float(value) for name, value in scores.items()}
 
 
 def curves_of(record: Record, name: Callable[[str], str] = str) -> dict[str, float]:

@@ -8,16 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from tests.text_examples import NAMES, sentences
-from xfm.core.parts import TRAIN
 from xfm.core.schema import PART, REFUSED, ROW_ID, SHARD, TEXT
 from xfm.judging.labelled import SplitWithContent
-from xfm.models.headed import freeze_unreached, put_head
 from xfm.models.hf_text.config import HFText
-from xfm.tasks.classification.learner import ClassificationLearner
+from xfm.tasks.classification.learner import ClassificationLearner, ClassificationRecipe
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
-from xfm.training.order import BucketOrder
-from xfm.training.tokens import N_TOKENS, TokenParts
+from xfm.training.tokens import TokenParts
 
 
 class Memory:
@@ -81,15 +78,8 @@ def learner(
     """As `ClassificationRecipe.build`, with rows in memory."""
     config = HFText(checkpoint=str(folder))
     rows = rows or memory(config)
-    parts, tokenizer = rows.parts(), config.tokenizer(0)
-    network = put_head(config.build("cpu"), task, len(NAMES), seed)
-    freeze_unreached(network, tokenizer.collate(rows.tables[0].slice(0, 1)))
-    lengths = [column.to_numpy() for column in rows.column(N_TOKENS)]
-    order = BucketOrder(parts.count(TRAIN), batch_size, seed, lengths)
-    return ClassificationLearner(
-        network, tokenizer, rows, order, parts, "label", NAMES, batch_tokens=batch_tokens, group=group or Group(),
-        device="cpu",
-    )  # fmt: skip
+    recipe = ClassificationRecipe(config, task, rows.parts(), batch_size, batch_tokens, seed, 0, {}, NAMES)
+    return ClassificationLearner(recipe, rows, group or Group(), "cpu")
 
 
 def worker(rank: int, world: int) -> Group:

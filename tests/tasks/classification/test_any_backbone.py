@@ -9,16 +9,15 @@ from tests.contracts.examples import BACKBONES, example
 from tests.tasks.classification.sentiment import NAMES, Memory
 from xfm.compute.read import read_tokens
 from xfm.core import registry
-from xfm.core.parts import TEST, TRAIN
-from xfm.core.schema import INPUT_IDS, N_TOKENS, VALUES
+from xfm.core.parts import TEST
+from xfm.core.schema import INPUT_IDS, VALUES
 from xfm.judging.labelled import SplitWithContent
-from xfm.models.headed import freeze_unreached, put_head
+from xfm.models.headed import put_head
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.classification.learner import ClassificationLearner
+from xfm.tasks.classification.learner import ClassificationLearner, ClassificationRecipe
 from xfm.tasks.classification.settings import Classification
 from xfm.training.group import Group
-from xfm.training.order import BucketOrder
 from xfm.training.settings import Settings
 from xfm.training.trainer import Trainer
 
@@ -40,13 +39,11 @@ def test_a_few_steps_change_the_head_and_what_the_mode_says(kind, mode, tmp_path
     tokens = tokens.append_column("label", pa.array(labels)).append_column("split", pa.array(splits))
     store = Memory([SplitWithContent(0, 0.2, split="split")(tokens)])
     parts = store.parts()
-    network = put_head(given.config.build("cpu"), Classification(mode=mode, last_n=1, pool="mean"), 2, 0)
-    freeze_unreached(network, tokenizer.collate(store.tables[0].slice(0, 1)))
+    task = Classification(mode=mode, last_n=1, pool="mean")
+    recipe = ClassificationRecipe(given.config, task, parts, 8, 2000, 0, 0, {}, NAMES)
+    learner = ClassificationLearner(recipe, store, Group(), "cpu")
+    network = learner.network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    order = BucketOrder(parts.count(TRAIN), 8, 0, [column.to_numpy() for column in store.column(N_TOKENS)])
-    learner = ClassificationLearner(
-        network, tokenizer, store, order, parts, "label", NAMES, batch_tokens=2000, group=Group(), device="cpu"
-    )
     trained = Trainer(learner, SETTINGS).run(lambda: None)
     assert all(np.isfinite(trained.outcome[part]).all() for part in ("validation", "test"))
     assert len(trained.outcome["test"]) == sum(parts.count(TEST)) > 0

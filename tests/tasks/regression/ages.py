@@ -7,16 +7,12 @@ import pyarrow as pa
 
 from tests.tasks.classification.sentiment import Memory, tokenised
 from tests.text_examples import TONE, sentences
-from xfm.core.parts import TRAIN
-from xfm.core.schema import N_TOKENS
 from xfm.judging.labelled import SplitWithContent
-from xfm.models.headed import freeze_unreached, put_head
 from xfm.models.hf_text.config import HFText
-from xfm.tasks.regression.learner import RegressionLearner
+from xfm.tasks.regression.learner import RegressionLearner, RegressionRecipe
 from xfm.tasks.regression.rows import RegressionRows, regression_rows
 from xfm.tasks.regression.settings import Regression
 from xfm.training.group import Group
-from xfm.training.order import BucketOrder
 
 
 def ages(n: int = 200) -> tuple[list[str], np.ndarray]:
@@ -42,11 +38,5 @@ def target_rows(rows: Memory) -> RegressionRows:
 def learner(folder: Path | str, task: Regression, rows: Memory, *, group: Group | None = None) -> RegressionLearner:
     """As `RegressionRecipe.build`, with rows in memory."""
     config = HFText(checkpoint=str(folder))
-    parts, tokenizer = rows.parts(), config.tokenizer(0)
-    network = put_head(config.build("cpu"), task, 1, 0)
-    freeze_unreached(network, tokenizer.collate(rows.tables[0].slice(0, 1)))
-    order = BucketOrder(parts.count(TRAIN), 16, 0, [column.to_numpy() for column in rows.column(N_TOKENS)])
-    return RegressionLearner(
-        network, tokenizer, rows, order, parts, "label", target_rows(rows).scale, batch_tokens=100,
-        group=group or Group(), device="cpu",
-    )  # fmt: skip
+    recipe = RegressionRecipe(config, task, rows.parts(), 16, 100, 0, 0, {}, target_rows(rows).scale)
+    return RegressionLearner(recipe, rows, group or Group(), "cpu")

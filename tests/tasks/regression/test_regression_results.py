@@ -129,10 +129,10 @@ def test_a_checkpoint_read_again_predicts_the_same(config, rows, tmp_path, mode,
         if parameter.requires_grad:
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     before, tokens = of.outputs(TEST)[0], of.tokenizer.collate(table_of(rows, TEST))
-    write_regression(tmp_path / "out", of.network, config, task, of.scale, seed=0, training={"lr": 1})
+    write_regression(tmp_path / "out", of.network, config, task, of.recipe.scale, seed=0, training={"lr": 1})
     written = HFText(checkpoint=str(tmp_path / "out"))
     network, scale = read_regression(tmp_path / "out", written.build("cpu"))
-    assert scale == of.scale
+    assert scale == of.recipe.scale
     with torch.inference_mode():
         torch.testing.assert_close(network(tokens), before, rtol=1e-4, atol=1e-5)
     about = json.loads((tmp_path / "out" / "head.json").read_text())
