@@ -1,23 +1,20 @@
 """Cells of donors as training sees them: embeddings with planted effects, split, in memory; and a tiny fusion."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tests.tasks.classification.sentiment import Memory
-from xfm.core.parts import TRAIN
 from xfm.core.schema import EMBEDDING, PART, ROW_ID
 from xfm.judging.labelled import SplitWithContent
 from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import build_network
 from xfm.models.fusion.sizes import FusionSizes
-from xfm.tasks.adversarial.learner import AdversarialLearner, Columns
-from xfm.tasks.adversarial.network import AdversarialClassifier, freeze_unread
+from xfm.tasks.adversarial.learner import AdversarialLearner, AdversarialRecipe, Columns
+from xfm.tasks.adversarial.network import Network
 from xfm.tasks.adversarial.settings import AdversarialClassification
 from xfm.training.group import Group
-from xfm.training.order import Order
 
 SEXES = ("female", "male")
 TINY = FusionSizes(hidden=16, latents=3, heads=2, projection=8, dropout=0.0)
@@ -88,6 +85,20 @@ def columns_of(table: pa.Table, attribute: str | None = "sex") -> Columns:
     return Columns("cell_type", "donor_id", tuple(sorted(set(table["donor_id"].to_pylist()))), attribute, SEXES)
 
 
+@dataclass(frozen=True)
+class Start:
+    """A fusion from scratch."""
+
+    sizes: FusionSizes
+
+    @property
+    def hidden(self) -> int:
+        return self.sizes.hidden
+
+    def start(self, gene_dim: int, bank: TextBank, seed: int) -> Network:
+        return build_network(self.sizes, gene_dim, bank.dim, seed)
+
+
 def learner(
     table: pa.Table,
     task: AdversarialClassification,
@@ -102,16 +113,9 @@ def learner(
 ) -> AdversarialLearner:
     """As `AdversarialRecipe.build`, with rows in memory."""
     rows, bank, columns = rows or memory(table), bank or bank_of(table), columns_of(table, task.attribute)
-    parts: Any = rows.parts()
-    network = AdversarialClassifier(
-        build_network(sizes, table[EMBEDDING].type.list_size, bank.dim, seed), bank, task, len(columns.classes),
-        len(SEXES), task.head_hidden or sizes.hidden, seed,
-    )  # fmt: skip
-    freeze_unread(network, columns.cells(rows.tables[0].slice(0, 1), bank))
-    order = Order(parts.count(TRAIN), batch_size, seed)
-    return AdversarialLearner(
-        network, task, bank, columns, rows, order, parts, steps=steps, seed=seed, group=group or Group(), device="cpu"
-    )
+    width = table[EMBEDDING].type.list_size
+    recipe = AdversarialRecipe(Start(sizes), task, columns, bank, width, rows.parts(), batch_size, steps, seed, {})
+    return AdversarialLearner(recipe, rows, group or Group(), "cpu")
 
 
 def truth(rows: Memory, part: int, name: str) -> np.ndarray:

@@ -307,7 +307,7 @@ def test_a_checkpoint_holds_every_tensor_and_is_a_fusion_to_start_from(tmp_path,
     config = Fusion(**TINY.model_dump())
     bank = config.bank_of(sorted(set(cells["cell_type"].to_pylist())), open_storage(str(tmp_path / "cache")))
     of = learner(cells, TASK, rows=rows, bank=bank)
-    write_adversarial(tmp_path / "checkpoint", of.network, config, bank, 16, TASK, of.columns, {"lr": 1})
+    write_adversarial(tmp_path / "checkpoint", of.network, replace(of.recipe, backbone=config), {"lr": 1})
     beside = load_file(tmp_path / "checkpoint" / "classifier.safetensors")
     torch.testing.assert_close({f"network.{n}": p for n, p in of.network.network.state_dict().items()} | beside,
                                dict(of.network.state_dict()))  # fmt: skip

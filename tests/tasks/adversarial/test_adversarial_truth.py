@@ -1,5 +1,7 @@
 """Planted effects are found, and those that are not there are not: donors, data sets and a direction of sex."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -28,7 +30,8 @@ def trained(table, task, epochs, seed=0):
     """The learner after training as the job trains it, with the weights that the job keeps, and its rows."""
     rows = memory(table)
     of = learner(table, task, SMALL, rows=rows, seed=seed)
-    of.steps = steps = epochs * of.steps_per_epoch
+    steps = epochs * of.steps_per_epoch
+    of.recipe = replace(of.recipe, steps=steps)
     of.outcome = lambda step: {}
     job = FinetuneConfig.model_validate(
         {"source": {"kind": "atlas"}, "backbone": {"kind": "fusion"}, "task": task, "split": "split", "output": "out",

@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from xfm.core.errors import Refused
 from xfm.models.fusion.checkpoint import read_fusion, write_fusion
-from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.label_embeddings import TextBank
-from xfm.tasks.adversarial.learner import Columns
+from xfm.tasks.adversarial.learner import AdversarialRecipe, Columns
 from xfm.tasks.adversarial.network import AdversarialClassifier
 from xfm.tasks.adversarial.settings import AdversarialClassification
 
@@ -24,22 +23,12 @@ BESIDE = ("head.", "adversary.")  # tensors that are not the fusion's
 
 
 def write_adversarial(
-    folder: Path,
-    classifier: AdversarialClassifier,
-    config: Fusion,
-    bank: TextBank,
-    gene_dim: int,
-    task: AdversarialClassification,
-    columns: Columns,
-    training: Mapping[str, Any],
+    folder: Path, classifier: AdversarialClassifier, recipe: AdversarialRecipe, training: Mapping[str, Any]
 ) -> None:
-    """Writes the files; an existing folder is exchanged.
-
-    Args:
-        training: recipe, to be kept beside the weights.
-    """
-    about: dict[str, Any] = {"task": task.recipe(), "label": columns.label, "classes": list(columns.classes)}
-    write_fusion(folder, classifier.network.cpu(), config, bank, gene_dim, about, replace=True)
+    """Writes the files of a trained classifier; an existing folder is exchanged. `training` is kept beside them."""
+    columns = recipe.columns
+    about: dict[str, Any] = {"task": recipe.task.recipe(), "label": columns.label, "classes": list(columns.classes)}
+    write_fusion(folder, classifier.network.cpu(), recipe.backbone, recipe.bank, recipe.gene_dim, about, replace=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()
                if name.startswith(BESIDE)}  # fmt: skip
     save_file(tensors, folder / CLASSIFIER, metadata={"format": "pt"})

@@ -8,7 +8,6 @@ Test rows are read in `outcome` alone, after the last step, with the weights tha
 # Shapes: N rows of a part, B rows of a pass, K classes, F features, L latents.
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,25 +17,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xfm.core.parts import TEST, VALIDATION, Part
+from xfm.compute.embed import check_identity
+from xfm.core.parts import TEST, TRAIN, VALIDATION, Part
 from xfm.core.schema import EMBEDDING
 from xfm.judging.eval_set import MISSING
 from xfm.judging.labelled import codes_of
 from xfm.metrics.attention import MeanAttention
-from xfm.metrics.classification import confusion_matrix, scores
 from xfm.metrics.leakage import auroc, evenly_apart, leakage, of_one_class, why_undefined
 from xfm.metrics.resampling import GroupDraws
+from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.label_embeddings import TextBank
 from xfm.models.fusion.network import FusionModel
 from xfm.nn.losses import class_loss
-from xfm.tasks.adversarial.network import AdversarialClassifier, FusionBatch, adversary_loss
+from xfm.tasks.adversarial.network import AdversarialClassifier, FusionBatch, adversary_loss, freeze_unread
 from xfm.tasks.adversarial.settings import MOST_LOSS, AdversarialClassification
 from xfm.tokenizers.embedding import vectors_of
 from xfm.training.group import Group, all_gather_rows
+from xfm.training.learner import class_scores, evaluating
 from xfm.training.order import Order
-from xfm.training.settings import VALIDATION as MEASURED
-from xfm.training.settings import Record
-from xfm.training.tokens import RowReader, TokenParts
+from xfm.training.settings import Record, measured
+from xfm.training.state import with_weights
+from xfm.training.tokens import TokenParts, TokenStore
 
 AT_ONCE = 1024  # rows of a part that pass together when they are scored
 SHOWN = 3  # test rows whose attention is kept whole
@@ -77,40 +78,16 @@ class Scored:
 
 
 class AdversarialLearner:
-    """One worker's share; see `training.learner.Learner`.
+    """One worker's share; see `training.learner.Learner`."""
 
-    Args:
-        network: trained in place.
-        task: what is learned and unlearned.
-        bank: of all words.
-        columns: of the rows.
-        rows: in parts.
-        order: which rows make up which batch.
-        parts: how many rows each part has.
-        steps: of the whole run, over which the reversal grows.
-        seed: keys the folds of fresh classifiers.
-        group: who else trains.
-        device: of the network.
-    """
-
-    def __init__(
-        self,
-        network: AdversarialClassifier,
-        task: AdversarialClassification,
-        bank: TextBank,
-        columns: Columns,
-        rows: RowReader,
-        order: Order,
-        parts: TokenParts,
-        *,
-        steps: int,
-        seed: int,
-        group: Group,
-        device: str,
-    ) -> None:
-        self.network, self.task, self.bank, self.columns = network, task, bank, columns
-        self.rows, self.order, self.parts, self.steps, self.seed = rows, order, parts, steps, seed
-        self.group, self.device = group, device
+    def __init__(self, recipe: "AdversarialRecipe", rows: TokenStore, group: Group, device: str) -> None:
+        self.recipe, self.rows, self.group, self.device = recipe, rows, group, device
+        self.task, self.bank, self.columns, self.parts = recipe.task, recipe.bank, recipe.columns, recipe.parts
+        self.order = Order(self.parts.count(TRAIN), recipe.batch_size, recipe.seed)
+        network = recipe.network()
+        numbers, places = self.parts.everything(TRAIN)
+        freeze_unread(network, self.columns.cells(rows.take(numbers[:1], places[:1]), self.bank))
+        self.network = network.to(device)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,7 +110,7 @@ class AdversarialLearner:
     def backward(self, examples: FusionBatch, counts: Tensor, step: int) -> Tensor:
         cells, task = examples.to(self.device), self.task
         rows, held = counts[0].clamp(min=1), cells.codes != MISSING
-        logits, guessed = self.network(cells, task.strength(min(1.0, step / self.steps)))
+        logits, guessed = self.network(cells, task.strength(min(1.0, step / self.recipe.steps)))
         main = class_loss(logits[held], cells.codes[held])
         if guessed is None:
             (main / rows).backward()  # type: ignore[no-untyped-call]
@@ -153,15 +130,9 @@ class AdversarialLearner:
         held = found.codes != MISSING
         if not held.any():
             return {}
-        logits, truth = found.logits[held].double(), found.codes[held]
-        k = len(self.columns.classes)
-        named = scores(confusion_matrix(truth.numpy(), logits.argmax(1).numpy(), k))
-        record = {"loss": float(functional.cross_entropy(logits, truth))} | {
-            name: float(value) for name, value in named.items()
-        }
-        leaked = self._leaked(found)
-        record |= {} if leaked is None else {"leakage_auroc": leaked}
-        return {f"{MEASURED}{name}": value for name, value in record.items()}
+        logits, codes, leaked = found.logits[held], found.codes[held], self._leaked(found)
+        named = class_scores(logits, codes, float(functional.cross_entropy(logits.double(), codes)))
+        return measured(named | ({} if leaked is None else {"leakage_auroc": leaked}))
 
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
         """Of all rows of a part, in the order of the store: `validation`, `test` (N, K) float32 logits;
@@ -178,7 +149,7 @@ class AdversarialLearner:
         """What the network says of all rows of a part, on the CPU; workers share the work."""
         widths = [len(self.columns.classes), self.network.network.feature_dim, 1, 1]
         pieces = [torch.empty(0, sum(widths), device=self.device)]
-        with self._evaluating():
+        with evaluating(self.network):
             for cells in self._mine(part):
                 features = self.network.features(cells)
                 logits = self.network.classify(features, cells.attribute)
@@ -188,17 +159,6 @@ class AdversarialLearner:
         merged = all_gather_rows(self.group, torch.cat(pieces).float(), sum(self.parts.count(part))).cpu()
         logits, features, codes, attribute = torch.split(merged, widths, dim=1)
         return Scored(logits.contiguous(), features.contiguous(), codes[:, 0].long(), attribute[:, 0].long())
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """The network in evaluation mode and without gradients, and then as it was."""
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            self.network.train(was_training)
 
     def _mine(self, part: Part, among: slice = EVERY) -> Iterator[FusionBatch]:
         """This worker's rows among those of a part."""
@@ -218,10 +178,9 @@ class AdversarialLearner:
         if self.columns.attribute is None or why_undefined(codes, groups):
             return None
         # Once: other folds of the same few donors add little (.124 to .115 of the spread with twenty of them).
-        read = leakage(
-            found.features.numpy()[held], codes, groups, self.seed, n_classes=len(self.columns.attributes), repeats=1
-        )
-        return auroc(read, codes, GroupDraws(groups, self.seed, 0)).value
+        features, seed = found.features.numpy()[held], self.recipe.seed
+        read = leakage(features, codes, groups, seed, n_classes=len(self.columns.attributes), repeats=1)
+        return auroc(read, codes, GroupDraws(groups, seed, 0)).value
 
     def _attention(self) -> dict[str, Any]:
         """Weights between latents over all test rows, rows of a map ask: `mean` (L, L) text to gene, `entropy` and
@@ -229,10 +188,10 @@ class AdversarialLearner:
         (n, L, L), and `places`, (n,) of the test rows, for a few."""
         assert isinstance(self.network.network, FusionModel)
         latents = self.network.network.sizes.latents
-        found, total = MeanAttention(self.seed), sum(self.parts.count(TEST))
+        found, total = MeanAttention(self.recipe.seed), sum(self.parts.count(TEST))
         for start in range(0, total, AT_ONCE):
             some = slice(start, min(start + AT_ONCE, total))
-            with self._evaluating():
+            with evaluating(self.network):
                 own = [self._map(cells) for cells in self._mine(TEST, some)]
             own = own or [torch.empty(0, latents, latents, device=self.device)]
             found.add(all_gather_rows(self.group, torch.cat(own), some.stop - some.start).cpu().numpy())
@@ -251,9 +210,49 @@ class AdversarialLearner:
         """Test rows evenly apart; every worker reads the same."""
         places = np.unique(np.linspace(0, max(0, rows - 1), SHOWN).astype(np.int64))[:rows]
         numbers, inside = self.parts.everything(TEST)
-        with self._evaluating():
+        with evaluating(self.network):
             table = self.rows.take(numbers[places], inside[places])
             found = self.network.attend(self.columns.cells(table, self.bank).to(self.device))
         assert found.text_to_gene is not None
         assert found.gene_to_text is not None
         return places, (found.text_to_gene.cpu().numpy(), found.gene_to_text.cpu().numpy())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdversarialRecipe:
+    """The adversarial classifier, as it travels to every worker."""
+
+    backbone: Fusion  # a fusion, from scratch or aligned
+    task: AdversarialClassification  # what is learned and unlearned
+    columns: Columns  # of the rows, and their classes
+    bank: TextBank  # vectors of all words, made once
+    gene_dim: int  # numbers of an embedding
+    parts: TokenParts  # the rows
+    batch_size: int  # rows of a step, over all workers
+    steps: int  # of the whole run
+    seed: int  # keys order, network from scratch, head and adversary
+    identity: dict[str, Any]  # what `backbone` must find; another copy of a checkpoint is refused
+
+    def build(self, group: Group, device: str) -> AdversarialLearner:
+        """Draws or reads the weights.
+
+        Raises:
+            Refused: OTHER_WIDTH, or the weights cannot be used.
+            EnvironmentProblem: another copy of the checkpoint.
+        """
+        check_identity(self.backbone, self.identity)
+        return AdversarialLearner(self, TokenStore(self.parts), group, device)
+
+    def network(self) -> AdversarialClassifier:
+        """At step 0, on the CPU: the same on every worker and machine."""
+        network = self.backbone.start(self.gene_dim, self.bank, self.seed)
+        # A checkpoint's sizes count, not those that the config states beside it.
+        hidden = network.sizes.hidden if isinstance(network, FusionModel) else self.backbone.hidden
+        return AdversarialClassifier(
+            network, self.bank, self.task, len(self.columns.classes), len(self.columns.attributes),
+            self.task.head_hidden or hidden, self.seed,
+        )  # fmt: skip
+
+    def trained(self, weights: dict[str, Any]) -> AdversarialClassifier:
+        """With the weights of `Trained`, in evaluation mode."""
+        return with_weights(self.network(), weights).eval()

@@ -3,95 +3,28 @@
 OUTPUT/label_embeddings.parquet   vectors of the words, encoded once
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from xfm.compute.embed import check_identity
-from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
 from xfm.core.parts import TRAIN
-from xfm.core.parts import TRAIN as TRAINING
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
 from xfm.judging.labelled import Labelled
 from xfm.judging.labelled_task import LabelledTask
-from xfm.models.fusion.label_embeddings import TextBank, share_labels
-from xfm.models.fusion.network import FusionModel
+from xfm.models.fusion.label_embeddings import share_labels
 from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
-from xfm.tasks.adversarial.learner import AdversarialLearner, Columns
-from xfm.tasks.adversarial.network import AdversarialClassifier, Network, freeze_unread
+from xfm.tasks.adversarial.learner import AdversarialRecipe, Columns
 from xfm.tasks.adversarial.report import adversarial_report, drawer
 from xfm.tasks.adversarial.scores import score_table
 from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification
 from xfm.tasks.adversarial.warnings import attention_words, cautions
-from xfm.training.group import Group
-from xfm.training.order import Order
-from xfm.training.state import with_weights
 from xfm.training.task import Checkpoint, Result, TaskContext, TrainingInputs, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
-
-
-class FusionRecipe(BackboneConfig, Protocol):
-    """What of a fusion's recipe is used."""
-
-    @property
-    def hidden(self) -> int:
-        """Width of the head, where the task names none."""
-
-    def start(self, gene_dim: int, bank: TextBank, seed: int) -> Network:
-        """The network at step 0."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AdversarialRecipe:
-    """The adversarial classifier, as it travels to every worker."""
-
-    backbone: FusionRecipe  # a fusion, from scratch or aligned
-    task: AdversarialClassification  # what is learned and unlearned
-    columns: Columns  # of the rows, and their classes
-    bank: TextBank  # vectors of all words, made once
-    gene_dim: int  # numbers of an embedding
-    parts: TokenParts  # the rows
-    batch_size: int  # rows of a step, over all workers
-    steps: int  # of the whole run
-    seed: int  # keys order, network from scratch, head and adversary
-    identity: dict[str, Any]  # what `backbone` must find; another copy of a checkpoint is refused
-
-    def build(self, group: Group, device: str) -> AdversarialLearner:
-        """Draws or reads the weights.
-
-        Raises:
-            Refused: OTHER_WIDTH, or the weights cannot be used.
-            EnvironmentProblem: another copy of the checkpoint.
-        """
-        check_identity(self.backbone, self.identity)
-        store, network = TokenStore(self.parts), self.network()
-        numbers, rows = self.parts.everything(TRAIN)
-        freeze_unread(network, self.columns.cells(store.take(numbers[:1], rows[:1]), self.bank))
-        return AdversarialLearner(
-            network.to(device), self.task, self.bank, self.columns, store,
-            Order(self.parts.count(TRAIN), self.batch_size, self.seed), self.parts, steps=self.steps, seed=self.seed,
-            group=group, device=device,
-        )  # fmt: skip
-
-    def network(self) -> AdversarialClassifier:
-        """At step 0, on the CPU: the same on every worker and machine."""
-        network = self.backbone.start(self.gene_dim, self.bank, self.seed)
-        # A checkpoint's sizes count, not those that the config states beside it.
-        hidden = network.sizes.hidden if isinstance(network, FusionModel) else self.backbone.hidden
-        return AdversarialClassifier(
-            network, self.bank, self.task, len(self.columns.classes), len(self.columns.attributes),
-            self.task.head_hidden or hidden, self.seed,
-        )  # fmt: skip
-
-    def trained(self, weights: dict[str, Any]) -> AdversarialClassifier:
-        """With the weights of `Trained`, in evaluation mode."""
-        return with_weights(self.network(), weights).eval()
 
 
 class AdversarialTask(LabelledTask):
@@ -146,10 +79,7 @@ class AdversarialTask(LabelledTask):
         classifier = recipe.trained(trained.weights)
 
         def write(folder: Path) -> str:
-            write_adversarial(
-                folder, classifier, context.backbone, recipe.bank, recipe.gene_dim, task, recipe.columns,
-                dict(context.record),
-            )  # fmt: skip
+            write_adversarial(folder, classifier, recipe, context.record)
             return about_checkpoint(task, recipe.columns.classes)
 
         return Result(
@@ -196,7 +126,7 @@ def columns_of(task: AdversarialClassification, backbone: Any, labelled: Labelle
     attribute = labelled.also_read(task.attribute)
     classes = () if attribute is None else attribute.classes
     if attribute is not None and task.is_adversarial:
-        codes = attribute.codes[labelled.held(TRAINING)]
+        codes = attribute.codes[labelled.held(TRAIN)]
         found = sorted({classes[code] for code in codes if code != MISSING})
         if len(found) < 2:
             raise Refused("ONE_CLASS", f"--task.attribute {task.attribute}: an adversary needs two known classes among "
