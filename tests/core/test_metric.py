@@ -14,7 +14,7 @@ from xfm.metrics.regression import cell_sums, regression_scores
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.trajectory import trajectory_scores
 from xfm.metrics.zero_shot import is_hit
-from xfm.tasks.alignment.scores import space_scores
+from xfm.tasks.alignment.outcome import space_scores
 
 N, K = 240, 6
 RNG = np.random.default_rng(0)

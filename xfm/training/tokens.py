@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import part_name
 from xfm.core.parts import LEFT_OUT, TEST, TRAIN, VALIDATION, Part, part_of
-from xfm.core.random import key64, uniform
+from xfm.core.random import key64, rng_for, uniform
 from xfm.core.schema import INPUT_IDS, N_TOKENS, PART, ROW_ID
 from xfm.core.storage import open_storage
 from xfm.tokenizers.ragged import row_lengths
@@ -56,6 +56,12 @@ class TokenParts:
         numbers = np.repeat(np.arange(len(counts)), counts)
         rows = np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts)
         return numbers, rows + self.offsets(part)[numbers]
+
+    def sample(self, part: Part, most: int, seed: int) -> tuple[I64, I64]:
+        """At most so many of them, drawn by the seed, in their order."""
+        numbers, rows = self.everything(part)
+        chosen = np.sort(rng_for(seed, "validation").permutation(len(rows))[:most])
+        return numbers[chosen], rows[chosen]
 
 
 class TokenStore:

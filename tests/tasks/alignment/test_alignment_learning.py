@@ -15,10 +15,11 @@ from xfm.core.schema import EMBEDDING, PART, ROW_ID
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
 from xfm.sources.cells import vector_array
-from xfm.tasks.alignment.figures import draw
-from xfm.tasks.alignment.learner import AlignmentLearner, AlignmentRecipe, learner_of
+from xfm.tasks.alignment.learner import AlignmentLearner, AlignmentRecipe
+from xfm.tasks.alignment.report import draw
 from xfm.tasks.alignment.settings import Alignment, margin_losses, supcon_infonce
 from xfm.training.group import Group
+from xfm.training.learner import evaluating
 from xfm.training.settings import Settings
 from xfm.training.trainer import Trainer
 
@@ -68,7 +69,7 @@ def recipe_of(rows: Memory, *, labels: tuple[str, ...] = TYPES, group: str | Non
 def learner(group: Group | None = None, *, rows: Memory | None = None, **task) -> AlignmentLearner:
     rows = rows or memory()
     with BUILDING:
-        return learner_of(recipe_of(rows, **task), rows, group or Group(), "cpu")
+        return AlignmentLearner(recipe_of(rows, **task), rows, group or Group(), "cpu")
 
 
 def gradient(of: AlignmentLearner, step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -217,7 +218,7 @@ def test_groups_are_known_where_a_column_is_named():
     assert len(np.unique(groups)) == 15
     rows = memory()
     with BUILDING:
-        of = learner_of(recipe_of(rows, group="donor_id"), rows, Group(), "cpu")
+        of = AlignmentLearner(recipe_of(rows, group="donor_id"), rows, Group(), "cpu")
     assert len(np.unique(of.outcome(0)["groups"])) == 3
 
 
@@ -227,7 +228,7 @@ def test_cells_of_unknown_groups_stand_for_themselves():
               for table in memory().tables]  # fmt: skip
     rows = Memory(tables)
     with BUILDING:
-        of = learner_of(recipe_of(rows, group="donor_id"), rows, Group(), "cpu")
+        of = AlignmentLearner(recipe_of(rows, group="donor_id"), rows, Group(), "cpu")
     groups = of.outcome(0)["groups"]  # of each five test cells one of d1, two of d2
     assert sorted(np.bincount(groups).tolist()) == [1] * 6 + [3, 6]
 
@@ -260,7 +261,7 @@ def test_what_text_latents_take_from_each_word_is_shown_where_a_label_has_words(
         assert length == len(name.split())
         np.testing.assert_allclose(weights[:, :length].sum(axis=1), 1, rtol=1e-5)
         assert not weights[:, length:].any()
-    with of.network.judged():
+    with evaluating(of.network):
         texts, held = of.network.texts[[0]], of.network.is_text[[0]]
         (again,) = of.network.fusion.resample_text(texts, held, need_weights=True)[1]
     np.testing.assert_allclose(words["weights"][0], again[0], rtol=1e-5)

@@ -6,7 +6,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from xfm.core.errors import Refused
 from xfm.tasks.alignment.batches import TypeDraws, frequencies, other_types
-from xfm.tasks.alignment.scores import by_type, retrieved, space_scores
+from xfm.tasks.alignment.outcome import by_type, retrieved, space_scores
 
 TYPES = np.repeat([0, 1, 3], [400, 100, 4])  # type 2 has no training cell
 SIZES = (300, 0, 204)

@@ -19,7 +19,7 @@ from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.sources.synthetic.grammar import Grammar
-from xfm.tasks.alignment.figures import draw
+from xfm.tasks.alignment.report import draw
 from xfm.training.config import TrainingConfig, settings_of
 from xfm.training.in_process import train_here
 from xfm.training.task import TrainingInputs, TrainingRun

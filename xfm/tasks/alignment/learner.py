@@ -27,7 +27,7 @@ from xfm.tasks.alignment.outcome import AlignedRows, outcome, seen_by
 from xfm.tasks.alignment.settings import TEMPERATURE, Alignment, limit_temperature, margin_losses, supcon_gradients
 from xfm.tokenizers.embedding import vectors_of
 from xfm.training.group import Group, all_gather_rows
-from xfm.training.settings import Record
+from xfm.training.settings import Record, measured
 from xfm.training.tokens import TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
@@ -35,33 +35,20 @@ HALVES = {"supcon_infonce": ("from_cells_loss", "from_types_loss"), "margin": ("
 
 
 class AlignmentLearner:
-    """One worker's share; a `Learner`.
-
-    Args:
-        network: trained in place.
-        rows: embeddings and words.
-        types: (R,) label of every training row, in the order of the parts.
-        recipe: of the whole.
-        group: who else trains.
-        device: of the network.
+    """One worker's share; see `training.learner.Learner`.
 
     Raises:
         Refused: NO_TRAINING_ROWS.
     """
 
-    def __init__(
-        self, network: AlignedFusion, rows: TokenStore, types: I64, recipe: "AlignmentRecipe", group: Group, device: str
-    ) -> None:
-        self.aligned, self.rows, self.recipe, self.group, self.device = network, rows, recipe, group, device
-        task, parts = recipe.task, recipe.parts
+    def __init__(self, recipe: "AlignmentRecipe", rows: TokenStore, group: Group, device: str) -> None:
+        self.recipe, self.rows, self.group, self.device = recipe, rows, group, device
+        self.network, task, parts = recipe.network(device), recipe.task, recipe.parts
+        columns = zip(rows.column(task.text_column), parts.count(TRAIN), strict=True)
+        types = np.concatenate([recipe.bank.codes(column.slice(0, size)) for column, size in columns])
         self.draws = TypeDraws(parts.count(TRAIN), types, recipe.batch_size, recipe.seed, task.sampler)
         self.frequencies = frequencies(types, len(recipe.bank.labels), task.negatives)
-        self.held = AlignedRows.of(rows, *_sample(*parts.everything(VALIDATION), recipe), recipe, group)
-
-    @property
-    def network(self) -> AlignedFusion:
-        """The fusion and its temperature."""
-        return self.aligned
+        self.held = AlignedRows.of(self, *parts.sample(VALIDATION, recipe.validation_rows, recipe.seed))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,29 +84,24 @@ class AlignmentLearner:
         """Loss and scores on validation cells, none of them where no cell is held out."""
         if self.held is None:
             return {}
-        found = seen_by(self.aligned, self.held, self.recipe, self.frequencies, self.group, self.device)
-        return {f"validation_{name}": value for name, value in found.scores.items()}
+        found = seen_by(self, self.network, self.held)
+        return measured(found.scores)
 
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
-        """Of test cells, or of validation cells where no cell is for testing; see `alignment_outcome.outcome`."""
+        """Of test cells, or of validation cells where no cell is for testing; see `outcome.outcome`."""
         parts = self.recipe.parts
         part = TEST if sum(parts.count(TEST)) else VALIDATION
-        judged = AlignedRows.of(self.rows, *parts.everything(part), self.recipe, self.group)
+        judged = AlignedRows.of(self, *parts.everything(part))
         if judged is None:
             return {"part": "", "cells": 0} | self._trained_on()
-        before = self.recipe.network(self.device)
-        found = outcome(
-            self.aligned, before, judged, part.word, self.rows, self.recipe,
-            self.frequencies, self.group, self.device,
-        )  # fmt: skip
-        return found | self._trained_on()
+        return outcome(self, self.recipe.network(self.device), judged, part.word) | self._trained_on()
 
     def _trained_on(self) -> dict[str, Any]:
         """training_types: (T,) training rows of each label."""
         return {"training_types": np.bincount(self.draws.types, minlength=len(self.recipe.bank.labels))}
 
     def _contrast(self, cells: PairBatch) -> Tensor:
-        network, group = self.aligned, self.group
+        network, group = self.network, self.group
         limit_temperature(network.log_temperature)
         genes = network.genes(cells.genes)
         types = all_gather_rows(group, cells.types, cells.total)
@@ -140,7 +122,7 @@ class AlignmentLearner:
         return torch.cat([halves.mean()[None], halves]).double() * len(cells.types)
 
     def _margin(self, cells: PairBatch, others: Tensor, pairs: float) -> Tensor:
-        distances = self.aligned.distances(cells.genes.repeat(2, 1), torch.cat([cells.types, others]))
+        distances = self.network.distances(cells.genes.repeat(2, 1), torch.cat([cells.types, others]))
         is_match = torch.arange(len(distances), device=self.device) < len(others)
         losses = margin_losses(distances, is_match, self.recipe.task.margin)
         torch.autograd.backward([losses.sum() / pairs])
@@ -181,17 +163,4 @@ class AlignmentRecipe:
             Refused: NO_TRAINING_ROWS, FEW_ROWS for so many workers, or as `network`.
         """
         check_identity(self.start, self.identity)
-        return learner_of(self, TokenStore(self.parts), group, device)
-
-
-def learner_of(recipe: AlignmentRecipe, rows: TokenStore, group: Group, device: str) -> AlignmentLearner:
-    """The learner on rows that are open already."""
-    columns = zip(rows.column(recipe.task.text_column), recipe.parts.count(TRAIN), strict=True)
-    types = [recipe.bank.codes(column.slice(0, size)) for column, size in columns]
-    return AlignmentLearner(recipe.network(device), rows, np.concatenate(types), recipe, group, device)
-
-
-def _sample(parts: I64, rows: I64, recipe: AlignmentRecipe) -> tuple[I64, I64]:
-    """At most `validation_rows` of them, in their order."""
-    chosen = np.sort(rng_for(recipe.seed, "validation").permutation(len(parts))[: recipe.validation_rows])
-    return parts[chosen], rows[chosen]
+        return AlignmentLearner(self, TokenStore(self.parts), group, device)

@@ -2,8 +2,6 @@
 
 # Shapes: B cells, D numbers of an embedding, T labels, L text vectors of a label, P width of the shared space.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import log
 from typing import Literal
 
@@ -87,17 +85,6 @@ class AlignedFusion(nn.Module):
             return None
         weights: list[Tensor] = self.fusion.resample_text(texts, is_text, need_weights=True)[1]
         return weights[-1]
-
-    @contextmanager
-    def judged(self) -> Iterator[None]:
-        """Evaluation mode, and afterwards the mode that was before."""
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.train(was_training)
 
     def _words(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.texts[codes], None if self.is_text is None else self.is_text[codes]

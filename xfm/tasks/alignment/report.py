@@ -1,16 +1,20 @@
 """The report of an alignment: does a cell find the words for its type, beside guessing and the network before."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.metric import words_of
-from xfm.core.report import Estimate, Report, Table
+from xfm.core.report import Estimate, Figure, Report, Table
 from xfm.metrics.paired import bootstrap_difference
 from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, group_sums, weighted_sums
-from xfm.tasks.alignment.scores import by_type
+from xfm.plots.attention import draw_resampled_attention
+from xfm.plots.training_curves import draw_training_metrics
+from xfm.plots.umap import FEWEST, SEED, draw_embedding_umap, draw_shared_space, shared_points
+from xfm.tasks.alignment.outcome import by_type
 from xfm.tasks.alignment.settings import Alignment
 from xfm.training.report import out_of_time, pretraining_numbers, provenance
 from xfm.training.settings import Settings, Trained
@@ -29,6 +33,15 @@ SHOWN = (
     "loss", "fused_margin_accuracy", "retrieval", "retrieval_macro", "margin_accuracy", "alignment", "uniformity",
     "modality_gap",
 )  # fmt: skip
+
+CURVES = (
+    "validation_retrieval", "validation_retrieval_macro", "validation_margin_accuracy",
+    "validation_fused_margin_accuracy",
+)  # fmt: skip
+LOSSES = {
+    "combined": "loss", "from cells": "from_cells_loss", "from types": "from_types_loss",
+    "right pairs": "right_pairs_loss", "wrong pairs": "wrong_pairs_loss",
+}  # fmt: skip
 
 
 def alignment_report(
@@ -178,3 +191,58 @@ def _warnings(found: Mapping[str, Any], task: Alignment) -> list[str]:
     if found["part"] == "validation":
         said.append("The data name no test cells: the scores are those of validation cells.")
     return said
+
+
+def draw(trained: Trained, start: str, folder: Path) -> list[Figure]:
+    """The figures of a report; `start` is what the network was before, in words."""
+    found = trained.outcome
+    figures = [*_shared(found, start, folder)] if found["cells"] else []
+    held = [name for name in CURVES if any(name in record for record in trained.history)]
+    figures.append(
+        draw_training_metrics(
+            folder, trained.history, losses=LOSSES, scores=held,
+            caption="Alignment by step and epoch; dots are validations, a line is a mean since the last record.",
+        )
+    )  # fmt: skip
+    return figures + _words(found, folder) + _embeddings(found, folder) if found["cells"] else figures
+
+
+def _words(found: dict[str, Any], folder: Path) -> list[Figure]:
+    """Nothing where labels are one vector, or one word, each."""
+    words = found["words"]
+    if words is None or max(words["lengths"]) < 2:
+        return []
+    tokens = [[f"{number}" for number in range(1, length + 1)] for length in words["lengths"]]
+    return [
+        draw_resampled_attention(
+            folder, words["weights"], words["names"], name="word_attention", side="text", keys="token",
+            key_names=tokens,
+            caption="What the text latents take from each token of a label, in the order of its words: mean over "
+            "heads, last block.",
+        )
+    ]  # fmt: skip
+
+
+def _shared(found: dict[str, Any], start: str, folder: Path) -> list[Figure]:
+    drawn = found["shared"]
+    types = drawn["types"].astype(np.intp)
+    if len(types) + len(np.unique(types)) < FEWEST:
+        return []
+    before, after = (
+        shared_points(drawn[genes], drawn[texts], types, SEED, per_type=len(types))
+        for genes, texts in (("genes_before", "texts_before"), ("genes", "texts"))
+    )
+    said = (
+        f"{len(types):,} {found['part']} cells, as many of each type where there are enough, and the words for the "
+        "types, by the vectors that each side has on its own."
+    )
+    return [draw_shared_space(folder, before, after, found["labels"], titles=(start, "aligned"), caption=said)]
+
+
+def _embeddings(found: dict[str, Any], folder: Path) -> list[Figure]:
+    drawn = found["drawn"]
+    vectors = drawn["embedding"]
+    if len(vectors) < FEWEST or (vectors == vectors[0]).all():
+        return []
+    said = f"{len(vectors):,} {found['part']} cells by their embeddings as they came, before any alignment."
+    return [draw_embedding_umap(folder, vectors, drawn["columns"], cells=drawn["rows"], caption=said)]

@@ -4,6 +4,7 @@ OUTPUT/label_embeddings.parquet   vectors of the labels, encoded once, when it i
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,9 +19,8 @@ from xfm.core.storage import open_storage
 from xfm.models.fusion.checkpoint import write_fusion
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.label_embeddings import share_labels
-from xfm.tasks.alignment.figures import drawer
 from xfm.tasks.alignment.learner import AlignmentRecipe
-from xfm.tasks.alignment.report import alignment_report
+from xfm.tasks.alignment.report import alignment_report, draw
 from xfm.tasks.alignment.settings import Alignment
 from xfm.training.state import with_weights
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun
@@ -108,7 +108,7 @@ class AlignmentTask(Task):
             trained, run.settings, run.run, rows, run.refused, task=task, encoder=recipe.bank.encoder
         )
         start = "before training" if task.init else "random weights"
-        return Result(Checkpoint("fusion", write), report, drawer(trained, start=start))
+        return Result(Checkpoint("fusion", write), report, partial(draw, trained, start))
 
 
 def _different(columns: Iterable[pa.ChunkedArray]) -> list[str]:

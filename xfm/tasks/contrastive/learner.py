@@ -72,7 +72,7 @@ class ContrastiveLearner:
         self.backbone, self.collate, self.rows, self.recipe = backbone, collator, rows, recipe
         self.group, self.device = group, device
         self.order = Order(parts.count(TRAIN), recipe.batch_size, recipe.seed)
-        chosen = _sample(*parts.everything(VALIDATION), recipe.validation_rows, recipe.seed)
+        chosen = recipe.parts.sample(VALIDATION, recipe.validation_rows, recipe.seed)
         self.held = len(chosen[0])
         mine = slice(group.rank, None, group.world)
         self._held = rows.take(chosen[0][mine], chosen[1][mine]) if self.held > group.rank else None
@@ -213,12 +213,6 @@ class ContrastiveRecipe:
         backbone = self.start.build(device)
         backbone.requires_grad_(True)
         return ContrastiveLearner(backbone, collator, TokenStore(self.parts), self.parts, self, group, device)
-
-
-def _sample(parts: I64, rows: I64, most: int, seed: int) -> tuple[I64, I64]:
-    """At most `most` rows, in their order."""
-    chosen = np.sort(rng_for(seed, "validation").permutation(len(parts))[:most])
-    return parts[chosen], rows[chosen]
 
 
 def _retrieved(vectors: Vectors) -> NDArray[np.bool_]:
