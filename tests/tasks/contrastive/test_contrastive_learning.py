@@ -9,7 +9,6 @@ import torch
 from tests.picture_examples import BUILDING, Memory, fresh, memory, pictures, workers
 from tests.rounding import assert_same_but_rounding
 from xfm.tasks.contrastive.learner import ContrastiveLearner, ContrastiveRecipe
-from xfm.tasks.contrastive.pairs import Collator
 from xfm.tasks.contrastive.settings import contrastive_losses
 from xfm.training.group import Group
 from xfm.training.settings import Settings
@@ -25,10 +24,8 @@ SETTINGS = Settings(
 def learner(group: Group | None = None, *, rows: Memory | None = None, batch_tokens: int = 10_000, seed: int = 0):
     rows, start = rows or memory(), fresh(seed)
     recipe = ContrastiveRecipe(start, rows.parts(), "caption", "colour", BATCH, batch_tokens, 100, 0, start.identity())
-    collator = Collator(start.tokenizer(0).for_training(), start.prompt_tokenizer(), "caption", "colour", batch_tokens)
     with BUILDING:
-        network = start.build("cpu")
-    return ContrastiveLearner(network, collator, rows, rows.parts(), recipe, group or Group(), "cpu")
+        return ContrastiveLearner(recipe, rows, group or Group(), "cpu")
 
 
 def gradient(of: ContrastiveLearner, step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,9 +17,8 @@ from xfm.models.scgpt.checkpoint import write_checkpoint
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.masked_expression.learner import MaskedExpressionLearner, MaskedExpressionRecipe
+from xfm.tasks.masked_expression.learner import MaskedExpressionLearner, MaskedExpressionRecipe, network_to_train
 from xfm.tasks.masked_expression.masker import Masker
-from xfm.tasks.masked_expression.network import network_to_train
 from xfm.tasks.masked_expression.settings import MaskedExpression, Objectives, objective_errors
 from xfm.tasks.masked_expression.validation import gene_means
 from xfm.training.group import Group
@@ -85,8 +84,9 @@ def learner(
         (0.25, 0.5, 0.75), SETTINGS.batch_size, batch_tokens, 100, SETTINGS.seed, {},
     )  # fmt: skip
     store = Memory([cells(range(8)), cells(range(8, 12))])
-    network = recipe.backbone.build("cpu").train()
-    return MaskedExpressionLearner(network, masker(batch_tokens=batch_tokens), store, recipe, group or Group(), "cpu")
+    of = MaskedExpressionLearner(recipe, store, group or Group(), "cpu")
+    of.network.train()
+    return of
 
 
 def trainer(settings: Settings = SETTINGS, **more) -> Trainer:

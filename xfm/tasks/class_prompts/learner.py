@@ -23,7 +23,6 @@ from xfm.core.schema import IMAGE, INPUT_IDS, ROW_ID
 from xfm.core.tokenizer import Tokens
 from xfm.judging.eval_set import MISSING
 from xfm.judging.labelled import codes_of
-from xfm.metrics.classification import confusion_matrix, scores
 from xfm.models.adapters import set_alpha
 from xfm.models.clip.network import CLIPBackbone
 from xfm.models.clip.prompts import Prompts, ensembled
@@ -31,9 +30,9 @@ from xfm.nn.losses import class_loss
 from xfm.tokenizers.image import ImageTokenizer, decode, random_crop
 from xfm.tokenizers.text import TextTokenizer
 from xfm.training.group import Group, all_gather_rows
+from xfm.training.learner import class_scores, evaluating
 from xfm.training.order import Order
-from xfm.training.settings import VALIDATION as MEASURED
-from xfm.training.settings import Record
+from xfm.training.settings import Record, measured
 from xfm.training.tokens import TokenStore
 
 if TYPE_CHECKING:
@@ -52,19 +51,12 @@ class Example:
 
 
 class ClassPromptsLearner:
-    """One worker's share; see `training.learner.Learner`.
-
-    Args:
-        recipe: what is learned.
-        network: with updates, trained in place.
-        group: who else trains.
-        device: of the network.
-    """
+    """One worker's share; see `training.learner.Learner`."""
 
     names = ("loss",)
 
-    def __init__(self, recipe: "ClassPromptsRecipe", network: CLIPBackbone, group: Group, device: str) -> None:
-        self.recipe, self.network, self.group, self.device = recipe, network, group, device
+    def __init__(self, recipe: "ClassPromptsRecipe", group: Group, device: str) -> None:
+        self.recipe, self.network, self.group, self.device = recipe, recipe.network().to(device), group, device
         self.task, self.store = recipe.task, TokenStore(recipe.images.parts)
         self.tokenizer: ImageTokenizer = recipe.backbone.tokenizer(recipe.tokens_seed).for_training()
         self.prompts = recipe.backbone.prompt_tokenizer()
@@ -72,9 +64,10 @@ class ClassPromptsLearner:
         # Pictures stay encoded: a few shots are a few megabytes, and are read once.
         self._shots = None if self.task.shots == "all" else self.store.take(self.numbers, self.rows)
         self.order = Order([len(self.rows)], recipe.batch_size, recipe.seed)
-        self.trains_text = self.task.tower != "image"
         self._texts = _prompt_tokens(self.prompts, recipe.images.prompts).to(device)
-        self._fixed = None if self.trains_text else self.class_vectors(self._texts, recipe.images.prompts).detach()
+        self._fixed = (
+            None if self.task.tower != "image" else self.class_vectors(self._texts, recipe.images.prompts).detach()
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,11 +104,7 @@ class ClassPromptsLearner:
         logits, codes = logits[codes != MISSING], codes[codes != MISSING]
         if not len(codes):
             return {}
-        truth, guesses = codes.cpu().numpy(), logits.argmax(dim=1).cpu().numpy()
-        found = scores(confusion_matrix(truth, guesses, logits.shape[1]))
-        record = {"loss": float(class_loss(logits, codes)) / len(codes)}
-        record |= {name: float(value) for name, value in found.items()}
-        return {f"{MEASURED}{name}": value for name, value in record.items()}
+        return measured(class_scores(logits, codes, float(class_loss(logits, codes)) / len(codes)))
 
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
         """What every share of the update says of validation and test images, and of the other ones.
@@ -157,12 +146,10 @@ class ClassPromptsLearner:
         order = np.lexsort((rows, numbers))
         numbers, rows = numbers[order], rows[order]
         store = self.store if images is self.recipe.images else TokenStore(images.parts)
-        was_training = self.network.training
-        self.network.eval()
         vectors = [torch.zeros(0, self.network.projection_dim, device=self.device)]
         codes = [torch.zeros(0, dtype=torch.int64, device=self.device)]
         own = np.arange(len(rows))[self.group.rank :: self.group.world]
-        with torch.inference_mode():
+        with evaluating(self.network):
             texts = self.class_vectors(_prompt_tokens(self.prompts, images.prompts).to(self.device), images.prompts)
             for start in range(0, len(own), AT_ONCE):
                 some = own[start : start + AT_ONCE]
@@ -171,7 +158,6 @@ class ClassPromptsLearner:
                     codes.append(example.codes.to(self.device))
             gathered = [all_gather_rows(self.group, torch.cat(each), len(rows)) for each in (vectors, codes)]
             logits = self.network.scale * gathered[0] @ texts.T
-        self.network.train(was_training)
         return logits.float(), gathered[1]
 
     def class_vectors(self, texts: Tokens, prompts: Prompts) -> Tensor:
@@ -194,18 +180,14 @@ class ClassPromptsLearner:
     def _tokens(self, rows: pa.Table, crops: str | None) -> Tokens:
         if crops is None or not self.task.augment:
             return self.tokenizer.collate(rows)
-        size, flip, least, seed = self.tokenizer.size, self.task.flip, self.task.least_area, self.recipe.seed
-        pictures = zip(rows[ROW_ID].to_pylist(), rows[IMAGE], strict=True)
-        return self.tokenizer.tokens(
-            np.stack(
-                [
-                    random_crop(
-                        decode(data.as_py()), size, rng_for(seed, f"crop {crops}\x1f{row}"), flip=flip, least=least
-                    )
-                    for row, data in pictures
-                ]
+        pictures = [
+            random_crop(
+                decode(data.as_py()), self.tokenizer.size, rng_for(self.recipe.seed, f"crop {crops}\x1f{row}"),
+                flip=self.task.flip, least=self.task.least_area,
             )
-        )
+            for row, data in zip(rows[ROW_ID].to_pylist(), rows[IMAGE], strict=True)
+        ]  # fmt: skip
+        return self.tokenizer.tokens(np.stack(pictures))
 
 
 def trained_numbers(network: CLIPBackbone) -> dict[str, int]:

@@ -80,7 +80,7 @@ class ClassPromptsRecipe:
             EnvironmentProblem: another copy of the checkpoint.
         """
         check_identity(self.backbone, self.identity)
-        return ClassPromptsLearner(self, self.network().to(device), group, device)
+        return ClassPromptsLearner(self, group, device)
 
     def network(self) -> CLIPBackbone:
         """Before the first step, on the CPU: the same on every worker, and as good as the pretrained one."""

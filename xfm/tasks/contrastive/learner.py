@@ -1,7 +1,7 @@
 """CLIP learning from images and their captions, over any number of workers.
 
 A worker computes the vectors of its own pairs; all vectors are then gathered, so that every image meets every caption
-of the whole batch, however many workers share it (`tasks/contrastive.py` says why summed gradients are exact). A batch
+of the whole batch, however many workers share it (`settings.py` says why summed gradients are exact). A batch
 that does not fit into one pass goes twice through the network: first for its vectors, then, piece by piece, for the
 gradient at them (Gao et al., "GradCache", RepL4NLP 2021). The result is the same.
 """
@@ -13,22 +13,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfm.compute.embed import check_identity
+from xfm.compute.embed import batches, check_identity
 from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.random import key64, rng_for
+from xfm.core.schema import INPUT_IDS
+from xfm.core.tokenizer import Tokenizer, Tokens
 from xfm.metrics.zero_shot import chance_of_right, nearest_is_right
 from xfm.models.clip.config import CLIP
 from xfm.models.clip.fresh import FreshCLIP
 from xfm.models.clip.network import CLIPBackbone
-from xfm.tasks.contrastive.pairs import Collator, Pairs
 from xfm.tasks.contrastive.settings import contrastive_gradients, contrastive_losses, limit_scale
+from xfm.tokenizers.text import TextTokenizer
 from xfm.training.group import Group, all_gather_rows
+from xfm.training.learner import evaluating
 from xfm.training.order import Order
-from xfm.training.settings import Record
+from xfm.training.settings import Record, measured
 from xfm.training.tokens import RowReader, TokenParts, TokenStore
 
 I64 = NDArray[np.int64]
@@ -44,42 +48,62 @@ class Vectors:
     scale: Tensor  # () of similarities
 
 
-class ContrastiveLearner:
-    """One worker's share; a `Learner`.
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Some images and their captions."""
 
-    Args:
-        backbone: trained in place.
-        collator: makes pairs.
-        rows: images and captions.
-        parts: which of them are trained and validated on.
-        recipe: sizes and seed.
-        group: who else trains.
-        device: of the network.
-    """
+    images: Tokens  # pixels
+    texts: Tokens  # ids of the captions
+    captions: Tensor  # (M, 2) int64 that stand for their words, and for what they mean
+
+    def to(self, device: str) -> "Pairs":
+        """The same on another device."""
+        return Pairs(self.images.to(device), self.texts.to(device), self.captions.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """Rows with an encoded picture and a caption to pairs."""
+
+    images: Tokenizer  # tokenizer of the pictures
+    prompts: TextTokenizer  # tokenizer of the captions
+    caption: str  # column of the captions
+    match: str  # column of what they mean
+    batch_tokens: int  # of one pass, of both towers
+
+    def __call__(self, rows: pa.Table) -> list[Pairs]:
+        """M rows in pieces of one pass each, in their order."""
+        size = next(batches(self.images.lengths(rows) + self.prompts.max_length, self.batch_tokens)).size
+        return [self._pairs(rows.slice(start, size)) for start in range(0, rows.num_rows, size)]
+
+    def _pairs(self, rows: pa.Table) -> Pairs:
+        captions = rows[self.caption].cast(pa.string()).to_pylist()
+        ids = pa.array([self.prompts.subwords.encode(caption).ids for caption in captions], pa.large_list(pa.int32()))
+        texts = self.prompts.collate(pa.table({INPUT_IDS: ids}))
+        numbers = torch.stack([_numbers(captions), _numbers(rows[self.match].to_pylist())], dim=1)
+        return Pairs(self.images.collate(rows), texts, numbers)
+
+
+def _numbers(values: Sequence[Any]) -> Tensor:
+    """(M,) int64, the same for the same value in any batch and on any worker."""
+    return torch.from_numpy(np.array([key64(0, str(value)) for value in values], np.uint64).view(np.int64))
+
+
+class ContrastiveLearner:
+    """One worker's share; see `training.learner.Learner`."""
 
     names = ("loss",)
 
-    def __init__(
-        self,
-        backbone: CLIPBackbone,
-        collator: Collator,
-        rows: RowReader,
-        parts: TokenParts,
-        recipe: "ContrastiveRecipe",
-        group: Group,
-        device: str,
-    ) -> None:
-        self.backbone, self.collate, self.rows, self.recipe = backbone, collator, rows, recipe
-        self.group, self.device = group, device
-        self.order = Order(parts.count(TRAIN), recipe.batch_size, recipe.seed)
-        chosen = recipe.parts.sample(VALIDATION, recipe.validation_rows, recipe.seed)
-        self.held = len(chosen[0])
-        mine = slice(group.rank, None, group.world)
-        self._held = rows.take(chosen[0][mine], chosen[1][mine]) if self.held > group.rank else None
-
-    @property
-    def network(self) -> CLIPBackbone:
-        return self.backbone
+    def __init__(self, recipe: "ContrastiveRecipe", rows: RowReader, group: Group, device: str) -> None:
+        self.recipe, self.rows, self.group, self.device = recipe, rows, group, device
+        images, prompts = recipe.start.tokenizer(recipe.seed).for_training(), recipe.start.prompt_tokenizer()
+        self.collate = Collator(images, prompts, recipe.caption, recipe.match, recipe.batch_tokens)
+        self.network = recipe.start.build(device)
+        self.network.requires_grad_(True)
+        self.order = Order(recipe.parts.count(TRAIN), recipe.batch_size, recipe.seed)
+        parts, places = recipe.parts.sample(VALIDATION, recipe.validation_rows, recipe.seed)
+        self.held, mine = len(parts), slice(group.rank, None, group.world)
+        self._held = rows.take(parts[mine], places[mine]) if self.held > group.rank else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,7 +117,7 @@ class ContrastiveLearner:
         return [float(sum(len(pairs.captions) for pairs in examples))]
 
     def backward(self, examples: list[Pairs], counts: Tensor, step: int) -> Tensor:
-        scale = self.backbone.network.logit_scale
+        scale = self.network.network.logit_scale
         limit_scale(scale)
         pieces = [pairs.to(self.device) for pairs in examples]
         with torch.set_grad_enabled(len(pieces) == 1):
@@ -117,9 +141,9 @@ class ContrastiveLearner:
         """Loss and retrieval on validation pairs, none of them where no pair is held out."""
         if not self.held:
             return {}
-        vectors = self._validation(self.backbone)
+        vectors = self._validation(self.network)
         hits = _retrieved(vectors)
-        return {"validation_loss": self._loss(vectors), "validation_retrieval": float(hits.mean())}
+        return measured({"loss": self._loss(vectors), "retrieval": float(hits.mean())})
 
     def outcome(self, step: int) -> dict[str, Any]:  # noqa: ARG002
         """Of validation pairs, with the network before and after training.
@@ -131,7 +155,7 @@ class ContrastiveLearner:
         """
         if not self.held:
             return {"images": 0}
-        after = self._validation(self.backbone)
+        after = self._validation(self.network)
         before = self._validation(self.recipe.start.build(self.device))
         captions, meanings = after.captions.cpu().numpy().T
         return {
@@ -147,7 +171,7 @@ class ContrastiveLearner:
     def _vectors(self, pairs: Pairs, step: int, piece: int) -> tuple[Tensor, Tensor]:
         # Seeded for each piece: where there is dropout, the second pass must drop what the first one did.
         torch.manual_seed(key64(self.recipe.seed, f"dropout {step} {self.group.rank} {piece}"))
-        return self.backbone.images(pairs.images), self.backbone.texts(pairs.texts.ids, pairs.texts.is_token)
+        return self.network.images(pairs.images), self.network.texts(pairs.texts.ids, pairs.texts.is_token)
 
     def _again(self, pieces: Sequence[Pairs], by_image: Tensor, by_text: Tensor, step: int) -> None:
         start = 0
@@ -158,15 +182,12 @@ class ContrastiveLearner:
 
     def _validation(self, backbone: CLIPBackbone) -> Vectors:
         """Of all validation pairs: worker r holds the pairs r, r + world, ..."""
-        was_training = backbone.training
-        backbone.eval()
         found: list[tuple[Tensor, ...]] = []
-        with torch.inference_mode():
+        with evaluating(backbone):
             for pairs in [] if self._held is None else self.collate(self._held):
                 there = pairs.to(self.device)
                 texts = backbone.texts(there.texts.ids, there.texts.is_token)
                 found.append((backbone.images(there.images), texts, there.captions))
-        backbone.train(was_training)
         vectors, numbers = torch.zeros(0, backbone.projection_dim), torch.zeros(0, 2, dtype=torch.int64)
         found.append(tuple(empty.to(self.device) for empty in (vectors, vectors, numbers)))
         sides = [all_gather_rows(self.group, torch.cat(side), self.held) for side in zip(*found, strict=True)]
@@ -206,13 +227,7 @@ class ContrastiveRecipe:
             Refused: NO_TRAINING_ROWS, or FEW_ROWS for so many workers.
         """
         check_identity(self.start, self.identity)
-        collator = Collator(
-            self.start.tokenizer(self.seed).for_training(), self.start.prompt_tokenizer(), self.caption,
-            self.match, self.batch_tokens,
-        )  # fmt: skip
-        backbone = self.start.build(device)
-        backbone.requires_grad_(True)
-        return ContrastiveLearner(backbone, collator, TokenStore(self.parts), self.parts, self, group, device)
+        return ContrastiveLearner(self, TokenStore(self.parts), group, device)
 
 
 def _retrieved(vectors: Vectors) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 The loss of a step is divided by the hidden positions of its whole batch, for any number of workers.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +12,21 @@ import torch
 from torch import Tensor
 
 from xfm.compute.embed import check_identity
-from xfm.core.parts import TRAIN, VALIDATION
+from xfm.core.errors import Refused
+from xfm.core.parts import TRAIN
+from xfm.core.random import key64
 from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.fresh import FreshScGPT
 from xfm.models.scgpt.network import ScGPTBackbone
 from xfm.tasks.masked_expression.masker import Masker
-from xfm.tasks.masked_expression.network import network_to_train
 from xfm.tasks.masked_expression.settings import OBJECTIVES, Example, Objectives, objective_errors
 from xfm.tasks.masked_expression.validation import Validation
 from xfm.training.group import Group
 from xfm.training.order import Order
-from xfm.training.settings import VALIDATION as MEASURED
-from xfm.training.settings import Record
+from xfm.training.settings import Record, measured
 from xfm.training.tokens import RowReader, TokenParts, TokenStore
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,45 +51,57 @@ class MaskedExpressionRecipe:
             EnvironmentProblem: another copy of the checkpoint.
         """
         check_identity(self.backbone, self.identity)
-        network = network_to_train(self.backbone, device, self.seed)
-        masker = Masker(
-            self.backbone.tokenizer(self.seed), network.architecture.mask_value, self.mask_fractions,
-            self.batch_tokens, self.seed,
-        )  # fmt: skip
-        return MaskedExpressionLearner(network, masker, TokenStore(self.parts), self, group, device)
+        return MaskedExpressionLearner(self, TokenStore(self.parts), group, device)
+
+
+def network_to_train(backbone: ScGPT | FreshScGPT, device: str, seed: int) -> ScGPTBackbone:
+    """Builds the network; heads that a checkpoint lacks get initial weights drawn from the seed.
+
+    Raises:
+        Refused: NEEDS_LABELS; the checkpoint is conditioned on batch labels, which pretraining has none of.
+    """
+    network = backbone.build("cpu")
+    found = network.architecture
+    if found.label_encoder or found.input_norm == "dsbn":
+        raise Refused(
+            "NEEDS_LABELS",
+            f"the checkpoint is conditioned on {found.n_labels} batch labels; pretraining starts from one without them",
+        )
+    wanted = found.model_copy(update={"decoder": True, "mvc": "inner product" if found.mvc == "none" else found.mvc})
+    if wanted == found:
+        return network.to(device)
+    tokenizer = backbone.tokenizer(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key64(seed, "heads"))
+        whole = ScGPTBackbone(wanted, pad_id=tokenizer.pad_id)
+    missing = whole.load_state_dict(network.state_dict(), strict=False).missing_keys
+    heads = sorted({name.split(".")[0] for name in missing})
+    logger.warning("the checkpoint lacks %s: trained from scratch", ", ".join(heads))
+    return whole.to(device)
 
 
 class MaskedExpressionLearner:
-    """One worker's share of masked expression; see `training.learner.Learner`.
-
-    Args:
-        network: trained in place.
-        masker: makes examples.
-        cells: the tokens, in parts.
-        recipe: the rest.
-        group: who else trains.
-        device: of the network.
-    """
+    """One worker's share of masked expression; see `training.learner.Learner`."""
 
     names = OBJECTIVES
 
-    def __init__(
-        self,
-        network: ScGPTBackbone,
-        masker: Masker,
-        cells: RowReader,
-        recipe: MaskedExpressionRecipe,
-        group: Group,
-        device: str,
-    ) -> None:
-        self.network, self.masker, self.cells, self.recipe = network, masker, cells, recipe
-        self.group, self.device, self.objectives = group, device, recipe.objectives
-        training, validation = recipe.parts.count(TRAIN), recipe.parts.count(VALIDATION)
-        self.order = Order(training, recipe.batch_size, recipe.seed)
-        self.validation = Validation(
-            masker, cells, training, validation, limit=recipe.validation_cells, seed=recipe.seed,
-            group=group, device=device,
+    def __init__(self, recipe: MaskedExpressionRecipe, cells: RowReader, group: Group, device: str) -> None:
+        self.cells, self.group, self.device, self.objectives = cells, group, device, recipe.objectives
+        self.network = network_to_train(recipe.backbone, device, recipe.seed)
+        self.masker = Masker(
+            recipe.backbone.tokenizer(recipe.seed), self.network.architecture.mask_value, recipe.mask_fractions,
+            recipe.batch_tokens, recipe.seed,
         )  # fmt: skip
+        self.order = Order(recipe.parts.count(TRAIN), recipe.batch_size, recipe.seed)
+        self.validation = Validation(
+            self.masker,
+            cells,
+            recipe.parts,
+            limit=recipe.validation_cells,
+            seed=recipe.seed,
+            group=group,
+            device=device,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,8 +133,8 @@ class MaskedExpressionLearner:
         is_on = self.objectives.is_on(step)
         sums = self.validation.errors(self.network, is_on).sum(axis=0)
         means = zip(OBJECTIVES, sums[1:] / sums[0], is_on, strict=True)
-        return {f"{MEASURED}{name}": float(mean) for name, mean, on in means if on}
+        return measured({name: mean for name, mean, on in means if on})
 
     def outcome(self, step: int) -> dict[str, Any]:
-        """`scores`, (C, 6) of the validation cells: columns as in `pretraining.validation.SCORES`."""
+        """`scores`, (C, 6) of the validation cells: columns as in `validation.SCORES`."""
         return {"scores": np.asarray(self.validation.scores(self.network, self.objectives.is_on(step)))}

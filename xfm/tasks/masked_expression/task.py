@@ -11,8 +11,7 @@ from xfm.models.scgpt.config import ScGPT
 from xfm.models.scgpt.files import read_vocab
 from xfm.models.scgpt.fresh import FreshScGPT, ordered, vocabulary_of
 from xfm.models.scgpt.settings import Architecture
-from xfm.tasks.masked_expression.learner import MaskedExpressionRecipe
-from xfm.tasks.masked_expression.network import network_to_train
+from xfm.tasks.masked_expression.learner import MaskedExpressionRecipe, network_to_train
 from xfm.tasks.masked_expression.report import drawer, pretrain_report
 from xfm.tasks.masked_expression.settings import OBJECTIVES, MaskedExpression
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun

@@ -1,12 +1,11 @@
 """Errors on cells that are never trained on, beside guesses that need no model."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.schema import INPUT_IDS, VALUES
 from xfm.models.scgpt.network import ScGPTBackbone
 from xfm.nn.losses import squared_error
@@ -14,8 +13,9 @@ from xfm.tasks.masked_expression.masker import Masker
 from xfm.tasks.masked_expression.settings import OBJECTIVES, Example, Switches, objective_errors
 from xfm.tokenizers.ragged import ragged
 from xfm.training.group import Group
+from xfm.training.learner import evaluating
 from xfm.training.order import Order
-from xfm.training.tokens import RowReader
+from xfm.training.tokens import RowReader, TokenParts
 
 F64 = NDArray[np.float64]
 # Columns of scores, one row a cell: hidden genes, then summed squared errors.
@@ -27,49 +27,31 @@ class Validation:
     """Up to `limit` validation cells, shared out to the workers, with masks that never change.
 
     Args:
-        masker: makes examples.
-        cells: the tokens, in parts.
-        training, validation: cells of each part on either side; training cells stand first.
-        limit: cells at most.
-        seed: keys their choice.
         group: who shares the work; every worker makes the same calls and gets all scores.
-        device: of the network.
     """
 
     def __init__(
-        self,
-        masker: Masker,
-        cells: RowReader,
-        training: Sequence[int],
-        validation: Sequence[int],
-        *,
-        limit: int,
-        seed: int,
-        group: Group,
-        device: str,
+        self, masker: Masker, cells: RowReader, parts: TokenParts, *, limit: int, seed: int, group: Group, device: str
     ) -> None:
-        self.masker, self.cells, self.training = masker, cells, training
+        self.cells, self.training, validation = cells, parts.count(TRAIN), parts.count(VALIDATION)
         self.seed, self.group, self.device = seed, group, device
         self.count = min(limit, sum(validation))
         self.examples: list[Example] = []
         if self.count > group.rank:
-            _, parts, rows = Order(validation, self.count, seed).batch(0)
-            parts, rows = parts[group.rank :: group.world], rows[group.rank :: group.world]
-            table = cells.take(parts, rows + np.array(training)[parts])
+            _, numbers, rows = Order(validation, self.count, seed).batch(0)
+            numbers, rows = numbers[group.rank :: group.world], rows[group.rank :: group.world]
+            table = cells.take(numbers, rows + parts.offsets(VALIDATION)[numbers])
             self.examples = masker.examples(table, "validation")
 
     def errors(self, network: ScGPTBackbone, is_on: Switches) -> F64:
         """(C, 4) hidden genes and summed squared errors of the objectives; NaN for one that is not on."""
         scores = torch.zeros(self.count, 1 + len(OBJECTIVES), dtype=torch.float64, device=self.device)
-        was_training = network.training
-        network.eval()
-        with torch.inference_mode():
+        with evaluating(network):
             for example in self.examples:
                 rows = self._rows(example).to(self.device)
                 errors = objective_errors(network, example.to(self.device), is_on)
                 scores[rows, 0] = example.hidden.sum(dim=1).to(scores)
                 scores[rows, 1:] = errors.T.double()
-        network.train(was_training)
         merged: F64 = self.group.sum(scores).cpu().numpy()
         merged[:, [False, *(not on for on in is_on)]] = np.nan
         return merged
