@@ -12,11 +12,11 @@ from tests.tasks.classification.sentiment import tokenised
 from tests.text_examples import NAMES, sentences, write_encoder
 from xfm.compute.embed import Embedder
 from xfm.core.errors import Refused
-from xfm.models.headed import put_head
 from xfm.models.hf_text.config import HFText
 from xfm.models.reductions import Pool
+from xfm.tasks.classification.learner import ClassificationRecipe
 from xfm.tasks.classification.settings import Classification
-from xfm.tasks.classification.task import write_classifier
+from xfm.training.tokens import TokenParts
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
     start = HFText(checkpoint=str(write_encoder(folder / "start", family="distilbert")))
     task = Classification(head="mlp")
-    network = put_head(start.build("cpu"), task, len(NAMES), 3)
-    write_classifier(folder / "out", network, start, task, NAMES, seed=3, training={})
+    recipe = ClassificationRecipe(start, task, TokenParts("", (), ()), 16, 400, 3, 0, {}, NAMES)
+    recipe.write(folder / "out", recipe.network(), {})
     return folder / "out"
 
 

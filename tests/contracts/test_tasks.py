@@ -32,6 +32,7 @@ from xfm.training.task import Task
 from xfm.training.tokens import TEST, TokenParts, TokenStore
 
 NAMES = sorted(registry.TASKS)
+NOTE = "Published: 98.46, different weights."
 
 
 @dataclass
@@ -93,8 +94,8 @@ def given(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(given) -> tuple[Published, Trained]:
-    """The whole job."""
-    return run_here(given.config, given.prepared)
+    """The whole job, with a note of its user."""
+    return run_here(given.config.model_copy(update={"notes": (NOTE,)}), given.prepared)
 
 
 # Settings
@@ -250,6 +251,7 @@ def test_the_report_is_whole_and_has_its_baselines(given, done):
     report = job.report
     assert report is not None
     assert report.headline.endswith(".")
+    assert report.warnings[0] == NOTE
     assert job.figures
     page = render_page(report, job.folder)
     assert report.title in page

@@ -6,7 +6,9 @@ recipe is what travels to every worker, whatever the head is to tell.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from xfm.core.parts import TEST, TRAIN, VALIDATION, Part
 from xfm.core.schema import N_TOKENS
 from xfm.core.tokenizer import Tokens
 from xfm.models.headed import HeadedBackbone, freeze_unreached, put_head
+from xfm.models.headed_checkpoint import write_headed
 from xfm.training.group import Group, all_gather_rows
 from xfm.training.learner import evaluating
 from xfm.training.order import BucketOrder
@@ -114,7 +117,7 @@ class HeadedLearner(ABC):
         mine = slice(self.group.rank, None, self.group.world)
         own_numbers, own_rows = numbers[mine], rows[mine]
         # One column more, for the truths.
-        own = torch.zeros(len(own_rows), self.recipe.n_outputs + 1, device=self.device)
+        own = torch.zeros(len(own_rows), len(self.recipe.outputs) + 1, device=self.device)
         with evaluating(self.network):
             for start in range(0, len(own_rows), AT_ONCE):
                 some = slice(start, start + AT_ONCE)
@@ -150,13 +153,18 @@ class HeadedRecipe(ABC):
 
     @property
     @abstractmethod
-    def n_outputs(self) -> int:
-        """Of the head."""
+    def learner(self) -> type[HeadedLearner]:
+        """What each worker learns with."""
 
     @property
     @abstractmethod
-    def learner(self) -> type[HeadedLearner]:
-        """What each worker learns with."""
+    def outputs(self) -> tuple[str, ...]:
+        """What each output of the head is called."""
+
+    @property
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What the outputs are, as head.json says it: label, and classes or target."""
 
     def build(self, group: Group, device: str) -> HeadedLearner:
         """Reads vocabulary and weights.
@@ -170,8 +178,15 @@ class HeadedRecipe(ABC):
 
     def network(self) -> HeadedBackbone:
         """At step 0, on the CPU: the same on every worker and machine."""
-        return put_head(self.backbone.build("cpu"), self.task, self.n_outputs, self.seed)
+        return put_head(self.backbone.build("cpu"), self.task, len(self.outputs), self.seed)
 
     def trained(self, weights: dict[str, Any]) -> HeadedBackbone:
         """With the weights of `Trained`, in evaluation mode."""
         return with_weights(self.network(), weights).eval()
+
+    def write(self, folder: Path, network: HeadedBackbone, training: Mapping[str, Any]) -> None:
+        """The files of a trained network, see `write_headed`."""
+        write_headed(
+            folder, network, self.backbone, self.task, self.outputs, seed=self.seed, about=self.about,
+            training=training,
+        )  # fmt: skip

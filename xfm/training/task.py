@@ -85,6 +85,16 @@ class TrainingRun:
     genes: Mapping[str, Any]  # how the source's genes meet the vocabulary; empty where there are none
     refused: Mapping[str, int]  # quarantine lines by code
 
+    @property
+    def n_training(self) -> int:
+        """Rows that were trained on."""
+        return sum(self.parts.count(TRAIN))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass."""
+        return self.n_training // self.settings.batch_size
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

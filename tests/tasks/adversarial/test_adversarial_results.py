@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sklearn import metrics
 
 from tests.tasks.adversarial.donors import TINY, Effects, atlas, learner, memory, truth
-from tests.tasks.classification.test_finetuning_results import RUN, SETTINGS, trained
+from tests.tasks.classification.test_finetuning_results import RUN, SETTINGS, run_of, trained
 from xfm.core.parts import TEST
 from xfm.core.report import Estimate
 from xfm.core.storage import open_storage
@@ -22,10 +22,9 @@ from xfm.judging.score import SCHEMA
 from xfm.judging.seeds import seeds_report
 from xfm.models.fusion.config import Fusion
 from xfm.tasks.adversarial.checkpoint import write_adversarial
-from xfm.tasks.adversarial.report import adversarial_report, draw, sample_names
+from xfm.tasks.adversarial.report import adversarial_report, attention_words, cautions, draw, sample_names
 from xfm.tasks.adversarial.scores import score_table
 from xfm.tasks.adversarial.settings import AdversarialClassification
-from xfm.tasks.adversarial.warnings import attention_words, cautions
 
 TASK = AdversarialClassification()
 OWN = "finetuned_adversarial"
@@ -168,7 +167,7 @@ def test_a_donor_of_two_sexes_is_left_out_and_said(cells, labelled):
     (row,) = [each for each in found if (each["task"], each["metric"], each["split"]) == ("leakage", "auroc", "test")]
     assert row["groups"] == 7
     assert "1 of several sex values left out" in row["note"]
-    said = " ".join(cautions(trained({}), SETTINGS, TASK, labels, None))
+    said = " ".join(cautions(run_of(trained({}), labels), TASK, None))
     assert "donor_id has classes of several sex" in said
     assert "is a function of" not in said
 
@@ -233,13 +232,13 @@ def test_weights_of_an_early_step_are_reported_with_the_strength_that_they_met(l
     settings = replace(SETTINGS, steps=100)
     for step, strength, is_weak in ((10, 0.0462, True), (20, 0.0762, False)):
         early = replace(trained(outcome), best_step=step)
-        said = " ".join(cautions(early, settings, TASK, labelled, None))
+        said = " ".join(cautions(run_of(early, labelled, settings), TASK, None))
         assert ("less than half of --task.lambda_adv" in said) == is_weak
-        report = adversarial_report(early, settings, 4, TASK, labelled, scores, RUN, notes=[], warnings=[], refused={})
+        report = adversarial_report(run_of(early, labelled, settings), TASK, scores, [])
         assert report.numbers["strength of reversal at the step kept"] == strength
     plain = TASK.model_copy(update={"adversary": False})
     assert "--task.lambda_adv" not in " ".join(
-        cautions(replace(trained({}), best_step=1), settings, plain, labelled, None)
+        cautions(run_of(replace(trained({}), best_step=1), labelled, settings), plain, None)
     )
 
 
@@ -250,19 +249,16 @@ def test_an_attribute_of_one_class_is_no_error_without_an_adversary(cells):
     assert labelled.also_read("sex").classes == ("female",)
     found = score_table(learner(table, task, rows=rows).outcome(0), labelled, task)
     assert found_score(found, "finetuned_plain", "auroc", "test", "leakage") is None
-    assert any("nothing to unlearn" in each for each in cautions(trained({}), SETTINGS, task, labelled, None))
+    assert any("nothing to unlearn" in each for each in cautions(run_of(trained({}), labelled), task, None))
 
 
 def test_the_report_says_what_must_be_known(labelled, outcome, scores):
-    warnings = cautions(trained(outcome), SETTINGS, TASK, labelled, "random_cell")
-    report = adversarial_report(
-        trained(outcome), SETTINGS, 4, TASK, labelled, scores, RUN, notes=["a note"], warnings=warnings, refused={}
-    )
+    warnings = cautions(run_of(trained(outcome), labelled), TASK, "random_cell")
+    report = adversarial_report(run_of(trained(outcome), labelled), TASK, scores, warnings)
     said = " ".join(report.warnings)
     assert "re-identification" in said
     assert "sex is a function of donor_id" in said
     assert "in-distribution" in said
-    assert "a note" in said
     assert "it never saw with an AUROC of" in report.headline
     assert "chance: 0.250" in report.headline
     assert isinstance(report.numbers["test sex leakage AUROC"], Estimate)
@@ -273,7 +269,7 @@ def test_the_report_says_what_must_be_known(labelled, outcome, scores):
     assert len(next(each for each in report.tables if each.name == "fresh_probes").rows) == 8
     assert not any("turned twice" in each for each in warnings)
     doubled = TASK.model_copy(update={"reversal": "reference"})
-    assert "turned twice" in cautions(trained(outcome), SETTINGS, doubled, labelled, None)[0]
+    assert "turned twice" in cautions(run_of(trained(outcome), labelled), doubled, None)[0]
 
 
 def test_seeds_are_told_apart_by_the_classifiers_own_rows(scores):
@@ -294,7 +290,7 @@ def test_figures_have_their_numbers_beside_them(tmp_path, labelled, outcome):
                 "validation_f1": 0.5, "validation_accuracy": 0.5}] * 2  # fmt: skip
     names = sample_names(labelled, outcome)
     assert len(names) == 3
-    figures = draw(history, labelled, outcome, names, tmp_path)
+    figures = draw(history, labelled, outcome, tmp_path)
     assert [each.name for each in figures] == [
         "confusion", "training_metrics", "cross_attention", "avg_text_to_gene_attention"
     ]  # fmt: skip

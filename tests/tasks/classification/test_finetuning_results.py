@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +25,12 @@ from xfm.models.headed import HeadedBackbone
 from xfm.models.hf_text.config import HFText
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
+from xfm.tasks.classification.learner import ClassificationRecipe
 from xfm.tasks.classification.report import by_frequency, draw, finetune_report
 from xfm.tasks.classification.settings import Classification
-from xfm.tasks.classification.task import write_classifier
 from xfm.training.settings import Settings, Trained
+from xfm.training.task import TrainingRun
+from xfm.training.tokens import TokenParts
 
 RUN = {"recipe": {"weights": {"model.safetensors": "1"}, "data": {"files": {}}, "cells": "c"}, "versions": {}}
 SETTINGS = Settings(
@@ -61,6 +64,12 @@ def outcome(rows):
 def truth(rows, part):
     numbers, places = rows.parts().everything(part)
     return [NAMES.index(name) for name in rows.take(numbers, places)["label"].to_pylist()]
+
+
+def run_of(what: Trained, rows: Any, settings: Settings = SETTINGS) -> TrainingRun:
+    """Four batches an epoch."""
+    parts = TokenParts("", ("a",), ((4 * settings.batch_size, 0, 0),))
+    return TrainingRun(what, settings, parts, rows, {}, RUN, {}, {})
 
 
 def trained(outcome, **more):
@@ -107,13 +116,10 @@ def test_predictions_name_each_row_with_its_probabilities(rows, labelled, outcom
 
 def test_the_report_says_how_well_beside_guesses_and_which_epoch_was_kept(labelled, outcome, tmp_path):
     scores = score_table(outcome, labelled, "full")
-    report = finetune_report(
-        trained(outcome), SETTINGS, 4, Classification(), labelled, scores, RUN, notes=["published: .85"], refused={}
-    )
+    report = finetune_report(run_of(trained(outcome), labelled), Classification(), scores)
     assert report.numbers["epoch kept"] == 1.0
     assert report.numbers["epochs"] == 2.0
     assert isinstance(report.numbers["test macro F1"], Estimate)
-    assert report.warnings[0] == "published: .85"
     assert any("Only" in warning and "intervals are wide" in warning for warning in report.warnings)
     assert [table.name for table in report.tables] == ["summary", "classes"]
     assert report.provenance["choice"]["label"]["representation"] == "finetuned_full"
@@ -149,8 +155,7 @@ def test_a_checkpoint_read_again_gives_the_same_logits(encoder, rows, tmp_path, 
         if parameter.requires_grad:
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     before = of.logits(TEST)[0]
-    config = HFText(checkpoint=str(encoder))
-    write_classifier(tmp_path / "out", of.network, config, task, NAMES, seed=0, training={"lr": 1})
+    of.recipe.write(tmp_path / "out", of.network, {"lr": 1})
     read = HFText(checkpoint=str(tmp_path / "out"))
     assert read.tokenizer(0)
     about = json.loads((tmp_path / "out" / "head.json").read_text())
@@ -176,13 +181,12 @@ def _check_reference(folder, logits, rows):
 
 
 def test_a_classifier_of_cells_is_a_checkpoint_of_cells(tiny_scgpt, tmp_path):
-    from xfm.models.headed import put_head
-
     config = ScGPT(checkpoint=str(tiny_scgpt / "checkpoint"))
     task = Classification(mode="last_n", last_n=1, pool="mean")
-    network = put_head(config.build("cpu"), task, 3, 0)
+    recipe = ClassificationRecipe(config, task, TokenParts("", (), ()), 16, 400, 0, 0, {}, ("a", "b", "c"))
+    network = recipe.network()
     tensors = {name: tensor.clone() for name, tensor in network.backbone.state_dict().items()}
-    write_classifier(tmp_path / "out", network, config, task, ("a", "b", "c"), seed=0, training={})
+    recipe.write(tmp_path / "out", network, {})
     read = ScGPT(checkpoint=str(tmp_path / "out")).build("cpu")
     for name, tensor in read.state_dict().items():
         assert torch.equal(tensor, tensors[name]), name

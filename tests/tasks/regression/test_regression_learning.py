@@ -10,7 +10,7 @@ from tests.tasks.regression.ages import learner, memory, target_rows
 from tests.text_examples import write_encoder
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.models.hf_text.config import HFText
-from xfm.tasks.regression.scores import predicted
+from xfm.tasks.regression.rows import predicted
 from xfm.tasks.regression.settings import Regression
 from xfm.training.settings import Settings
 from xfm.training.trainer import Trainer

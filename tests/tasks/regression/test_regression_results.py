@@ -11,6 +11,7 @@ from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoModelForSequenceClassification
 
 from tests.tasks.classification.sentiment import Memory, tokenised
+from tests.tasks.classification.test_finetuning_results import run_of
 from tests.tasks.regression.ages import ages, learner, memory, target_rows
 from tests.text_examples import write_encoder
 from xfm.compute.predict import HeadReader
@@ -22,10 +23,9 @@ from xfm.judging.representations import MEAN
 from xfm.judging.score import SCHEMA
 from xfm.models.hf_text.config import HFText
 from xfm.tasks.regression.report import draw, regression_report
-from xfm.tasks.regression.rows import regression_rows
-from xfm.tasks.regression.scores import prediction_table, score_table
+from xfm.tasks.regression.rows import prediction_table, regression_rows, score_table
 from xfm.tasks.regression.settings import Regression
-from xfm.tasks.regression.task import read_regression, write_regression
+from xfm.tasks.regression.task import read_regression
 from xfm.training.settings import Settings, Trained
 
 RUN = {"recipe": {"weights": {"model.safetensors": "1"}, "data": {"files": {}}, "cells": "c"}, "versions": {}}
@@ -106,7 +106,7 @@ def test_the_report_says_how_well_next_to_the_mean_and_draws(known, outcome, tmp
     history = [{"step": 4, "epoch": 1.0, "loss": 0.7, "validation_loss": 0.69, "validation_r2": 0.5}]
     trained = Trained({}, 8, 2.0, 4, history, outcome, is_out_of_time=False, is_stopped=True)
     scores = score_table(outcome, known, "full")
-    report = regression_report(trained, SETTINGS, 4, Regression(), known, scores, RUN, refused={})
+    report = regression_report(run_of(trained, known, SETTINGS), Regression(), scores)
     assert isinstance(report.numbers["test R²"], Estimate)
     assert report.numbers["epoch kept"] == 1.0
     assert len(report.tables[0].rows) == 4
@@ -129,7 +129,7 @@ def test_a_checkpoint_read_again_predicts_the_same(config, rows, tmp_path, mode,
         if parameter.requires_grad:
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     before, tokens = of.outputs(TEST)[0], of.tokenizer.collate(table_of(rows, TEST))
-    write_regression(tmp_path / "out", of.network, config, task, of.recipe.scale, seed=0, training={"lr": 1})
+    of.recipe.write(tmp_path / "out", of.network, {"lr": 1})
     written = HFText(checkpoint=str(tmp_path / "out"))
     network, scale = read_regression(tmp_path / "out", written.build("cpu"))
     assert scale == of.recipe.scale

@@ -3,6 +3,7 @@
 OUTPUT/label_embeddings.parquet   vectors of the words, encoded once
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +20,9 @@ from xfm.judging.labelled_task import LabelledTask
 from xfm.models.fusion.label_embeddings import share_labels
 from xfm.tasks.adversarial.checkpoint import about_checkpoint, write_adversarial
 from xfm.tasks.adversarial.learner import AdversarialRecipe, Columns
-from xfm.tasks.adversarial.report import adversarial_report, drawer
+from xfm.tasks.adversarial.report import adversarial_report, attention_words, cautions, draw
 from xfm.tasks.adversarial.scores import score_table
 from xfm.tasks.adversarial.settings import MISSING, AdversarialClassification
-from xfm.tasks.adversarial.warnings import attention_words, cautions
 from xfm.training.task import Checkpoint, Result, TaskContext, TrainingInputs, TrainingRun
 from xfm.training.tokens import TokenParts, TokenStore
 
@@ -71,10 +71,9 @@ class AdversarialTask(LabelledTask):
     def result(self, recipe: AdversarialRecipe, run: TrainingRun) -> Result:
         """Fusion, head and adversary; scores, what leaks, and the prediction of each validation and test row."""
         context, task, trained, labelled = self.context, recipe.task, run.trained, run.rows
-        steps = sum(run.parts.count(TRAIN)) // run.settings.batch_size
-        scores = score_table(trained.outcome, labelled, task, f"epoch {trained.best_step / steps:g}")
+        scores = score_table(trained.outcome, labelled, task, f"epoch {trained.best_step / run.steps_per_epoch:g}")
         scheme = getattr(getattr(context.source, "split", None), "scheme", None) if context.training.split else None
-        warnings = cautions(trained, run.settings, task, labelled, scheme)
+        warnings = cautions(run, task, scheme)
         warnings += attention_words(trained.outcome.get("attention"), labelled.judged.noun)
         classifier = recipe.trained(trained.weights)
 
@@ -84,11 +83,8 @@ class AdversarialTask(LabelledTask):
 
         return Result(
             checkpoint=Checkpoint(str(context.backbone.kind), write),
-            report=adversarial_report(
-                trained, run.settings, steps, task, labelled, scores, run.run, notes=(), warnings=warnings,
-                refused=run.refused,
-            ),
-            draw=drawer(trained.history, labelled, trained.outcome),
+            report=adversarial_report(run, task, scores, warnings),
+            draw=partial(draw, trained.history, labelled, trained.outcome),
             tables={
                 SCORES: scores.drop_columns(["predicted"]), PREDICTIONS: prediction_table(trained.outcome, labelled)
             },

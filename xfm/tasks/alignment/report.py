@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xfm.core.metric import words_of
 from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.metrics.paired import bootstrap_difference
-from xfm.metrics.resampling import GroupDraws, Resampled, bootstrap, estimate, group_sums, weighted_sums
+from xfm.metrics.resampling import Resampled, estimate
 from xfm.plots.attention import draw_resampled_attention
 from xfm.plots.training_curves import draw_training_metrics
 from xfm.plots.umap import FEWEST, SEED, draw_embedding_umap, draw_shared_space, shared_points
 from xfm.tasks.alignment.outcome import by_type
 from xfm.tasks.alignment.settings import Alignment
-from xfm.training.report import out_of_time, pretraining_numbers, provenance
-from xfm.training.settings import Settings, Trained
+from xfm.training.report import gained, out_of_time, pretraining_numbers, provenance, recall
+from xfm.training.settings import Trained
+from xfm.training.task import TrainingRun
 
 RETRIEVAL = "R@1, cell to type"
 FEW_ROWS = 10  # training rows of a type, fewer of which teach little
@@ -33,7 +32,6 @@ SHOWN = (
     "loss", "fused_margin_accuracy", "retrieval", "retrieval_macro", "margin_accuracy", "alignment", "uniformity",
     "modality_gap",
 )  # fmt: skip
-
 CURVES = (
     "validation_retrieval", "validation_retrieval_macro", "validation_margin_accuracy",
     "validation_fused_margin_accuracy",
@@ -44,32 +42,17 @@ LOSSES = {
 }  # fmt: skip
 
 
-def alignment_report(
-    trained: Trained,
-    settings: Settings,
-    run: Mapping[str, Any],
-    rows: tuple[int, int],
-    refused: Mapping[str, int],
-    *,
-    task: Alignment,
-    encoder: Mapping[str, Any],
-) -> Report:
-    """What an alignment left behind.
-
-    Args:
-        rows: cells trained on, and held out for validation.
-    """
-    found = trained.outcome
-    start = "before training" if task.init else "random weights"
-    numbers = pretraining_numbers(trained, settings, rows, "cells")
+def alignment_report(run: TrainingRun, task: Alignment, encoder: Mapping[str, Any], start: str) -> Report:
+    """What an alignment left behind; `start` is what the network was before, in words."""
+    trained, settings, found = run.trained, run.settings, run.trained.outcome
+    numbers = pretraining_numbers(run, "cells")
     if settings.watch:
         numbers["step that was kept"] = trained.best_step
-    headline = f"{trained.steps:,} steps over {rows[0]:,} cells; none was held out to judge them on."
+    headline = f"{trained.steps:,} steps over {run.n_training:,} cells; none was held out to judge them on."
     tables: list[Table] = []
     if found["cells"]:
         guess = chances(found)
         after, before = (recall(found[name], found["groups"], settings.seed) for name in ("hits", "hits_before"))
-        gain = bootstrap_difference(after.draws, before.draws, after.value, before.value)
         numbers |= {
             f"{found['part']} cells": found["cells"],
             RETRIEVAL: estimate(*after) or after.value,
@@ -83,8 +66,7 @@ def alignment_report(
         headline = (
             f"After {trained.steps:,} steps, {after.value:.1%} of {found['cells']:,} {found['part']} cells find the "
             f"words for their type among {len(found['labels'])}; {start} {before.value:.1%}, the most frequent type "
-            f"{guess['most frequent type']:.1%} (gain {gain.value:+.3f}, 95 % interval {gain.low:+.3f} to "
-            f"{gain.high:+.3f})."
+            f"{guess['most frequent type']:.1%} ({gained(after, before)})."
         )
     return Report(
         title="Alignment of embeddings with words",
@@ -92,28 +74,10 @@ def alignment_report(
         headline=headline,
         numbers=numbers,
         tables=tables,
-        warnings=[*_warnings(found, task), *out_of_time(trained, settings)],
-        provenance={"start": run["recipe"]["weights"], "text encoder": dict(encoder)} | provenance(run),
-        refused=dict(refused),
+        warnings=[*_warnings(found, task), *out_of_time(run)],
+        provenance={"start": run.run["recipe"]["weights"], "text encoder": dict(encoder)} | provenance(run),
+        refused=dict(run.refused),
     )
-
-
-def recall(hits: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> Resampled:
-    """The share of hits and its draws, over cells or over whole groups of them.
-
-    Args:
-        hits: (N,).
-        groups: (N,) who is drawn together.
-        seed: of the resamples; the same for two networks on the same cells.
-    """
-    draws = GroupDraws(groups, seed)
-    sums = group_sums(draws.codes, draws.n_groups, np.stack([hits, np.ones(len(hits))], axis=1).astype(np.float64))
-
-    def share(weights: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-        drawn = weighted_sums(weights, sums)
-        return {"recall": drawn[:, 0] / drawn[:, 1]}
-
-    return bootstrap(draws, share)["recall"]
 
 
 def chances(found: Mapping[str, Any]) -> dict[str, float]:

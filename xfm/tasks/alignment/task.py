@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xfm.core.errors import Refused
-from xfm.core.parts import TRAIN, VALIDATION
+from xfm.core.parts import TRAIN
 from xfm.core.schema import EMBEDDING
 from xfm.core.storage import open_storage
 from xfm.models.fusion.checkpoint import write_fusion
@@ -103,11 +103,8 @@ class AlignmentTask(Task):
                 f"{len(recipe.bank.labels)} labels. To use it: --backbone.kind fusion --backbone.checkpoint DIR"
             )
 
-        rows = sum(run.parts.count(TRAIN)), sum(run.parts.count(VALIDATION))
-        report = alignment_report(
-            trained, run.settings, run.run, rows, run.refused, task=task, encoder=recipe.bank.encoder
-        )
         start = "before training" if task.init else "random weights"
+        report = alignment_report(run, task, recipe.bank.encoder, start)
         return Result(Checkpoint("fusion", write), report, partial(draw, trained, start))
 
 

@@ -1,7 +1,6 @@
 """The report of an adapted CLIP: what adapting gained where it was trained, and what it cost elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,30 @@ from xfm.metrics.resampling import estimate
 from xfm.models.clip.prompts import Prompts
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.training_curves import ShareSeries, draw_loss_curve, draw_share_curve
-from xfm.tasks.class_prompts.scores import SCORES, Adapted, ShareScores, shown
+from xfm.tasks.class_prompts.scores import SCORES, Adapted, ShareScores, at_share, shown
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.training.report import out_of_time
-from xfm.training.settings import Record, Settings, Trained
+from xfm.training.settings import Record, Trained
+from xfm.training.task import TrainingRun
 
 TOWERS = {"image": "image tower", "text": "text tower", "both": "both towers"}
 
 
 def class_prompts_report(
-    trained: Trained,
-    settings: Settings,
+    run: TrainingRun,
     task: ClassPromptTuning,
     prompts: Prompts,
     labelled: Labelled,
     adapted: Adapted,
-    run: Mapping[str, Any],
-    *,
-    notes: Sequence[str] = (),
-    warnings: Sequence[str] = (),
-    refused: Mapping[str, int],
+    warnings: Sequence[str],
 ) -> Report:
     """What a `finetune` by class prompts left behind.
 
     Args:
-        task: what was trained, on how many images.
-        notes: sentences of the user, e.g. published numbers.
+        labelled: the rows, their label knowing every class that is asked for.
         warnings: what a reader must know of the data.
     """
-    judged, label = labelled.judged, labelled.label
+    judged, label, trained = labelled.judged, labelled.label, run.trained
     counts, test = trained.outcome["shots"], adapted.test
     numbers: dict[str, Any] = {
         "test accuracy, adapted": shown(test.accuracy[adapted.chosen]),
@@ -62,7 +56,6 @@ def class_prompts_report(
             "forgetting: accuracy, adapted": shown(adapted.forgetting.accuracy[adapted.chosen]),
             "forgetting: accuracy, zero-shot": shown(adapted.forgetting.accuracy[0]),
         }
-    outcome = {name: trained.outcome[name][adapted.chosen] for name in ("validation", "test")}
     return Report(
         title=f"Adapting CLIP: {label.name}",
         job="finetune",
@@ -71,15 +64,15 @@ def class_prompts_report(
         tables=[
             _summary(labelled, adapted),
             _by_share(adapted, judged.noun),
-            classes(outcome, labelled),
+            classes(at_share(trained.outcome, adapted.chosen), labelled),
             _effort(trained, task, prompts, judged.noun),
             _prompts(prompts),
         ],
-        warnings=[*notes, *labelled.warnings, *warnings, *_cautions(trained, settings, adapted, counts, task)],
+        warnings=[*labelled.warnings, *warnings, *_cautions(run, adapted, counts, task)],
         provenance=classifier_provenance(
-            run, labelled, {"share": adapted.share, "chosen_on": "validation", "by": "accuracy"}
+            run.run, labelled, {"share": adapted.share, "chosen_on": "validation", "by": "accuracy"}
         ),
-        refused=dict(refused),
+        refused=dict(run.refused),
     )
 
 
@@ -161,10 +154,8 @@ def _prompts(prompts: Prompts) -> Table:
     return Table(name="prompts", caption="What stood for each class", columns=["class", "name", "sentence"], rows=rows)
 
 
-def _cautions(
-    trained: Trained, settings: Settings, adapted: Adapted, counts: Any, task: ClassPromptTuning
-) -> list[str]:
-    found = out_of_time(trained, settings)
+def _cautions(run: TrainingRun, adapted: Adapted, counts: Any, task: ClassPromptTuning) -> list[str]:
+    found = out_of_time(run)
     if task.shots != "all" and (few := int((counts < task.shots).sum())):
         found.append(f"{few} of {len(counts)} classes have fewer than {task.shots} training images.")
     if adapted.validation is None:
@@ -195,15 +186,7 @@ def draw(
         caption=f"Loss while training: thin line training {noun}, cropped and with dropout, thick line with markers "
         f"validation {noun}; dashed: all classes alike, log {len(label.classes)}.",
     )  # fmt: skip
-    chosen = {name: outcome[name][adapted.chosen] for name in ("validation", "test")}
-    return [sweep, curve, draw_test_confusion(folder, chosen, labelled, ", adapted")]
-
-
-def drawer(
-    history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, Any], adapted: Adapted
-) -> partial[list[Figure]]:
-    """`draw`, waiting for its folder."""
-    return partial(draw, history, labelled, outcome, adapted)
+    return [sweep, curve, draw_test_confusion(folder, at_share(outcome, adapted.chosen), labelled, ", adapted")]
 
 
 def _series(name: str, scores: ShareScores) -> ShareSeries:

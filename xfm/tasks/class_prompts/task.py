@@ -4,6 +4,7 @@ OUTPUT/forgetting/   the other images, as the network reads them; shared by all 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from xfm.judging.labelled_task import LabelledTask
 from xfm.models.clip.prompts import ClassPrompts
 from xfm.models.clip.writing import save_clip
 from xfm.tasks.class_prompts.recipe import ClassPromptsRecipe, Images, chosen_shots
-from xfm.tasks.class_prompts.report import class_prompts_report, drawer
+from xfm.tasks.class_prompts.report import class_prompts_report, draw
 from xfm.tasks.class_prompts.scores import adapted_scores, arranged, at_share, score_table, with_all_classes
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.training.settings import Trained
@@ -111,14 +112,11 @@ class ClassPromptsTask(LabelledTask):
             )
 
         scores = score_table(trained.outcome, labelled, adapted)
-        report = class_prompts_report(
-            trained, run.settings, task, prompts, labelled, adapted, run.run,
-            warnings=[*_overlap(run.parts, recipe.forgetting), *strangers(trained)], refused=run.refused,
-        )  # fmt: skip
+        warnings = [*_overlap(run.parts, recipe.forgetting), *strangers(trained)]
         return Result(
             checkpoint=Checkpoint("clip", write),
-            report=report,
-            draw=drawer(trained.history, labelled, trained.outcome, adapted),
+            report=class_prompts_report(run, task, prompts, labelled, adapted, warnings),
+            draw=partial(draw, trained.history, labelled, trained.outcome, adapted),
             tables={
                 SCORES: scores.drop_columns(["predicted"]),
                 PREDICTIONS: prediction_table(at_share(trained.outcome, adapted.chosen), labelled),

@@ -1,6 +1,7 @@
 """Classification as training sees it: cross entropy, and scores on validation rows."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -50,6 +51,9 @@ class ClassificationRecipe(HeadedRecipe):
     learner = ClassificationLearner
 
     @property
-    def n_outputs(self) -> int:
-        """One a class."""
-        return len(self.classes)
+    def outputs(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), "label": self.task.label}

@@ -1,7 +1,6 @@
 """The report of a fine-tuned classifier: scores on test rows read once, beside guesses that need no network."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +23,27 @@ from xfm.judging.representations import CHANCE, MAJORITY
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.classification.settings import Classification
-from xfm.training.report import best_was_last, out_of_time
-from xfm.training.settings import Record, Settings, Trained
+from xfm.training.report import ending, rate, said
+from xfm.training.settings import Record
+from xfm.training.task import TrainingRun
 
 
-def finetune_report(
-    trained: Trained,
-    settings: Settings,
-    steps_per_epoch: int,
-    task: Classification,
-    labelled: Labelled,
-    scores: pa.Table,
-    run: Mapping[str, Any],
-    *,
-    notes: Sequence[str] = (),
-    refused: Mapping[str, int],
-) -> Report:
-    """What a `finetune` left behind.
-
-    Args:
-        notes: sentences of the user, e.g. published numbers.
-    """
-    judged, label, own = labelled.judged, labelled.label, name_of(task.mode)
+def finetune_report(run: TrainingRun, task: Classification, scores: pa.Table) -> Report:
+    """What a `finetune` left behind."""
+    labelled, own = run.rows, name_of(task.mode)
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, name, "test") for name, words in METRICS.items()}
-    numbers |= training_numbers(trained, steps_per_epoch, labelled)
-    numbers[f"{judged.noun} per second"] = round(trained.steps * settings.batch_size / max(trained.seconds, 1e-9), 1)
+    numbers |= training_numbers(run.trained, run.steps_per_epoch, labelled) | rate(run, labelled.judged.noun)
     return Report(
-        title=f"Fine-tuning: {label.name}",
+        title=f"Fine-tuning: {labelled.label.name}",
         job="finetune",
-        headline=headline(scores, labelled, task, trained.steps / steps_per_epoch),
+        headline=headline(scores, labelled, task, run.trained.steps / run.steps_per_epoch),
         numbers=numbers,
-        tables=[summary(scores, labelled, own), classes(trained.outcome, labelled)],
-        warnings=[*notes, *labelled.warnings, *cautions(trained, settings)],
+        tables=[summary(scores, labelled, own), classes(run.trained.outcome, labelled)],
+        warnings=[*labelled.warnings, *ending(run)],
         provenance=classifier_provenance(
-            run, labelled, {"representation": own, "chosen_on": "validation", "by": settings.watch}
+            run.run, labelled, {"representation": own, "chosen_on": "validation", "by": run.settings.watch}
         ),
-        refused=dict(refused),
+        refused=dict(run.refused),
     )
 
 
@@ -67,39 +51,32 @@ def headline(scores: pa.Table, labelled: Labelled, task: Classification, epochs:
     """One sentence: how well, on what, against what."""
     label, noun = labelled.label, labelled.judged.noun
     found, largest = (score(scores, name, "f1", "test") for name in (name_of(task.mode), MAJORITY))
-    shown = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if isinstance(found, Estimate) else f"{found:.3f}"
     guess = largest.value if isinstance(largest, Estimate) else largest
     trained = f"{len(labelled.held(TRAIN)):,} {noun}, {task.trained_words}"
     return (
-        f"After {epochs:.3g} epoch{'' if epochs == 1 else 's'} on {trained}, "
-        f"{label.name} is told with a macro F1 of {shown} on {len(labelled.held(TEST)):,} test {noun}, which were read "
-        f"once; the largest class alone gives {guess:.3f}."
+        f"After {epochs:.3g} epoch{'' if epochs == 1 else 's'} on {trained}, {label.name} is told with a macro F1 of "
+        f"{said(found)} on {len(labelled.held(TEST)):,} test {noun}, which were read once; the largest class alone "
+        f"gives {guess:.3f}."
     )
 
 
 def summary(scores: pa.Table, labelled: Labelled, own: str) -> Table:
     """Every score of the network and of the guesses, on validation and on test rows."""
     judged, words = labelled.judged, {own: "fine-tuned", MAJORITY: "largest class", CHANCE: "guessing by frequency"}
-    rows = [
-        [shown, split, *(score(scores, name, metric, split) for metric in METRICS)]
-        for name, shown in words.items()
-        for split in ("validation", "test")
-    ]
     return Table(
         name="summary",
         caption=f"{labelled.label.name}: {len(labelled.label.classes)} classes, 95 % intervals over "
         f"{judged.resamples:,} resamples",
         columns=["prediction", "read on", *METRICS.values()],
-        rows=[list(row) for row in rows],
+        rows=[
+            [shown, split, *(score(scores, name, metric, split) for metric in METRICS)]
+            for name, shown in words.items()
+            for split in ("validation", "test")
+        ],
         note="Macro averages; macro recall is balanced accuracy. The weights were chosen on validation "
         f"{judged.noun}; test {judged.noun} were read once, after the last step.",
         best=1,
     )
-
-
-def cautions(trained: Trained, settings: Settings) -> list[str]:
-    """What a reader must know of how training ended."""
-    return out_of_time(trained, settings) or best_was_last(trained, settings)
 
 
 def draw(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F32], folder: Path) -> list[Figure]:
@@ -111,11 +88,6 @@ def draw(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F3
         caption=f"Loss while training: thin line training {noun}, thick line with markers validation {noun}.",
     )  # fmt: skip
     return [curve, draw_test_confusion(folder, outcome, labelled)]
-
-
-def drawer(history: Sequence[Record], labelled: Labelled, outcome: Mapping[str, F32]) -> partial[list[Figure]]:
-    """`draw`, waiting for its folder."""
-    return partial(draw, history, labelled, outcome)
 
 
 def by_frequency(labelled: Labelled) -> float:

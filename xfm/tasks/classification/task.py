@@ -1,17 +1,16 @@
 """Classification as a task: classes of a column, told by a head on any backbone."""
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from xfm.core.backbone import Backbone, BackboneConfig
-from xfm.core.parts import TRAIN
+from xfm.core.backbone import Backbone
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table, score_table
 from xfm.judging.labelled_task import LabelledTask
 from xfm.models.headed import HeadedBackbone
-from xfm.models.headed_checkpoint import how_to_read, read_headed, write_headed
+from xfm.models.headed_checkpoint import how_to_read, read_headed
 from xfm.tasks.classification.learner import ClassificationRecipe
-from xfm.tasks.classification.report import drawer, finetune_report
+from xfm.tasks.classification.report import draw, finetune_report
 from xfm.tasks.classification.settings import Classification
 from xfm.training.task import Checkpoint, Result, TrainingInputs, TrainingRun
 
@@ -32,41 +31,21 @@ class ClassificationTask(LabelledTask):
     def result(self, recipe: ClassificationRecipe, run: TrainingRun) -> Result:
         """Network and head; scores beside guesses, and the prediction of each validation and test row."""
         context, task, trained = self.context, recipe.task, run.trained
-        steps = sum(run.parts.count(TRAIN)) // run.settings.batch_size
-        scores = score_table(trained.outcome, run.rows, task.mode, f"epoch {trained.best_step / steps:g}")
+        scores = score_table(trained.outcome, run.rows, task.mode, f"epoch {trained.best_step / run.steps_per_epoch:g}")
         classifier, kind = recipe.trained(trained.weights), str(context.backbone.kind)
 
         def write(folder: Path) -> str:
-            write_classifier(
-                folder, classifier, context.backbone, task, recipe.classes, seed=recipe.seed, training=context.record
-            )
+            recipe.write(folder, classifier, context.record)
             return about_checkpoint(task, recipe.classes, kind)
 
         return Result(
             checkpoint=Checkpoint(kind, write),
-            report=finetune_report(
-                trained, run.settings, steps, task, run.rows, scores, run.run, refused=run.refused
-            ),
-            draw=drawer(trained.history, run.rows, trained.outcome),
+            report=finetune_report(run, task, scores),
+            draw=partial(draw, trained.history, run.rows, trained.outcome),
             tables={
                 SCORES: scores.drop_columns(["predicted"]), PREDICTIONS: prediction_table(trained.outcome, run.rows)
             },
         )  # fmt: skip
-
-
-def write_classifier(
-    folder: Path,
-    classifier: HeadedBackbone,
-    config: BackboneConfig,
-    task: Classification,
-    classes: tuple[str, ...],
-    *,
-    seed: int,
-    training: Mapping[str, Any],
-) -> None:
-    """Writes the files, see `write_headed`; `classes` are in the order of the logits."""
-    about = {"classes": list(classes), "label": task.label}
-    write_headed(folder, classifier, config, task, classes, seed=seed, about=about, training=training)
 
 
 def read_classifier(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, tuple[str, ...]]:

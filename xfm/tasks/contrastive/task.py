@@ -4,17 +4,18 @@ From scratch, the byte pairs are learned from the training captions, which are r
 network is known but for its vocabulary.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
 
-from xfm.core.parts import TRAIN, VALIDATION
+from xfm.core.parts import TRAIN
 from xfm.models.clip.config import CLIP
 from xfm.models.clip.fresh import FreshCLIP
 from xfm.models.clip.writing import save_clip, write_checkpoint
 from xfm.tasks.contrastive.learner import ContrastiveRecipe
-from xfm.tasks.contrastive.report import contrastive_report, drawer
+from xfm.tasks.contrastive.report import contrastive_report, draw
 from xfm.tasks.contrastive.settings import Contrastive
 from xfm.training.state import with_weights
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun
@@ -83,12 +84,8 @@ class ContrastiveTask(Task):
             )
 
         before = "before training" if self.context.settings.init else "untrained"
-        rows = sum(run.parts.count(TRAIN)), sum(run.parts.count(VALIDATION))
-        report = contrastive_report(
-            trained, run.settings, run.run, rows, run.refused, start=before, identity=start.identity(),
-            match=recipe.match,
-        )  # fmt: skip
-        return Result(Checkpoint("clip", write), report, drawer(trained.history, run.settings.batch_size))
+        report = contrastive_report(run, start=before, identity=start.identity(), match=recipe.match)
+        return Result(Checkpoint("clip", write), report, partial(draw, trained.history, run.settings.batch_size))
 
     def _fresh(self, captions: tuple[str, ...]) -> FreshCLIP:
         task: Contrastive = self.context.settings

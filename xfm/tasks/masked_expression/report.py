@@ -1,7 +1,6 @@
 """The report of a pretraining run: what it reached on cells it never saw, and what needs no model to reach."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.masked_expression.settings import OBJECTIVES, Objectives
 from xfm.tasks.masked_expression.validation import SCORES
 from xfm.training.report import out_of_time, pretraining_numbers, provenance, rate
-from xfm.training.settings import Record, Settings, Trained
+from xfm.training.settings import Record
+from xfm.training.task import TrainingRun
 
 F64 = NDArray[np.float64]
 RESAMPLES = 1000
@@ -57,38 +57,25 @@ def score_table(scores: F64, seed: int) -> Table:
     )
 
 
-def pretrain_report(
-    trained: Trained,
-    settings: Settings,
-    objectives: Objectives,
-    run: Mapping[str, Any],
-    cells: tuple[int, int],
-    genes: Mapping[str, Any],
-    refused: Mapping[str, int],
-) -> Report:
-    """What a `pretrain` left behind.
-
-    Args:
-        trained: what came out; its outcome holds `scores`.
-        cells: trained on, held out for validation.
-        genes: how the source's genes meet the vocabulary; empty where each file has its own.
-    """
+def pretrain_report(run: TrainingRun, objectives: Objectives) -> Report:
+    """What a `pretrain` left behind."""
+    trained, settings = run.trained, run.settings
     scores: F64 = trained.outcome["scores"]
-    numbers = pretraining_numbers(trained, settings, cells, "cells") | rate(trained, settings, cells[0], "cells")
-    if genes:
-        numbers["genes in the vocabulary"] = genes["matched"]
+    numbers = pretraining_numbers(run, "cells") | rate(run, "cells")
+    if run.genes:
+        numbers["genes in the vocabulary"] = run.genes["matched"]
     tables: list[Table] = []
-    headline = f"{trained.steps:,} steps over {cells[0]:,} cells; no cell was held out to judge them on."
+    headline = f"{trained.steps:,} steps over {run.n_training:,} cells; no cell was held out to judge them on."
     if len(scores):
         tables = [score_table(scores, settings.seed)]
         sums = scores.sum(axis=0)
         mse, mean = sums[1] / sums[0], sums[SCORES.index("gene_mean")] / sums[0]
         verdict = f"{1 - mse / mean:.1%} below" if mse < mean else "no better than"
         headline = (
-            f"After {trained.steps:,} steps on {cells[0]:,} cells, hidden genes of unseen cells are predicted with an "
-            f"MSE of {mse:.4g} bins², {verdict} the gene's mean ({mean:.4g})."
+            f"After {trained.steps:,} steps on {run.n_training:,} cells, hidden genes of unseen cells are predicted "
+            f"with an MSE of {mse:.4g} bins², {verdict} the gene's mean ({mean:.4g})."
         )
-    warnings = out_of_time(trained, settings)
+    warnings = out_of_time(run)
     if trained.history and objectives.weights[2] and trained.steps <= objectives.prompt_after:
         warnings.append(f"Generation by cell prompt begins after step {objectives.prompt_after:,}: it was not trained.")
     return Report(
@@ -99,7 +86,7 @@ def pretrain_report(
         tables=tables,
         warnings=warnings,
         provenance=provenance(run),
-        refused=dict(refused),
+        refused=dict(run.refused),
     )
 
 
@@ -116,8 +103,3 @@ def draw(history: Sequence[Record], scores: F64, folder: Path) -> list[Figure]:
         "cells; dashed: guesses that need no model, on validation cells.",
     )  # fmt: skip
     return [figure]
-
-
-def drawer(history: Sequence[Record], scores: F64) -> partial[list[Figure]]:
-    """`draw`, waiting for its folder."""
-    return partial(draw, history, scores)

@@ -1,10 +1,10 @@
 """Masked expression as a task: scGPT on cells, from scratch or further."""
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from xfm.core.errors import Refused
-from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.source import Source
 from xfm.models.scgpt.checkpoint import write_checkpoint
 from xfm.models.scgpt.config import ScGPT
@@ -12,7 +12,7 @@ from xfm.models.scgpt.files import read_vocab
 from xfm.models.scgpt.fresh import FreshScGPT, ordered, vocabulary_of
 from xfm.models.scgpt.settings import Architecture
 from xfm.tasks.masked_expression.learner import MaskedExpressionRecipe, network_to_train
-from xfm.tasks.masked_expression.report import drawer, pretrain_report
+from xfm.tasks.masked_expression.report import draw, pretrain_report
 from xfm.tasks.masked_expression.settings import OBJECTIVES, MaskedExpression
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun
 
@@ -71,12 +71,8 @@ class MaskedExpressionTask(Task):
                 "args.json and vocab.json. To use it: --backbone.kind scgpt --backbone.checkpoint DIR"
             )
 
-        rows = sum(run.parts.count(TRAIN)), sum(run.parts.count(VALIDATION))
-        return Result(
-            checkpoint=Checkpoint("scgpt", write),
-            report=pretrain_report(trained, run.settings, task.objectives, run.run, rows, run.genes, run.refused),
-            draw=drawer(trained.history, trained.outcome["scores"]),
-        )
+        drawn = partial(draw, trained.history, trained.outcome["scores"])
+        return Result(Checkpoint("scgpt", write), pretrain_report(run, task.objectives), drawn)
 
     def curve(self, name: str) -> str:
         """Errors are mean squared, in bins²."""

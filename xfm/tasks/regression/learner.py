@@ -1,6 +1,7 @@
 """Regression as training sees it: squared error of the standardised number, and scores on validation rows."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -46,6 +47,9 @@ class RegressionRecipe(HeadedRecipe):
     learner = RegressionLearner
 
     @property
-    def n_outputs(self) -> int:
-        """The standardised number."""
-        return 1
+    def outputs(self) -> tuple[str, ...]:
+        return (str(self.task.label),)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"target": {"mean": self.scale.mean, "sd": self.scale.deviation}, "label": self.task.label}

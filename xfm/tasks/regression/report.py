@@ -1,7 +1,6 @@
 """The report of a regression: scores on test rows read once, next to the mean of training rows."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 
 from xfm.core.metric import words_of
 from xfm.core.parts import PARTS, TEST, TRAIN
-from xfm.core.report import Estimate, Figure, Report, Table
+from xfm.core.report import Figure, Report, Table
 from xfm.judging.classifier_report import score
 from xfm.judging.classifier_scores import name_of
 from xfm.judging.eval_set import sample_rows
@@ -19,62 +18,52 @@ from xfm.metrics.regression import SCORES
 from xfm.plots.axes import COLOURS, GREY, dress, new_axes, save_plot
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.training_curves import draw_loss_curve
-from xfm.tasks.regression.rows import RegressionRows
-from xfm.tasks.regression.scores import F32, F64, predicted
+from xfm.tasks.regression.rows import F32, F64, RegressionRows, predicted
 from xfm.tasks.regression.settings import Regression
-from xfm.training.report import best_was_last, out_of_time
-from xfm.training.settings import Record, Settings, Trained
+from xfm.training.report import ending, rate, said
+from xfm.training.settings import Record
+from xfm.training.task import TrainingRun
 
+MOST = 20_000  # dots
 METRICS = {name: words_of(name) for name in SCORES}
 
 
-def regression_report(
-    trained: Trained,
-    settings: Settings,
-    steps_per_epoch: int,
-    task: Regression,
-    rows: RegressionRows,
-    scores: pa.Table,
-    run: Mapping[str, Any],
-    *,
-    refused: Mapping[str, int],
-) -> Report:
+def regression_report(run: TrainingRun, task: Regression, scores: pa.Table) -> Report:
     """What a regression left behind."""
-    judged, name, own, recipe = rows.judged, rows.target.name, name_of(task.mode), run["recipe"]
-    kept, done = trained.best_step / steps_per_epoch, trained.steps / steps_per_epoch
+    trained, rows, own, recipe = run.trained, run.rows, name_of(task.mode), run.run["recipe"]
+    noun, name, done = rows.judged.noun, rows.target.name, trained.steps / run.steps_per_epoch
     numbers: dict[str, Any] = {f"test {words}": score(scores, own, metric, "test") for metric, words in METRICS.items()}
-    numbers |= {f"{part.adjective} {judged.noun}": len(rows.held(part)) for part in PARTS}
+    numbers |= {f"{part.adjective} {noun}": len(rows.held(part)) for part in PARTS}
     numbers |= {
         f"mean {name} in training": rows.scale.mean,
         f"deviation of {name} in training": rows.scale.deviation,
         "epochs": round(done, 2),
-        "epoch kept": round(kept, 2),
+        "epoch kept": round(trained.best_step / run.steps_per_epoch, 2),
         "training seconds": round(trained.seconds, 1),
-        f"{judged.noun} per second": round(trained.steps * settings.batch_size / max(trained.seconds, 1e-9), 1),
     }
     return Report(
         title=f"Fine-tuning: {name}",
         job="finetune",
         headline=headline(scores, rows, task, done),
-        numbers=numbers,
+        numbers=numbers | rate(run, noun),
         tables=[summary(scores, rows, own)],
-        warnings=[*rows.warnings, *(out_of_time(trained, settings) or best_was_last(trained, settings))],
+        warnings=[*rows.warnings, *ending(run)],
         provenance={
-            "choice": {name: {"representation": own, "chosen_on": "validation", "by": settings.watch}},
+            "choice": {name: {"representation": own, "chosen_on": "validation", "by": run.settings.watch}},
             "start": recipe["weights"],
             "data": recipe["data"],
-            judged.noun: {f"sha256 of {judged.noun} and targets": recipe["cells"]},
-            "versions": run["versions"],
+            noun: {f"sha256 of {noun} and targets": recipe["cells"]},
+            "versions": run.run["versions"],
         },
-        refused=dict(refused),
+        refused=dict(run.refused),
     )
 
 
 def headline(scores: pa.Table, rows: RegressionRows, task: Regression, epochs: float) -> str:
     """One sentence: how well, on what, against what."""
     name, noun, own = rows.target.name, rows.judged.noun, name_of(task.mode)
-    r2, mae = (_shown(score(scores, own, metric, "test")) for metric in ("r2", "mae"))
-    guess = _shown(score(scores, MEAN, "mae", "test"))
+    r2, mae = (said(score(scores, own, metric, "test"), ".3g") for metric in ("r2", "mae"))
+    guess = said(score(scores, MEAN, "mae", "test"), ".3g")
     return (
         f"After {epochs:.3g} epoch{'' if epochs == 1 else 's'} on {len(rows.held(TRAIN)):,} {noun}, "
         f"{task.trained_words}, {name} is predicted with an R² of {r2} and a mean absolute error of {mae} on "
@@ -98,20 +87,6 @@ def summary(scores: pa.Table, rows: RegressionRows, own: str) -> Table:
         f"The weights were chosen on validation {judged.noun}; test {judged.noun} were read once, after the last step.",
         best=1,
     )
-
-
-def _shown(found: Estimate | float) -> str:
-    if isinstance(found, Estimate):
-        return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
-    return f"{found:.3g}"
-
-
-MOST = 20_000  # dots
-
-
-def drawer(history: Sequence[Record], rows: RegressionRows, outcome: Mapping[str, F32]) -> partial[list[Figure]]:
-    """`draw`, waiting for its folder."""
-    return partial(draw, history, rows, outcome)
 
 
 def draw(history: Sequence[Record], rows: RegressionRows, outcome: Mapping[str, F32], folder: Path) -> list[Figure]:

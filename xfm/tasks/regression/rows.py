@@ -1,16 +1,24 @@
-"""The rows of a regression: their numbers, parts and groups, and how numbers are standardised."""
+"""The rows of a regression: numbers, parts and groups, how numbers are standardised, and their scores."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.core.parts import LEFT_OUT, TEST, TRAIN, Part
+from xfm.core.parts import LEFT_OUT, TEST, TRAIN, VALIDATION, Part
+from xfm.core.schema import PART, ROW_ID
+from xfm.judging.classifier_scores import TASK, name_of
 from xfm.judging.eval_set import EvalSet, Targets
 from xfm.judging.labelled import FEW, JudgedRows, check_copies, leaks, stored_copies, stored_split, together
-from xfm.judging.targets import check_targets, targets_of
+from xfm.judging.representations import MEAN, Representation
+from xfm.judging.score import table_of
+from xfm.judging.targets import check_targets, target_scores, targets_of, training_mean
 from xfm.training.tokens import TokenStore
 
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 FLAG = "--task.label"
 
 
@@ -74,3 +82,45 @@ def _counted(judged: EvalSet, n_test: int) -> list[str]:
     if left_out := int((judged.split.parts == LEFT_OUT).sum()):
         found.append(f"{left_out:,} {noun} belong to no part and were left out.")
     return found
+
+
+def predicted(outcome: Mapping[str, F32], rows: RegressionRows, part: Part) -> F64:
+    """(N,) numbers in the unit of the column, of all rows of a part.
+
+    Args:
+        outcome: {validation, test: (N, 1) standardised numbers of all rows of the part, in the order of the store}.
+    """
+    outputs = outcome[part.word][:, 0].astype(np.float64)
+    assert len(outputs) == len(rows.judged.split.where(part))
+    return rows.scale.mean + rows.scale.deviation * outputs
+
+
+def score_table(outcome: Mapping[str, F32], rows: RegressionRows, mode: str, note: str = "") -> pa.Table:
+    """Rows of `judging.score.SCHEMA`: the network, and the mean of training rows."""
+    judged, target = rows.judged, rows.target
+    own = [
+        predicted(outcome, rows, part)[np.isin(judged.split.where(part), rows.held(part))]
+        for part in (VALIDATION, TEST)
+    ]
+    network = Representation(name_of(mode), "layer", "none", "", ())
+    mean = Representation(MEAN, "baseline", "none", "", ())
+    return pa.concat_tables([
+        table_of(network, target_scores(TASK, own[0], own[1], judged, target, note)),
+        table_of(mean, target_scores(TASK, *training_mean(judged, target), judged, target)),
+    ])  # fmt: skip
+
+
+def prediction_table(outcome: Mapping[str, F32], rows: RegressionRows) -> pa.Table:
+    """row_id, part, true and predicted number of validation and test rows; `true` is null where a row has none."""
+    tables = []
+    for part in (VALIDATION, TEST):
+        places = rows.judged.split.where(part)
+        tables.append(
+            pa.table({
+                ROW_ID: [rows.judged.row_ids[place] for place in places],
+                PART: [part.word] * len(places),
+                "true": pa.array(rows.target.values[places], pa.float64(), from_pandas=True),
+                "predicted": predicted(outcome, rows, part),
+            })
+        )  # fmt: skip
+    return pa.concat_tables(tables)

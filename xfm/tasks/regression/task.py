@@ -1,19 +1,17 @@
 """Regression as a task: numbers of a column, predicted by a head on any backbone."""
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from xfm.core.backbone import Backbone, BackboneConfig
-from xfm.core.parts import TRAIN
+from xfm.core.backbone import Backbone
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES
 from xfm.judging.labelled_task import LabelledTask
 from xfm.models.headed import HeadedBackbone
-from xfm.models.headed_checkpoint import how_to_read, read_headed, write_headed
+from xfm.models.headed_checkpoint import how_to_read, read_headed
 from xfm.tasks.regression.learner import RegressionRecipe
-from xfm.tasks.regression.report import drawer, regression_report
-from xfm.tasks.regression.rows import RegressionRows, Scale, regression_rows
-from xfm.tasks.regression.scores import prediction_table, score_table
+from xfm.tasks.regression.report import draw, regression_report
+from xfm.tasks.regression.rows import RegressionRows, Scale, prediction_table, regression_rows, score_table
 from xfm.tasks.regression.settings import Regression
 from xfm.training.task import Checkpoint, Result, TrainingInputs, TrainingRun
 from xfm.training.tokens import TokenStore
@@ -47,39 +45,21 @@ class RegressionTask(LabelledTask):
     def result(self, recipe: RegressionRecipe, run: TrainingRun) -> Result:
         """Network and head; scores next to the mean's, and the prediction of each validation and test row."""
         context, task, trained, rows = self.context, recipe.task, run.trained, run.rows
-        steps = sum(run.parts.count(TRAIN)) // run.settings.batch_size
-        scores = score_table(trained.outcome, rows, task.mode, f"epoch {trained.best_step / steps:g}")
+        scores = score_table(trained.outcome, rows, task.mode, f"epoch {trained.best_step / run.steps_per_epoch:g}")
         network, kind = recipe.trained(trained.weights), str(context.backbone.kind)
 
         def write(folder: Path) -> str:
-            write_regression(
-                folder, network, context.backbone, task, recipe.scale, seed=recipe.seed, training=context.record
-            )
+            recipe.write(folder, network, context.record)
             return about_checkpoint(task, recipe.scale, kind)
 
         return Result(
             checkpoint=Checkpoint(kind, write),
-            report=regression_report(trained, run.settings, steps, task, rows, scores, run.run, refused=run.refused),
-            draw=drawer(trained.history, rows, trained.outcome),
+            report=regression_report(run, task, scores),
+            draw=partial(draw, trained.history, rows, trained.outcome),
             tables={
                 SCORES: scores.drop_columns(["predicted"]), PREDICTIONS: prediction_table(trained.outcome, rows)
             },
         )  # fmt: skip
-
-
-def write_regression(
-    folder: Path,
-    regression: HeadedBackbone,
-    config: BackboneConfig,
-    task: Regression,
-    scale: Scale,
-    *,
-    seed: int,
-    training: Mapping[str, Any],
-) -> None:
-    """Writes the files, see `write_headed`."""
-    about = {"target": {"mean": scale.mean, "sd": scale.deviation}, "label": task.label}
-    write_headed(folder, regression, config, task, (task.label,), seed=seed, about=about, training=training)
 
 
 def read_regression(folder: Path, backbone: Backbone) -> tuple[HeadedBackbone, Scale]:
@@ -96,6 +76,5 @@ def about_checkpoint(task: Regression, scale: Scale, kind: str) -> str:
     """A description for people."""
     return (
         f"{kind} fine-tuned ({task.mode}) to predict {task.label}: {scale.mean:g} + {scale.deviation:g} times the "
-        f"output of the head. {how_to_read(kind)}; --predictions adds its "
-        f"numbers"
+        f"output of the head. {how_to_read(kind)}; --predictions adds its numbers"
     )
