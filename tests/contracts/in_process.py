@@ -34,7 +34,7 @@ def store_here(
     workers: int | None,
     stage: str = "tokens",
 ) -> tuple[TokenParts, StageResult]:
-    """As `engine.tokens.store_tokens`, shard by shard."""
+    """As `engine.stage.store_tokens`, shard by shard."""
     result, tokenizer, arrange = StageResult(), backbone.tokenizer(seed).for_training(), split()
     with Output(uri, run, joint=True) as output:
         for shard in shards:

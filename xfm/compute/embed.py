@@ -135,12 +135,7 @@ class Embedder:
 
 
 class KeepRows:
-    """Passes on some rows only to the computation behind it.
-
-    Args:
-        build: recipe of the computation.
-        row_ids: of the rows to keep.
-    """
+    """Passes on only the rows of some ids to the computation that `build` makes."""
 
     def __init__(
         self, build: Callable[..., Callable[[pa.Table], pa.Table]], row_ids: Collection[str], **more: Any

@@ -50,11 +50,7 @@ def head_of(backbone: Any) -> dict[str, Any]:
 
 
 class HeadReader:
-    """Holds a head; maps last states to what it says of them.
-
-    Args:
-        backbone: recipe of the network, whose folder holds the head.
-        device: of the network.
+    """Holds the head in a backbone's folder; maps last states to what it says of them.
 
     Raises:
         Refused: NO_HEAD or BAD_HEAD.

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from xfm.core.errors import EnvironmentProblem
@@ -74,6 +76,36 @@ def _knock(address: str) -> None:
             f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there, correct the address, or "
             "unset RAY_ADDRESS to use this machine alone."
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is computed."""
+
+    workers: int
+    cpus: float  # of each worker
+    gpus: float  # of each worker
+
+    @property
+    def device(self) -> str:
+        """Where workers compute."""
+        return "cuda" if self.gpus else "cpu"
+
+
+def gpu_workers(workers: int | None, gpus: float, have: Mapping[str, float], verb: str) -> int:
+    """So many workers of some GPUs each, by default as many as the cluster has GPUs for; `verb` is what they do.
+
+    Raises:
+        EnvironmentProblem: fewer GPUs than asked for.
+    """
+    there = have.get("GPU", 0.0)
+    fit = int(there / gpus + 1e-9)  # 1 / 0.1 must fit ten
+    if fit < (workers or 1):
+        raise EnvironmentProblem(
+            f"--workers {workers or 1} --gpus {gpus:g} asks for {(workers or 1) * gpus:g} GPUs; the cluster has "
+            f"{there:g}. Lower either, or leave out --gpus to {verb} on CPUs."
+        )
+    return workers or fit
 
 
 def disconnect() -> None:

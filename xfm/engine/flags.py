@@ -27,11 +27,8 @@ _FIRST_SENTENCE = re.compile(r".+?\.(?=\s+[A-Z]|$)")
 
 
 def build_parser(config: type[Config], prog: str, chosen: Mapping[str, str] | None = None) -> argparse.ArgumentParser:
-    """All fields as flags. Values stay strings: pydantic judges them. `--help` is a flag like the others.
-
-    Args:
-        chosen: kinds of sections, by section; the help shows the flags of these kinds and of no others.
-    """
+    """All fields as flags. Values stay strings: pydantic judges them. `--help` is a flag like the others; it shows the
+    flags of the kinds that are `chosen`, by section, and of no others."""
     chosen = chosen or {}
     parser = argparse.ArgumentParser(
         prog=prog,

@@ -23,8 +23,7 @@ from xfm.engine.columns import check_columns, columns_of, with_columns
 from xfm.engine.learn_config import LearnConfig
 from xfm.engine.planning import ShardPlan, plan_shards
 from xfm.engine.session import OpenJob
-from xfm.engine.stage import StageResult
-from xfm.engine.tokens import TOKENS, store_tokens
+from xfm.engine.stage import TOKENS, StageResult, store_tokens
 from xfm.engine.train import train
 from xfm.engine.train_in_task import train_alone
 from xfm.engine.train_watch import track_step
@@ -92,10 +91,7 @@ def plan_learning(config: LearnConfig) -> ShardPlan:
 
 def token_recipe(config: LearnConfig, plan: ShardPlan, job: str) -> dict[str, Any]:
     """What stored tokens depend on: of the network only what tokenising takes, its `token_fields` where it names any.
-
-    Args:
-        job: whose tokens they are; those of another one are not taken for its own.
-    """
+    Tokens of another `job` are not taken for its own."""
     task = task_of(config)
     reader: Any = task.start
     weights = plan.weights
@@ -183,7 +179,6 @@ def learn(config: LearnConfig, prepared: Prepared, job: OpenJob, *, in_this_task
     """Trains, or continues, and publishes; returns the exit code.
 
     Args:
-        job: opened with the prepared plan's run.
         in_this_task: train in this very process, as one worker would, instead of on Ray Train.
     """
     task = task_of(config)

@@ -30,11 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_learning(config: LearnConfig, seeds: int = 1) -> int:
-    """The whole job, or what is left of it; returns the exit code.
-
-    Args:
-        seeds: train so many times, from config.seed on.
-    """
+    """The whole job, or what is left of it, for each of so many seeds from config.seed on; returns the exit code."""
     plan = plan_learning(config)
     if config.dry_run:
         row_bytes = task_of(config).row_bytes
@@ -46,10 +42,8 @@ def run_learning(config: LearnConfig, seeds: int = 1) -> int:
 
 
 def learn_from_seeds(config: LearnConfig, prepared: Prepared, job: OpenJob, seeds: int) -> int:
-    """Trains what is left of the seeds and reports their spread; returns the exit code.
-
-    Args:
-        config: of the first seed; the others count on from its.
+    """Trains what is left of the seeds, of which `config` has the first, and reports their spread; returns the exit
+    code.
 
     Raises:
         Refused: NO_SCORES, the task leaves none whose spread could be told.

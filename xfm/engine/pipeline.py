@@ -8,7 +8,6 @@ of the shard alone.
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,17 +19,13 @@ from xfm.compute.read import read_tokens
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.source import Shard, Source
+from xfm.engine.cluster import Place, gpu_workers
 from xfm.engine.envelope import Envelope
 from xfm.engine.output import write_part
 
 
 class ShardDatasource(Datasource):
-    """Reads and tokenises on CPU tasks.
-
-    Args:
-        source, backbone, seed: recipes; opened in the task that uses them.
-        shards: what is left to do.
-    """
+    """Reads and tokenises shards on CPU tasks; the recipes are opened in the task that uses them."""
 
     def __init__(self, source: Source, backbone: BackboneConfig, seed: int, shards: Sequence[Shard]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -82,47 +77,26 @@ def read_envelope(source: Source, backbone: BackboneConfig, seed: int, shard: Sh
 Compute = Callable[[pa.Table], pa.Table]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where a stage runs."""
-
-    workers: int  # actors that hold the model
-    gpus: float  # GPUs of each, 0 for CPU actors with one thread each
-    # share of a CPU that each actor claims. Less than one on CPU machines, so that reading, tokenising and committing
-    # always find room: actors that claim every CPU would wait for input for ever.
-    cpus: float
-
-    @property
-    def device(self) -> str:
-        """Where actors compute."""
-        return "cuda" if self.gpus else "cpu"
-
-
 READ_CPUS = 0.2
 COMMIT_CPUS = 0.1
 ACTOR_SHARE = 0.8  # of all CPUs; the rest is for reading and committing
 
 
-def plan(workers: int | None, gpus: float) -> Plan:
+def plan(workers: int | None, gpus: float) -> Place:
     """Fits the workers to the cluster that is connected.
+
+    On CPU machines an actor claims less than one CPU, so that reading, tokenising and committing always find room:
+    actors that claim every CPU would wait for input for ever.
 
     Raises:
         EnvironmentProblem: fewer GPUs than asked for.
     """
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, all_gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    cpus = have.get("CPU", 0.0)
     if cpus < 1:
         raise EnvironmentProblem(f"the Ray cluster has {cpus:g} CPUs; a job needs at least 1")
-    if gpus:
-        fit = int(all_gpus / gpus + 1e-9)  # 1 / 0.1 must fit ten
-        if fit < (workers or 1):
-            raise EnvironmentProblem(
-                f"--workers {workers or 1} --gpus {gpus:g} asks for {(workers or 1) * gpus:g} GPUs; the cluster has "
-                f"{all_gpus:g}. Lower either, or leave out --gpus to compute on CPUs."
-            )
-        workers = workers or fit
-    workers = workers or max(1, int(cpus))
-    return Plan(workers, gpus, min(ACTOR_SHARE, ACTOR_SHARE * cpus / workers))
+    workers = gpu_workers(workers, gpus, have, "compute") if gpus else workers or max(1, int(cpus))
+    return Place(workers, min(ACTOR_SHARE, ACTOR_SHARE * cpus / workers), gpus)
 
 
 class ComputeActor:
@@ -178,7 +152,7 @@ def run_shards(
     *,
     stage: str,
     output: str,
-    where: Plan,
+    where: Place,
 ) -> Iterator[Envelope]:
     """Runs shards and yields an envelope for each as it is committed or refused, in any order.
 

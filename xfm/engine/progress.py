@@ -17,9 +17,7 @@ class ProgressLog:
     Args:
         what: verb shown in front, e.g. "embed".
         total: rows to do, or None where only reading can tell; then shards are counted instead.
-        shards: shards to do.
         unit: what a row is, e.g. "cells".
-        every_s: seconds between log lines.
     """
 
     def __init__(self, what: str, total: int | None, shards: int, unit: str = "cells", every_s: float = 5.0) -> None:

@@ -30,9 +30,8 @@ def earlier_run(data: bytes, place: str) -> dict[str, Any]:
 def check_output(uri: str, recipe: dict[str, Any]) -> None:
     """Refuses another run's OUTPUT before anything is computed, where the recipe is whole only after the first stages.
 
-    Args:
-        uri: of the OUTPUT; one that is not there, or holds no run yet, is fine.
-        recipe: as far as it is known; what the first stages add to it is compared when they have.
+    What is known of the recipe is compared now, what the first stages add to it when they have. An OUTPUT that is not
+    there, or holds no run yet, is fine.
 
     Raises:
         Refused: OTHER_RUN or FOREIGN_OUTPUT.

@@ -33,10 +33,7 @@ class OpenJob:
     """What a job's run function works with.
 
     Attributes:
-        output: where results go.
-        tracker: the job's MLflow run.
         run: the content of run.json, without credentials.
-        attempt: which start of this job this is, from 1.
     """
 
     def __init__(
@@ -51,12 +48,8 @@ class OpenJob:
         return self.output.attempt
 
     def register(self, kind: str, place: Path | str, sha256: str, description: str) -> None:
-        """A checkpoint that becomes a version of the registered model KIND-DATA when the job has finished.
-
-        Args:
-            place: its folder, or its URI in a bucket.
-            description: of the version, for people.
-        """
+        """A checkpoint that becomes a version of the registered model KIND-DATA when the job has finished; `place` is
+        its folder, or its URI in a bucket."""
         tags = run_tags(self.run, self.output.place)
         # What the job began with; `xfm.weights` of a version are its own.
         began = tags.pop("xfm.weights", "")
@@ -69,9 +62,8 @@ class OpenJob:
     def publish_checkpoint(self, kind: str, write: Callable[[Path], str]) -> None:
         """OUTPUT/checkpoint, which a backbone reads; registered as `register` says.
 
-        Args:
-            write: makes the folder it is given, model.safetensors among its files, or exchanges it; returns a
-                description for people.
+        `write` makes the folder it is given, model.safetensors among its files, or exchanges it; it returns a
+        description for people.
         """
         local = local_folder(self.output.uri)
         if local is not None:

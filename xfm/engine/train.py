@@ -14,7 +14,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import ray
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import open_storage
-from xfm.engine.cluster import connect
+from xfm.engine.cluster import Place, connect, gpu_workers
 from xfm.engine.train_watch import Watch
 from xfm.training.learner import Recipe
 from xfm.training.settings import Record, Settings, Trained
@@ -35,43 +35,21 @@ MAX_FAILURES = 3  # of the worker group; each continues from the last checkpoint
 MEETING_S = 30.0  # that a worker which refuses waits for the others
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingPlace:
-    """Where training runs."""
-
-    workers: int  # processes that share each batch
-    cpus: int  # of each; also its threads where it computes on them
-    gpus: float  # of each
-
-    @property
-    def device(self) -> str:
-        """Where workers compute."""
-        return "cuda" if self.gpus else "cpu"
-
-
-def place(workers: int | None, gpus: float, threads: int) -> TrainingPlace:
+def place(workers: int | None, gpus: float, threads: int) -> Place:
     """Fits the workers to the cluster that is connected: by default one, or one for each `gpus` GPUs.
 
     Raises:
         EnvironmentProblem: fewer GPUs or CPUs than asked for.
     """
     have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if gpus:
-        fit = int(have.get("GPU", 0.0) / gpus + 1e-9)
-        if fit < (workers or 1):
-            raise EnvironmentProblem(
-                f"--workers {workers or 1} --gpus {gpus:g} asks for {(workers or 1) * gpus:g} GPUs; the cluster has "
-                f"{have.get('GPU', 0.0):g}. Lower either, or leave out --gpus to train on CPUs."
-            )
-        workers = workers or fit
-    workers = workers or 1
+    workers = gpu_workers(workers, gpus, have, "train") if gpus else workers or 1
     largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
     if threads > largest or threads * workers > have.get("CPU", 0):
         raise EnvironmentProblem(
             f"--workers {workers} with {threads} CPUs each do not fit: the cluster has {have.get('CPU', 0):g}, its "
             f"largest node {largest}. Lower --workers or --threads."
         )
-    return TrainingPlace(workers, threads, gpus)
+    return Place(workers, threads, gpus)
 
 
 def train(
@@ -89,7 +67,6 @@ def train(
     """Trains, or continues what OUTPUT holds.
 
     Args:
-        output: absolute path or URI.
         on_record: called on the driver with every record, as it comes.
         workers, gpus, threads: as for `place`.
         job, unit: words for the log: what runs, and what it sees.
@@ -101,6 +78,8 @@ def train(
     from ray.exceptions import ActorDiedError
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
+
+    from xfm.training.state import kept_weights
 
     connect()
     where = place(workers, gpus, threads)
@@ -142,7 +121,7 @@ def train(
             on_record(record)
     assert result.checkpoint is not None  # the last step always leaves one
     with result.checkpoint.as_directory() as folder:
-        return replace(trained, weights=_weights(Path(folder)))
+        return replace(trained, weights=kept_weights(Path(folder)))
 
 
 def _work(config: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +129,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     if config["where"].device == "cpu":
-        torch.set_num_threads(config["where"].cpus)
+        torch.set_num_threads(int(config["where"].cpus))
     try:
         return {"trained": _train(**config)}
     except Refused as problem:
@@ -179,7 +158,7 @@ def all_come_here(seconds: float = MEETING_S) -> bool:
     return True
 
 
-def _train(recipe: Recipe, settings: Settings, where: TrainingPlace, mailbox: Any) -> Trained:
+def _train(recipe: Recipe, settings: Settings, where: Place, mailbox: Any) -> Trained:
     import torch
     from ray.train import Checkpoint, get_checkpoint, report
 
@@ -206,12 +185,6 @@ def _train(recipe: Recipe, settings: Settings, where: TrainingPlace, mailbox: An
     trained = trainer.run(save)
     torch.distributed.barrier()
     return replace(trained, weights={})  # the driver reads them from the checkpoint
-
-
-def _weights(folder: Path) -> dict[str, Any]:
-    from xfm.training.state import kept_weights
-
-    return kept_weights(folder)
 
 
 def _check_snapshot(output: str) -> None:

@@ -26,7 +26,6 @@ def train_alone(
     """Trains, or continues what OUTPUT holds, on the CPU.
 
     Args:
-        output: absolute path or URI.
         on_record: called with every record, those of an earlier attempt included.
         threads: of this process; with as many as a worker of Ray Train has, the numbers are its numbers.
 

@@ -20,11 +20,7 @@ SHOWN = 3  # losses or scores in a line of the log
 
 
 def track_step(tracker: Tracker, record: Record, name: Callable[[str], str] = str) -> None:
-    """One record of training, as curves of two groups: train and validation.
-
-    Args:
-        name: what an entry of a record is called with the tracker.
-    """
+    """One record of training, as curves of train and validation; `name` is what the tracker calls an entry."""
     tracker.metrics(curves_of(record, name), step=int(record["step"]))
 
 
@@ -48,10 +44,7 @@ class Watch:
     """Fetches records in the background while the driver waits for the trainer; logs how far the run is.
 
     Args:
-        settings: of the run.
-        on_record: called with each record, once.
         job, unit: words for the log: what runs, and what it sees.
-        every_s: seconds between log lines.
 
     Attributes:
         seen: steps of the records that arrived.

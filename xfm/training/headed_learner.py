@@ -44,11 +44,7 @@ class Example:
 
 
 class HeadedLearner(ABC):
-    """One worker's share of what is learned with a head; see `training.learner.Learner`.
-
-    Args:
-        rows: the tokens, in parts.
-    """
+    """One worker's share of what is learned with a head; see `training.learner.Learner`."""
 
     names = ("loss",)
 

@@ -23,11 +23,9 @@ def train_here(
     on_checkpoint: Callable[[Record, Path], None] = lambda *_: None,
     device: str = "cpu",
 ) -> Trained:
-    """Trains, or continues what `folder` holds.
+    """Trains, or continues what `folder` holds, and keeps the last checkpoint there.
 
     Args:
-        folder: for checkpoints; the last one is kept.
-        on_record: called with every new record.
         on_checkpoint: called after a checkpoint was written, with its record and its folder; what it raises ends
             training there, and another call continues.
 

@@ -23,7 +23,6 @@ class Order:
     Args:
         sizes: rows of each part.
         batch_size: rows of a batch; an epoch leaves out the rest that fills no batch, each time another one.
-        seed: of the shuffling.
         window_rows: about how many rows are shuffled with each other.
 
     Raises:
@@ -99,12 +98,8 @@ class BucketOrder(Order):
     """Batches of rows of similar lengths, which need little padding, in shuffled order.
 
     Shuffled rows are taken `bucket_batches` batches at a time, sorted by length, cut into batches, and the batches
-    shuffled: a row meets others of its length, drawn anew each epoch.
-
-    Args:
-        sizes, batch_size, seed, window_rows: as for `Order`.
-        lengths: tokens of each row, one array a part.
-        bucket_batches: batches that share a bucket.
+    shuffled: a row meets others of its length, drawn anew each epoch. `lengths` are the tokens of each row, one array a
+    part.
     """
 
     def __init__(

@@ -61,13 +61,8 @@ def said(value: Estimate | float | None, spec: str = ".3f") -> str:
 
 
 def recall(hits: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> Resampled:
-    """The share of hits and its draws, over rows or over whole groups of them.
-
-    Args:
-        hits: (N,).
-        groups: (N,) who is drawn together.
-        seed: of the resamples; the same for two networks on the same rows.
-    """
+    """The share of (N,) hits and its draws, over rows or over whole groups of them: `groups` (N,) say who is drawn
+    together. The same seed draws the same rows for two networks."""
     draws = GroupDraws(groups, seed)
     sums = group_sums(draws.codes, draws.n_groups, np.stack([hits, np.ones(len(hits))], axis=1).astype(np.float64))
 

@@ -175,8 +175,7 @@ class Task(ABC):
     def share(self, parts: TokenParts, common: str, own: str) -> None:  # noqa: B027 - most have nothing to share
         """Lets jobs on the same rows share what each would make, e.g. vectors of labels.
 
-        Args:
-            common: URI of the folder that the jobs have in common.
+        `common` is the URI of the folder that the jobs have in common, `own` that of this job's OUTPUT.
         """
 
     def rows(self, store: TokenStore) -> Any:

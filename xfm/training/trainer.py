@@ -24,12 +24,7 @@ from xfm.training.state import trained_tensors
 class Trainer:
     """One worker's share of a training run. Every worker makes the same calls.
 
-    Args:
-        learner: what is learned; its network is trained in place.
-        settings: the recipe.
-        group: who else trains.
-        device: of the network.
-        note: called on worker 0 with every new record.
+    The network of the learner is trained in place; `note` is called on worker 0 with every new record.
     """
 
     def __init__(

@@ -6,10 +6,10 @@ import pytest
 from tests.picture_examples import fresh
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import open_storage
+from xfm.engine.cluster import Place
 from xfm.engine.learn import Prepared, task_of
 from xfm.engine.learn_config import FinetuneConfig, PretrainConfig
 from xfm.engine.stage import StageResult
-from xfm.engine.train import TrainingPlace
 from xfm.models.clip.writing import write_checkpoint
 from xfm.models.fusion.config import Fusion
 from xfm.models.fusion.text import HashedText
@@ -56,7 +56,7 @@ def test_a_member_waits_for_the_one_that_it_starts_from():
 
 
 def test_a_member_takes_what_its_workers_take(monkeypatch):
-    monkeypatch.setattr(schedule, "place", lambda workers, gpus, threads: TrainingPlace(workers or 4, threads, gpus))
+    monkeypatch.setattr(schedule, "place", lambda workers, gpus, threads: Place(workers or 4, threads, gpus))
     assert need_of(entry("a", workers=2, threads=3), Need(8, 0)) == Need(6, 0)
     assert need_of(entry("a", gpus=0.5, threads=2), Need(8, 2)) == Need(8, 2.0)
 

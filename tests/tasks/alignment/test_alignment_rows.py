@@ -25,7 +25,7 @@ def test_types_are_drawn_by_the_root_of_their_frequency():
 
 def test_a_uniform_epoch_has_every_row_once():
     draws = TypeDraws(SIZES, TYPES, 56, 0, "uniform")
-    assert draws.batches_per_epoch == 9
+    assert draws.order.batches_per_epoch == 9
     seen = [pair for step in range(9) for pair in zip(*draws.batch(step)[:2], strict=True)]
     assert len(seen) == len(set(seen)) == 504
 

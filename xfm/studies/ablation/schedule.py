@@ -1,7 +1,7 @@
 """Runs the members of a comparison: what is left of them, several side by side, each in an OUTPUT of its own.
 
 OUTPUT/members/NAME/seed-K/   a job's whole OUTPUT; its report.json says that it has finished
-OUTPUT/members/tokens-FINGERPRINT/tokens/   rows as networks read them, shared (`engine.tokens`)
+OUTPUT/members/tokens-FINGERPRINT/tokens/   rows as networks read them, shared (`engine.stage`)
 OUTPUT/members/label_embeddings.parquet   vectors of the words in them, encoded once
 
 A member is one Ray task that trains in its own process (`worker.py`): a group of Ray Train's workers would take

@@ -18,11 +18,11 @@ import yaml
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.parts import TRAIN, VALIDATION
 from xfm.core.storage import below, open_storage
-from xfm.engine.cluster import connect
+from xfm.engine.cluster import Place, connect
 from xfm.engine.learn import Prepared, plan_learning
 from xfm.engine.planning import ShardPlan
 from xfm.engine.session import OpenJob, open_job, print_plan
-from xfm.engine.train import TrainingPlace, place
+from xfm.engine.train import place
 from xfm.studies.tune.config import TuneJob
 from xfm.studies.tune.report import draw, tune_report
 from xfm.studies.tune.search import Halving, LogCallback, TrialSource
@@ -124,7 +124,7 @@ def run_search(
                                      "command continues") from problem  # fmt: skip
 
 
-def side_by_side(where: TrainingPlace, asked: int | None) -> int:
+def side_by_side(where: Place, asked: int | None) -> int:
     """Trials that fit into the cluster at once, no more than asked for."""
     import ray
 
@@ -138,7 +138,7 @@ def side_by_side(where: TrainingPlace, asked: int | None) -> int:
     return min(asked or fit, fit)
 
 
-def _resources(where: TrainingPlace) -> dict[str, float]:
+def _resources(where: Place) -> dict[str, float]:
     """Of a trial's own process. With several workers it only waits for them: what it claimed would be theirs."""
     if where.workers > 1:
         return {"cpu": 0, "memory": 1}  # Tune takes no claim for nothing: a byte

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.storage import below
-from xfm.engine.train import TrainingPlace
+from xfm.engine.cluster import Place
 from xfm.engine.train_in_task import state_folder
 from xfm.studies.tune.trial_log import FOLDER
 from xfm.studies.tune.trials import Aim, Trial
@@ -64,7 +64,7 @@ class _Silent:
         return {}
 
 
-def run_trial(config: dict[str, Any], uri: str, place: TrainingPlace, aim: Aim) -> None:
+def run_trial(config: dict[str, Any], uri: str, place: Place, aim: Aim) -> None:
     """Ray Tune's trainable: `config` holds a `Drawn`. More than one worker trains on Ray Train."""
     from torch import OutOfMemoryError
 
@@ -117,14 +117,14 @@ class _Teller:
         self.tell(ended=status, reason=reason, is_final=is_final)
 
 
-def _train_alone(drawn: Drawn, uri: str, place: TrainingPlace, teller: _Teller) -> None:
+def _train_alone(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
     import torch
 
     from xfm.training.in_process import train_here
     from xfm.training.state import PROGRESS
 
     if place.device == "cpu":
-        torch.set_num_threads(place.cpus)
+        torch.set_num_threads(int(place.cpus))
     with state_folder(below(uri, f"{FOLDER}/{drawn.trial.name}")) as (folder, keep):
 
         def validated(_: Record, checkpoint: Path) -> None:
@@ -138,7 +138,7 @@ def _train_alone(drawn: Drawn, uri: str, place: TrainingPlace, teller: _Teller) 
     teller.add(*trained.history)
 
 
-def _train_together(drawn: Drawn, uri: str, place: TrainingPlace, teller: _Teller) -> None:
+def _train_together(drawn: Drawn, uri: str, place: Place, teller: _Teller) -> None:
     from xfm.engine.train import train
 
     def validated(record: Record) -> None:
@@ -148,6 +148,6 @@ def _train_together(drawn: Drawn, uri: str, place: TrainingPlace, teller: _Telle
 
     trained = train(
         WithoutOutcome(drawn.recipe), drawn.settings, below(uri, f"{FOLDER}/{drawn.trial.name}"), validated,
-        workers=place.workers, gpus=place.gpus, threads=place.cpus, job=f"tune: {drawn.trial.name}",
+        workers=place.workers, gpus=place.gpus, threads=int(place.cpus), job=f"tune: {drawn.trial.name}",
     )  # fmt: skip
     teller.add(*trained.history)

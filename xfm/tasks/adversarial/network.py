@@ -55,11 +55,8 @@ class AdversarialClassifier(nn.Module):
     Args:
         network: at step 0; its `features` are read.
         bank: vectors of all words; they are looked up, never encoded here.
-        task: which parts there are.
-        n_classes: K.
         n_attributes: A; unused without an adversary.
-        hidden: of the head.
-        seed: of head and adversary.
+        hidden: width of the head.
     """
 
     def __init__(

@@ -37,11 +37,8 @@ FRESH_FOLDS = 3
 def score_table(
     outcome: Mapping[str, Any], labelled: Labelled, task: AdversarialClassification, note: str = ""
 ) -> pa.Table:
-    """Rows of `evaluation.judge.SCHEMA`: the network, the largest class of all and of the data set, guessing.
-
-    Args:
-        labelled: the rows, with the attribute and the data set among their labels.
-    """
+    """Rows of `judging.score.SCHEMA`: the network, the largest class of all and of the data set, guessing. Attribute
+    and data set are among the labels of the rows."""
     own = name_of(task.mode)
     within, attribute = labelled.also_read(task.within), labelled.also_read(task.attribute)
     tables = [plain.score_table(outcome, labelled, task.mode, note)]

@@ -40,8 +40,6 @@ class TypeDraws:
     Args:
         sizes: training rows of each part.
         types: (R,) which label each training row has, in the order of the parts.
-        batch_size: cells of a step, over all workers.
-        seed: of the draws.
         sampler: type_balanced draws a type in proportion to the square root of its rows (Mahajan et al., ECCV 2018),
             then one of its rows, with replacement; uniform shuffles all rows once an epoch.
 
@@ -61,11 +59,6 @@ class TypeDraws:
     def batch_size(self) -> int:
         """N; no more than there are rows."""
         return self.order.batch_size
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Whole batches out of as many draws as there are rows."""
-        return self.order.batches_per_epoch
 
     def batch(self, step: int) -> tuple[I64, I64, I64]:
         """(N,) part numbers, rows and types of the batch of a step, sorted by part and row."""

@@ -58,7 +58,7 @@ class AlignmentLearner:
     @property
     def steps_per_epoch(self) -> int:
         """Batches of as many draws as there are training rows."""
-        return self.draws.batches_per_epoch
+        return self.draws.order.batches_per_epoch
 
     def examples(self, step: int) -> PairBatch:
         parts, rows, types = self.draws.share(step, self.group.rank, self.group.world)

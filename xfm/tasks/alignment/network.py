@@ -20,13 +20,8 @@ class AlignedFusion(nn.Module):
     """A fusion, the vectors of its labels, and a temperature.
 
     What a loss does not reach is frozen, or weight decay would wear it away: supcon_infonce looks at either side alone
-    and never at the attention between them, margin at what comes out of that and never at the shared space.
-
-    Args:
-        fusion: trained in place.
-        bank: its labels; part of the module, not of its state.
-        temperature: at the first step.
-        loss: which one.
+    and never at the attention between them, margin at what comes out of that and never at the shared space. The vectors
+    of the labels are part of the module, not of its state.
 
     Raises:
         Refused: NOT_A_FUSION, the network has no shared space.

@@ -136,11 +136,7 @@ class ClassPromptsLearner:
         }
 
     def logits(self, images: "Images", part: Part | None) -> tuple[Tensor, Tensor]:
-        """(N, K) float32 and (N,) classes of all rows of a part in their order; workers share the work.
-
-        Args:
-            part: VALIDATION or TEST; None for every row that belongs to any part.
-        """
+        """(N, K) float32 and (N,) classes of the rows of a part, or of all parts, in order; workers share the work."""
         every = [images.parts.everything(each) for each in (PARTS if part is None else (part,))]
         numbers, rows = (np.concatenate([each[side] for each in every]) for side in (0, 1))
         order = np.lexsort((rows, numbers))

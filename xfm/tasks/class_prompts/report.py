@@ -31,12 +31,7 @@ def class_prompts_report(
     adapted: Adapted,
     warnings: Sequence[str],
 ) -> Report:
-    """What a `finetune` by class prompts left behind.
-
-    Args:
-        labelled: the rows, their label knowing every class that is asked for.
-        warnings: what a reader must know of the data.
-    """
+    """What a `finetune` by class prompts left behind, of rows whose label knows every class that is asked for."""
     judged, label, trained = labelled.judged, labelled.label, run.trained
     counts, test = trained.outcome["shots"], adapted.test
     numbers: dict[str, Any] = {

@@ -90,9 +90,6 @@ def adapted_scores(outcome: Mapping[str, Any], labelled: Labelled, shares: Seque
     """Scores at every share, and the choice among them.
 
     The share with the best validation accuracy is chosen; of equals the smallest, nearest to the pretrained network.
-
-    Args:
-        shares: (A,).
     """
     judged, label = labelled.judged, labelled.label
     k = len(label.classes)

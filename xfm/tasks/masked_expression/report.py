@@ -30,11 +30,7 @@ LABELS = {
 
 
 def score_table(scores: F64, seed: int) -> Table:
-    """Mean squared error and skill of each prediction, with 95 % intervals over cells.
-
-    Args:
-        scores: (C, 6), columns as in SCORES.
-    """
+    """Mean squared error and skill of each prediction, with 95 % intervals over cells; scores (C, 6) as in SCORES."""
     names = [name for name in SCORES[1:] if np.isfinite(scores[:, SCORES.index(name)]).all()]
     n, reference = scores[:, :1], scores[:, [SCORES.index("gene_mean")]]
     errors = scores[:, [SCORES.index(name) for name in names]]

@@ -80,11 +80,7 @@ class MaskedExpressionTask(Task):
 
 
 def scratch(task: MaskedExpression, source: Source, seed: int) -> FreshScGPT:
-    """A network from scratch.
-
-    Args:
-        task: sizes, and the path of a vocab.json where there is one.
-        source: whose genes become the vocabulary where there is no other.
+    """A network from scratch; the source's genes become the vocabulary where the task names no other.
 
     Raises:
         Refused: NO_GENES, NO_VOCABULARY, BAD_VOCABULARY or BAD_SETTINGS.

@@ -24,11 +24,8 @@ GENE_MEAN_CELLS = 20_000  # enough for a mean of each gene; more would only be r
 
 
 class Validation:
-    """Up to `limit` validation cells, shared out to the workers, with masks that never change.
-
-    Args:
-        group: who shares the work; every worker makes the same calls and gets all scores.
-    """
+    """Up to `limit` validation cells, shared out to the workers, with masks that never change. Every worker makes the
+    same calls and gets all scores."""
 
     def __init__(
         self, masker: Masker, cells: RowReader, parts: TokenParts, *, limit: int, seed: int, group: Group, device: str

@@ -105,11 +105,7 @@ def draw(history: Sequence[Record], rows: RegressionRows, outcome: Mapping[str, 
 
 
 def draw_predictions(folder: Path, row_ids: Sequence[str], truth: F64, found: F64, name: str, noun: str) -> Figure:
-    """Writes plots/predicted.png and plots/predicted.csv below `folder`.
-
-    Args:
-        truth, found: (N,) true and predicted numbers.
-    """
+    """Writes plots/predicted.png and plots/predicted.csv below `folder`, from (N,) true and predicted numbers."""
     shown = sample_rows(row_ids, MOST)
     low, high = (float(end) for end in np.quantile(np.concatenate([truth, found]), [0, 1]))
     margin = 0.05 * (high - low or 1.0)

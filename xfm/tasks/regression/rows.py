@@ -85,11 +85,8 @@ def _counted(judged: EvalSet, n_test: int) -> list[str]:
 
 
 def predicted(outcome: Mapping[str, F32], rows: RegressionRows, part: Part) -> F64:
-    """(N,) numbers in the unit of the column, of all rows of a part.
-
-    Args:
-        outcome: {validation, test: (N, 1) standardised numbers of all rows of the part, in the order of the store}.
-    """
+    """(N,) numbers in the unit of the column, of all rows of a part, from (N, 1) standardised ones in the order of the
+    store."""
     outputs = outcome[part.word][:, 0].astype(np.float64)
     assert len(outputs) == len(rows.judged.split.where(part))
     return rows.scale.mean + rows.scale.deviation * outputs
