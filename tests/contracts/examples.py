@@ -32,7 +32,7 @@ from xfm.sources.stored.source import Embeddings
 from xfm.sources.synthetic.atlas import Atlas
 from xfm.sources.synthetic.digits import Digits
 from xfm.sources.synthetic.grammar import Grammar
-from xfm.tasks.adversarial.checkpoint import read_adversarial
+from xfm.tasks.adversarial.task import read_adversarial
 from xfm.tasks.classification.task import read_classifier
 from xfm.tasks.regression.task import read_regression
 

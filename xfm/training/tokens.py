@@ -16,7 +16,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import part_name
 from xfm.core.parts import LEFT_OUT, TEST, TRAIN, VALIDATION, Part, part_of
 from xfm.core.random import key64, rng_for, uniform
-from xfm.core.schema import INPUT_IDS, N_TOKENS, PART, ROW_ID
+from xfm.core.schema import EMBEDDING, INPUT_IDS, N_TOKENS, PART, ROW_ID
 from xfm.core.storage import open_storage
 from xfm.tokenizers.ragged import row_lengths
 from xfm.training.order import WINDOW_ROWS
@@ -160,6 +160,19 @@ class SplitRows:
         keys = _column(tokens, self.group or ROW_ID, "group").to_pylist()
         words = np.fromiter((key64(self.seed, f"validation\x1f{key}") for key in keys), np.uint64, len(keys))
         return uniform(words)
+
+
+def embedding_width(store: RowReader, parts: TokenParts) -> int:
+    """Numbers of an embedding, of one row."""
+    first = next(number for number, sizes in enumerate(parts.sizes) if sum(sizes))
+    return int(store.take(np.array([first]), np.array([0]))[EMBEDDING].type.list_size)
+
+
+def strings_at(columns: Sequence[pa.ChunkedArray], parts: I64, rows: I64) -> pa.ChunkedArray:
+    """(N,) strings: one column, as `TokenStore.column` gives it, of some rows, in the order of the parts."""
+    # Each part may have a type of its own, e.g. another dictionary.
+    pieces = [columns[part].take(pa.array(rows[parts == part])).cast(pa.string()) for part in np.unique(parts).tolist()]
+    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.string())
 
 
 def token_parts(uri: str, keys: Sequence[str]) -> TokenParts:

@@ -21,10 +21,10 @@ from xfm.judging.labelled import labelled_rows
 from xfm.judging.score import SCHEMA
 from xfm.judging.seeds import seeds_report
 from xfm.models.fusion.config import Fusion
-from xfm.tasks.adversarial.checkpoint import write_adversarial
 from xfm.tasks.adversarial.report import adversarial_report, attention_words, cautions, draw, sample_names
 from xfm.tasks.adversarial.scores import score_table
 from xfm.tasks.adversarial.settings import AdversarialClassification
+from xfm.tasks.adversarial.task import write_adversarial
 
 TASK = AdversarialClassification()
 OWN = "finetuned_adversarial"

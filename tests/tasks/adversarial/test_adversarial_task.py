@@ -11,8 +11,9 @@ from xfm.core.errors import Refused
 from xfm.engine.learn import all_columns, task_of
 from xfm.engine.learn_config import FinetuneConfig
 from xfm.judging.labelled import labelled_rows
-from xfm.tasks.adversarial.task import columns_of, width_of
+from xfm.tasks.adversarial.task import columns_of
 from xfm.training.config import settings_of
+from xfm.training.tokens import embedding_width
 
 ROWS = 3200
 
@@ -64,7 +65,7 @@ def test_the_width_of_an_embedding_is_that_of_one_row():
     rows = memory(atlas(Effects(), dim=12))
     parts = rows.parts()
     rows.column = lambda name: pytest.fail(f"the whole column {name} was read")
-    assert width_of(rows, parts) == 12
+    assert embedding_width(rows, parts) == 12
 
 
 def columns(config):

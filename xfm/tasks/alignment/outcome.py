@@ -26,7 +26,7 @@ from xfm.tasks.alignment.settings import margin_losses, supcon_infonce
 from xfm.tokenizers.embedding import vectors_of
 from xfm.training.group import Group, all_gather_rows
 from xfm.training.learner import evaluating
-from xfm.training.tokens import TokenStore
+from xfm.training.tokens import strings_at
 
 if TYPE_CHECKING:
     from xfm.tasks.alignment.learner import AlignmentLearner
@@ -70,23 +70,17 @@ class AlignedRows:
         if not len(parts):
             return None
         rows, recipe, group = learner.rows, learner.recipe, learner.group
-        types = recipe.bank.codes(_values(rows, recipe.task.text_column, parts, numbers))
+        types = recipe.bank.codes(strings_at(rows.column(recipe.task.text_column), parts, numbers))
         groups = np.arange(len(parts))
         if recipe.group is not None:
-            named, ids = (_values(rows, name, parts, numbers).to_pylist() for name in (recipe.group, ROW_ID))
+            columns = (rows.column(name) for name in (recipe.group, ROW_ID))
+            named, ids = (strings_at(column, parts, numbers).to_pylist() for column in columns)
             groups = np.unique(group_keys(named, ids), return_inverse=True)[1].astype(np.int64)
         mine, genes = slice(group.rank, None, group.world), torch.zeros(0, recipe.gene_dim)
         if len(parts) > group.rank:
             table = rows.take(parts[mine], numbers[mine])
             genes = torch.from_numpy(vectors_of(table[EMBEDDING]).copy())
         return cls(parts, numbers, types, groups, genes)
-
-
-def _values(rows: TokenStore, name: str, parts: I64, numbers: I64) -> pa.ChunkedArray:
-    """(N,) one column at some places."""
-    columns = rows.column(name)
-    found = [columns[part].take(pa.array(numbers[parts == part])) for part in np.unique(parts).tolist()]
-    return pa.chunked_array([chunk for column in found for chunk in column.cast(pa.string()).chunks], pa.string())
 
 
 def seen_by(learner: "AlignmentLearner", network: AlignedFusion, judged: AlignedRows) -> Seen:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,7 +23,7 @@ from xfm.tasks.alignment.report import alignment_report, draw
 from xfm.tasks.alignment.settings import Alignment
 from xfm.training.state import with_weights
 from xfm.training.task import Checkpoint, Result, Task, TaskContext, TrainingInputs, TrainingRun
-from xfm.training.tokens import TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore, embedding_width
 
 
 class AlignmentTask(Task):
@@ -81,10 +80,8 @@ class AlignmentTask(Task):
             raise Refused("ONE_TYPE", f"--task.loss margin sets a cell against a type that is not its own, and "
                           f"{task.text_column} has one value alone in the training rows, {trained[0]!r}")  # fmt: skip
         bank = self._start.bank_of(_different(columns), open_storage(context.uri))
-        first = next(number for number, sizes in enumerate(given.parts.sizes) if sum(sizes))
-        row = store.take(np.array([first]), np.array([0]))
         return AlignmentRecipe(
-            self._start, bank, row[EMBEDDING].type.list_size, given.parts, task, given.settings.batch_size,
+            self._start, bank, embedding_width(store, given.parts), given.parts, task, given.settings.batch_size,
             training.validation_rows, training.seed, given.identity, training.group,
         )  # fmt: skip
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.compute.embed import check_identity
@@ -26,7 +25,7 @@ from xfm.tasks.class_prompts.learner import ClassPromptsLearner
 from xfm.tasks.class_prompts.settings import ClassPromptTuning
 from xfm.training.group import Group
 from xfm.training.state import with_weights
-from xfm.training.tokens import TokenParts, TokenStore
+from xfm.training.tokens import TokenParts, TokenStore, strings_at
 
 I64 = NDArray[np.int64]
 
@@ -104,13 +103,7 @@ def chosen_shots(images: Images, task: ClassPromptTuning, seed: int) -> tuple[I6
     """(N,) part numbers, rows and classes of the training images that a task takes."""
     store = TokenStore(images.parts)
     numbers, rows = images.parts.everything(TRAIN)
-    ids, labels = (_of_rows(store.column(name), numbers, rows) for name in (ROW_ID, images.label))
+    ids, labels = (strings_at(store.column(name), numbers, rows) for name in (ROW_ID, images.label))
     codes = codes_of(labels, images.prompts.values)
     chosen = few_shots(ids.to_pylist(), codes, task.shots, seed)
     return numbers[chosen], rows[chosen], codes[chosen]
-
-
-def _of_rows(columns: Sequence[pa.ChunkedArray], numbers: I64, rows: I64) -> pa.ChunkedArray:
-    """Values of rows of several parts, in the order asked for; `numbers` rise."""
-    pieces = [columns[number].take(pa.array(rows[numbers == number])) for number in np.unique(numbers).tolist()]
-    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], columns[0].type)

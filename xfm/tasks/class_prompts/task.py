@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.parts import TEST, TRAIN
 from xfm.judging.classifier_scores import PREDICTIONS, SCORES, prediction_table
 from xfm.judging.eval_set import MISSING, labels_of
-from xfm.judging.labelled import CONTENT, Labelled, codes_of
+from xfm.judging.labelled import CONTENT, Labelled, codes_of, together
 from xfm.judging.labelled_task import LabelledTask
 from xfm.models.clip.prompts import ClassPrompts
 from xfm.models.clip.writing import save_clip
@@ -136,7 +135,7 @@ def other_images(parts: TokenParts, task: ClassPrompts) -> Images:
     Raises:
         Refused: NO_ROWS, none is of a class; or as `labels_of` and `ClassPrompts.prompts`.
     """
-    column = pa.chunked_array([chunk for each in TokenStore(parts).column(task.label) for chunk in each.chunks])
+    column = together(TokenStore(parts), task.label)
     prompts = task.prompts(() if task.classes else labels_of(column, task.label, 1, "--task.forgetting_label").classes)
     if (codes_of(column, prompts.values) == MISSING).all():
         raise Refused("NO_ROWS", f"--forgetting: no image is of the classes {_shown(prompts.values)}: write them as "
