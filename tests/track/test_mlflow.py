@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -186,35 +185,42 @@ def test_awkward_values_neither_fail_nor_turn_into_numbers(tmp_path, store, clie
 def test_a_locked_database_holds_up_nothing_and_gets_all_when_it_is_free(tmp_path, store, client):
     with sqlite3.connect(store.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False) as lock:
         lock.execute("BEGIN EXCLUSIVE")
-        started = time.monotonic()
         tracker = start(tmp_path, store, experiment="locked")
         for step in range(50):
             tracker.metrics({"loss": 1.0}, step)
-        assert time.monotonic() - started < 0.5
-        time.sleep(0.5)
+        assert len((tmp_path / "tracking.jsonl").read_text().splitlines()) == 51  # and the lock is still held
         lock.execute("COMMIT")
     lock.close()
     assert tracker.close()
     assert len(client.get_metric_history(the_run(client, "locked").info.run_id, "loss")) == 50
 
 
+IMPORT_THAT_NEVER_ENDS = """
+import sys, threading
+from pathlib import Path
+
+class Stuck:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mlflow":
+            threading.Event().wait()
+
+sys.meta_path.insert(0, Stuck())
+from xfm.track.mlflow import start_run
+tracker = start_run(Path(sys.argv[1]), "job", uri="http://127.0.0.1:9", close_timeout_s=0.1)
+tracker.params({"a": 1})
+print(tracker.close())
+"""
+
+
 def test_no_call_waits_for_mlflow_to_be_imported(tmp_path):
-    program = (
-        "import sys, time; from pathlib import Path; from xfm.track.mlflow import start_run;"
-        "started = time.monotonic();"
-        "tracker = start_run(Path(sys.argv[1]), 'job', uri='http://127.0.0.1:9', close_timeout_s=0.1);"
-        "tracker.params({'a': 1}); print(time.monotonic() - started, tracker.close())"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "t.jsonl")],
+        [sys.executable, "-c", IMPORT_THAT_NEVER_ENDS, str(tmp_path / "t.jsonl")],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    seconds, closed = done.stdout.split()
-    assert float(seconds) < 1.0  # the import alone takes two
-    assert closed == "False"
+    assert done.stdout.split() == ["False"]
     assert "python -m xfm sync" in done.stderr
 
 
@@ -250,7 +256,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.calls += 1
         mood = self.server.mood
         if mood == "hangs":
-            self.server.well_again.wait(20)
+            self.server.well_again.wait()
             return
         call = self.path.partition("?")[0].split("/mlflow/")[-1]
         if mood == "well" and call == "runs/log-batch":
@@ -280,14 +286,12 @@ def server():
 
 @pytest.mark.parametrize("mood", ["hangs", "breaks", "well"])
 def test_a_server_in_any_mood_costs_the_job_nothing_and_gets_all_in_the_end(tmp_path, monkeypatch, server, mood):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "250")  # a call that waited for the server would not return
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     server.mood = mood
-    started = time.monotonic()
     tracker = start(tmp_path, server.uri, close_timeout_s=20.0 if mood == "well" else 0.5)
     for step in range(100):
         tracker.metrics({"loss": 1.0}, step)
-    assert time.monotonic() - started < 0.5
     assert tracker.close() is (mood == "well")
     server.mood = "well"
     server.well_again.set()

@@ -72,18 +72,14 @@ def test_a_server_that_hangs_holds_up_neither_calls_nor_the_end_and_sync_deliver
 
     class Hanging(ListServer):
         def deliver(self, records, runs):
-            release.wait(30)
+            release.wait()
             raise TryLater("timed out")
 
     path = tmp_path / "tracking.jsonl"
-    started = time.monotonic()
     tracker = job(path, Hanging(), close_timeout_s=0.3)
     for step in range(100):
         tracker.metrics({"loss": 1.0}, step)
-    called = time.monotonic() - started
-    assert not tracker.close()
-    assert called < 0.5
-    assert time.monotonic() - started < 2
+    assert not tracker.close()  # none of these returns if it waits for the server, which is let go below
     assert f"python -m xfm sync {path}" in caplog.text
     release.set()
     tracker._session.sender._thread.join(5)  # the hanging call returns, and lets go of the spool
