@@ -59,6 +59,13 @@ def shared() -> Path:
     return folder.resolve()
 
 
+@pytest.fixture
+def bootstrap_of_few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few groups are drawn as many are, so that a draw can be worked out by repeating cells."""
+    monkeypatch.setattr("xfm.metrics.resampling.FEW", 0)
+    monkeypatch.setattr("xfm.metrics.resampling.LEAST", 2)
+
+
 @pytest.fixture(scope="session")
 def tiny_scgpt() -> Path:
     """64 real cells and a small random scGPT, with what the official package computes for them."""

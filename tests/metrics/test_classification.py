@@ -107,6 +107,7 @@ def test_without_a_cell_there_is_no_score():
     assert all(np.isnan(value) for value in scores(np.zeros((3, 3))).values())
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 @pytest.mark.parametrize("n_groups", [8, 150], ids=["donors", "each cell its own group"])
 def test_draws_are_scores_of_cells_repeated_as_often_as_their_group_is_drawn(n_groups):
     rng = np.random.default_rng(5)

@@ -243,6 +243,7 @@ def test_graph_connectivity_is_that_of_scib_metrics(scib, kind):
 # All together
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_scores_and_draws_are_those_of_repeated_cells():
     x = blobs(0.8)
     groups = np.random.default_rng(0).integers(0, 15, len(x))
@@ -363,6 +364,7 @@ def test_very_few_cells_break_nothing(cells):
     assert tuple(scores) == SCORES
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_a_label_that_is_alone_in_a_resample_leaves_agreement_undefined_there():
     x, labels = blobs(6.0), np.where(LABELS > 0, 1, 0)
     draws = GroupDraws(labels, 0, 60)  # two groups, the labels themselves

@@ -160,6 +160,7 @@ def test_pcr_is_the_share_of_variance_that_a_regression_on_batches_explains(shap
 # Resamples
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_draws_are_the_scores_of_repeated_cells():
     x, batch = cells(1.0)
     groups = np.random.default_rng(1).integers(0, 20, CELLS)
@@ -186,6 +187,7 @@ def test_draws_are_the_scores_of_repeated_cells():
     assert np.isfinite(scores["entropy_per_cell"].draws).all()
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_a_resample_of_one_batch_has_no_share_that_batches_explain():
     x, batch = cells(1.0)
     drawn = scored(x, batch, groups=batch, resamples=40)["pcr"].draws
@@ -211,6 +213,7 @@ def test_kbet_is_the_same_every_time():
 # What data may look like
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_cells_without_a_batch_or_a_label_are_left_out_as_if_they_were_not_there():
     x, batch = cells(1.0)
     lacks_batch, lacks_label = np.arange(CELLS) % 9 == 0, np.arange(CELLS) % 7 == 0

@@ -7,6 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from xfm.metrics.leakage import (
     OutOfFold,
+    area_error,
     auroc,
     fresh_predictions,
     leakage,
@@ -44,6 +45,7 @@ def test_auroc_is_that_of_scikit_learn_with_ties():
     assert found.value == pytest.approx(roc_auc_score(codes, scores))
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_every_draw_is_the_auroc_of_the_drawn_groups():
     """Groups drawn twice count twice, those not drawn not at all; a draw with one class has none."""
     rng = np.random.default_rng(1)
@@ -137,6 +139,7 @@ def test_where_nothing_leaks_both_scores_are_chance_in_the_mean(sizes):
     assert (np.abs(np.mean(found, axis=0) - 0.5) < 2.5 * error).all()
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_pairs_count_only_where_they_were_held_out_together():
     """Two repeats of two folds by hand: groups 0, 1 are positive, 2, 3 negative, one cell each."""
     codes = np.array([1, 1, 0, 0])
@@ -198,3 +201,27 @@ def test_one_class_or_one_donor_of_a_class_is_not_defined(codes, groups, words):
     if words:
         with pytest.raises(ValueError, match=words):
             leakage(np.ones((len(codes), 2)), codes, groups, 0)
+
+
+def test_the_error_of_an_area_without_leakage_is_mann_whitneys():
+    # Ten donors against ten: the rank sum has a variance of n m (n + m + 1) / 12, and an area is it over n m.
+    assert area_error(0.5, 10, 10) == pytest.approx(np.sqrt(21 / 1200))
+    assert area_error(0.6, 10, 10) == area_error(0.4, 10, 10) == area_error(0.5, 10, 10)  # may be luck
+    # Hanley and McNeil by hand for an area of .95, taken at .95 - .1323.
+    a = 0.95 - np.sqrt(21 / 1200)
+    by_hand = a * (1 - a) + 9 * (a / (2 - a) - a**2) + 9 * (2 * a**2 / (1 + a) - a**2)
+    assert area_error(0.95, 10, 10) == pytest.approx(np.sqrt(by_hand / 100))
+
+
+def test_the_interval_of_leakage_is_as_wide_as_so_few_donors_make_it():
+    """Twenty donors whose cells say nothing of them: not the spread of what one set of classifiers said, but that of
+    the area over data sets, .13 to either side times Student's 2.1."""
+    donors = np.repeat(np.arange(20), 10)
+    codes = donors % 2
+    vectors = np.random.default_rng(0).normal(size=(20, 4))[donors] + 0.5 * np.random.default_rng(1).normal(
+        size=(200, 4)
+    )
+    found = leakage_scores(leakage(vectors, codes, donors, 0), codes, GroupDraws(donors, 0))["auroc"]
+    low, high = np.quantile(found.draws, [0.025, 0.975])
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(2 * 2.093 * np.sqrt(21 / 1200), rel=0.15)

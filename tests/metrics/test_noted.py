@@ -21,6 +21,7 @@ def scored(statistic, draws):
     return take({"it": Measure(statistic, "a note")}, draws)["it"]
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 @pytest.mark.parametrize("cells", [CELLS, CELLS - 1])
 def test_the_median_is_that_of_repeated_cells(drawn, cells):
     rng, draws, repeats = drawn
@@ -32,6 +33,7 @@ def test_the_median_is_that_of_repeated_cells(drawn, cells):
     assert noted.note == "a note"
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_the_mean_of_class_means_is_that_of_repeated_cells_over_the_classes_drawn(drawn):
     rng, draws, repeats = drawn
     values, classes = rng.normal(size=CELLS), rng.integers(0, 4, CELLS)
@@ -49,6 +51,7 @@ def test_the_mean_of_class_means_is_that_of_repeated_cells_over_the_classes_draw
     assert len({len(set(np.repeat(classes, row))) for row in repeats}) == 2
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_cells_that_are_not_drawn_leave_no_score():
     draws = GroupDraws(np.array([0, 1]), 0, 30)
     only_first = np.array([0])

@@ -127,17 +127,31 @@ def test_a_difference_of_draws_is_taken_resample_by_resample():
     assert found.value == pytest.approx(0.2)
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile([0.4, -0.05, 0.2], [2.5, 97.5])))
     assert found.p == pytest.approx(min(1, 2 * (1 + 1) / (3 + 1)))
-    assert bootstrap_difference(np.full(99, 0.8), np.full(99, 0.6), 0.8, 0.6).p == pytest.approx(2 / 100)
+    assert bootstrap_difference(np.linspace(0.7, 0.9, 99), np.full(99, 0.6), 0.8, 0.6).p == pytest.approx(2 / 100)
+
+
+def test_no_p_is_below_what_so_few_groups_could_say():
+    # Of 5 groups there are 2**5 ways to swap, and two of them are always as extreme.
+    assert bootstrap_difference(np.linspace(0.7, 0.9, 99), np.full(99, 0.6), 0.8, 0.6, 5).p == 2 / 2**5
+
+
+def test_a_difference_that_is_the_same_in_every_draw_claims_no_certainty():
+    found = bootstrap_difference(np.full(99, 0.8), np.full(99, 0.6), 0.8, 0.6)
+    assert (found.low, found.high) == (None, None)
+    assert np.isnan(found.p)
+    assert "the same in every group" in found.why
 
 
 def test_a_score_does_not_differ_from_itself():
     draws = np.random.default_rng(0).random(100)
-    assert bootstrap_difference(draws, draws, 0.5, 0.5) == (0, 0, 0, 1)
+    found = bootstrap_difference(draws, draws, 0.5, 0.5)
+    assert (found.value, found.low, found.high, found.p) == (0, None, None, 1)
 
 
 def test_draws_that_define_nothing_and_draws_of_other_resamples():
     found = bootstrap_difference(np.full(9, np.nan), np.ones(9), float("nan"), 1.0)
-    assert np.isnan(found).all()
+    assert (found.low, found.high) == (None, None)
+    assert np.isnan([found.value, found.p]).all()
     with pytest.raises(ValueError, match="9 draws cannot be paired with 10"):
         bootstrap_difference(np.ones(9), np.ones(10), 1.0, 1.0)
 

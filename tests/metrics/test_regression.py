@@ -6,7 +6,7 @@ from scipy.stats import ConstantInputWarning, pearsonr, rankdata, spearmanr
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 from xfm.metrics.regression import SUMS, cell_sums, pearson
-from xfm.metrics.resampling import bootstrap_cells, percentile_interval, resampled_sums
+from xfm.metrics.resampling import percentile_interval
 
 
 def binned(rng, size):
@@ -89,53 +89,6 @@ def test_errors_over_cells_weigh_each_prediction_once_whatever_the_sizes_of_cell
     assert absolute / n == pytest.approx(mean_absolute_error(target, predicted))
 
 
-def test_the_bootstrap_of_three_cells_is_the_hand_written_one():
-    top, bottom = np.array([1.0, 5.0, 9.0]), np.array([1.0, 2.0, 4.0])
-    resamples, drawn = 40, []
-    rng = np.random.default_rng(5)
-    for _ in range(resamples):
-        chosen = rng.integers(0, 3, 3)
-        drawn.append(sum(top[i] for i in chosen) / sum(bottom[i] for i in chosen))
-    low, high = bootstrap_cells(3, [top[:, None], bottom[:, None]], np.random.default_rng(5), resamples)
-    assert low[0] == pytest.approx(np.percentile(drawn, 2.5))
-    assert high[0] == pytest.approx(np.percentile(drawn, 97.5))
-
-
-def test_all_statistics_are_taken_on_the_same_resamples():
-    values = np.random.default_rng(0).normal(5, 1, (30, 1))
-    drawn = resampled_sums(np.hstack([values, 2 * values, values]), np.random.default_rng(1), 70)
-    order_of_sums = 30 * 2**-53  # BLAS adds 30 terms in another order in another column of a product of matrices
-    np.testing.assert_allclose(drawn[:, 1], 2 * drawn[:, 0], rtol=order_of_sums)
-    np.testing.assert_allclose(drawn[:, 2], drawn[:, 0], rtol=order_of_sums)
-    assert len(np.unique(drawn[:, 0])) > 60
-
-
-def test_intervals_cover_the_true_ratio_about_as_often_as_they_say():
-    # 200 samples of 60 cells: the share covered has a standard error of 1.5 %, and percentile intervals of so few
-    # cells are known to be a little too narrow. Without resampling whole cells the share would be far lower.
-    rng, covered, repeats, cells = np.random.default_rng(2), 0, 200, 60
-    for _ in range(repeats):
-        genes = rng.integers(5, 50, cells).astype(float)
-        level = rng.gamma(4, 0.5, cells)  # the error of all genes of a cell goes together; its mean is 2
-        low, high = bootstrap_cells(cells, [(genes * level)[:, None], genes[:, None]], rng, 200)
-        covered += bool(low[0] <= 2 <= high[0])
-    assert 0.88 <= covered / repeats <= 0.985
-
-
-def test_resamples_that_define_nothing_are_left_out_and_never_count_as_zero():
-    # One of four cells has a correlation: a resample without that cell has none; all others have exactly 0.8.
-    top, bottom = np.zeros((4, 2)), np.zeros((4, 2))
-    top[0, 0], bottom[0, 0] = 0.8, 1.0
-    low, high = bootstrap_cells(4, [top, bottom], np.random.default_rng(0), 100)
-    assert (low[0], high[0]) == pytest.approx((0.8, 0.8))
-    assert np.isnan([low[1], high[1]]).all()
-
-
 def test_a_level_gives_the_quantiles_it_names():
     drawn = np.arange(101.0)[:, None]
     np.testing.assert_allclose(percentile_interval(drawn, 0.9)[:, 0], [5, 95])
-
-
-def test_sums_of_another_number_of_cells_are_refused():
-    with pytest.raises(ValueError, match="5 cells announced"):
-        bootstrap_cells(5, [np.ones((4, 1)), np.ones((4, 1))], np.random.default_rng(0), 3)

@@ -36,6 +36,7 @@ def test_by_hand():
     assert found["r2"] == pytest.approx(0.25)
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_each_draw_is_the_score_of_the_rows_of_the_groups_that_were_drawn():
     rng = np.random.default_rng(1)
     truth, predicted = ages(rng)
@@ -59,6 +60,7 @@ def test_what_is_not_defined_is_nan_and_no_rounding():
     assert np.isfinite(constant["mae"])
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_a_resample_whose_drawn_donors_are_all_of_one_age_has_no_r2():
     """Age is a donor's: with two donors a half of all resamples holds one of them alone."""
     groups = np.repeat([0, 1], 10)

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
+from scipy import sparse, stats
 
 from xfm.metrics.resampling import GroupDraws, bootstrap, draw_groups, estimate, group_sums, weighted_sums
 
@@ -44,7 +44,7 @@ def test_blocks_of_any_size_hold_the_same_draws(size):
     np.testing.assert_array_equal(np.vstack(blocks), whole(draws))
 
 
-def test_draws_depend_on_the_seed_and_the_number_of_groups_alone():
+def test_bootstrap_draws_depend_on_the_seed_and_the_number_of_groups_alone():
     codes = np.repeat(np.arange(9), 3)
     drawn = whole(GroupDraws(codes, seed=1, resamples=50))
     np.testing.assert_array_equal(whole(GroupDraws(codes, seed=1, resamples=50)), drawn)
@@ -107,6 +107,7 @@ def test_weighted_sums_are_sums_over_cells_repeated_as_often_as_their_group_is_d
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_a_resample_repeats_whole_groups():
     values, codes = np.array([1.0, 2.0, 10.0, 20.0, 30.0]), np.array([0, 0, 1, 1, 2])
     draws = GroupDraws(codes, seed=3, resamples=40)
@@ -121,9 +122,48 @@ def test_one_group_claims_no_certainty():
     found = means_of(GroupDraws(np.zeros(5, dtype=int), seed=0, resamples=20), np.arange(5.0))
     assert found.value == 2
     assert np.isnan(found.draws).all()
-    interval = estimate(*found)
-    assert interval.value == 2
-    assert np.isnan([interval.low, interval.high]).all()
+    interval = estimate(*found, 1)
+    assert (interval.value, interval.low, interval.high) == (2, None, None)
+    assert interval.why == "1 group, and it takes 3"
+
+
+@pytest.mark.parametrize("n_groups", [3, 5, 12, 40])
+def test_the_interval_of_a_mean_over_few_even_groups_is_students(n_groups):
+    values = np.random.default_rng(n_groups).normal(size=n_groups)
+    found = estimate(*means_of(GroupDraws(np.repeat(np.arange(n_groups), 4), seed=1), np.repeat(values, 4)), n_groups)
+    low, high = stats.t.interval(0.95, n_groups - 1, values.mean(), stats.sem(values))
+    width = high - low
+    assert found.low == pytest.approx(low, abs=0.03 * width)  # 2,000 draws, spread evenly
+    assert found.high == pytest.approx(high, abs=0.03 * width)
+
+
+def test_draws_of_few_groups_may_be_subtracted():
+    draws, (a, b) = GroupDraws(np.repeat(np.arange(6), 5), seed=3), np.random.default_rng(0).normal(size=(2, 30))
+    apart = means_of(draws, a).draws - means_of(draws, b).draws
+    np.testing.assert_allclose(apart, means_of(draws, a - b).draws, atol=1e-12)
+
+
+def test_where_one_group_holds_most_cells_many_groups_are_hardly_more_than_one():
+    even, uneven = np.repeat(np.arange(5), 20), np.repeat(np.arange(5), [80, 5, 5, 5, 5])
+    assert GroupDraws(even, 0).effective == pytest.approx(5)
+    assert GroupDraws(uneven, 0).effective == pytest.approx(100**2 / (80**2 + 4 * 5**2))
+    # As a t of 4 degrees of freedom is narrower than one of 1: 2.78 and 12.7 where 97.5 % lie below.
+    ends = [np.quantile(GroupDraws(codes, 0).t_weights, 0.975) for codes in (even, uneven)]
+    np.testing.assert_allclose(ends, stats.t.ppf(0.975, [4, 1]), rtol=0.1)
+
+
+def test_what_one_group_alone_defines_has_no_interval():
+    draws = GroupDraws(np.arange(4), seed=0, resamples=20)
+
+    def statistic(weights):
+        return {"of the first": np.where(weights[:, 0] > 0, 0.5, np.nan)}
+
+    found = bootstrap(draws, statistic)["of the first"]
+    assert estimate(*found, 4).why == "undefined without one of the groups"
+
+
+def test_what_all_groups_share_has_no_interval():
+    assert "the same in every group" in estimate(*means_of(GroupDraws(np.arange(4), 0, 20), np.ones(4)), 4).why
 
 
 def test_an_interval_is_of_the_draws_that_are_defined():

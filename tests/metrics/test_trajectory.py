@@ -194,6 +194,7 @@ def test_scores_are_those_of_scipy(seed):
     assert scores["unreachable"].value == pytest.approx(20 / 240)
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 @pytest.mark.parametrize("n_groups", [9, 240], ids=["donors", "each cell its own group"])
 def test_draws_are_scores_of_cells_repeated_as_often_as_their_group_is_drawn(n_groups):
     rng = np.random.default_rng(8)
@@ -254,6 +255,7 @@ def test_depth_that_ranks_cells_as_time_does_leaves_nothing_whatever_the_roundin
         assert np.isnan(score["partial_spearman"].value)
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_a_resample_of_one_time_point_has_no_correlation_and_no_number_in_its_place():
     scores = trajectory_scores(np.array([0.1, 0.2, 0.9]), np.array([0.0, 0, 1]), None, GroupDraws(np.arange(3), 0, 200))
     drawn = np.vstack(list(GroupDraws(np.arange(3), 0, 200).blocks()))

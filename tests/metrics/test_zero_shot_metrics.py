@@ -54,6 +54,7 @@ def error_of(table):
     return np.average(abs(table.accuracy - table.confidence)[held], weights=table.rows[held])
 
 
+@pytest.mark.usefixtures("bootstrap_of_few_groups")
 def test_draws_are_scores_of_the_drawn_groups():
     truth, _, top = ranked(90)
     rng = np.random.default_rng(3)

@@ -22,17 +22,36 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+End = Annotated[float | None, BeforeValidator(_or_none)]  # of an interval; None without one
+
+
 def _plain(value: Any) -> Any:
     """NumPy's scalars as Python's."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
 
 class Estimate(_Frozen):
-    """A number with its interval."""
+    """A number with its 95 % interval, or with the reason why it has none."""
 
     value: float
-    low: float
-    high: float
+    low: End
+    high: End
+    why: str = ""
+    """Why there is no interval, e.g. "2 groups, 3 are needed"; empty where there is one."""
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval, for a picture; NaN without one."""
+        return (math.nan, math.nan) if self.low is None or self.high is None else (self.low, self.high)
+
+    def words(self, spec: str = ".3f") -> str:
+        """0.812 [0.755, 0.861]; without an interval the number alone."""
+        ends = "" if self.low is None or self.high is None else f" [{self.low:{spec}}, {self.high:{spec}}]"
+        return f"{self.value:{spec}}{ends}"
 
 
 Number = Annotated[int | float | str | Estimate, BeforeValidator(_plain)]
@@ -54,6 +73,12 @@ class Table(_Frozen):
     """What to keep in mind when reading it."""
     best: int | None = None
     """Number of the row to set in bold, from 0."""
+
+    @property
+    def notes(self) -> str:
+        """The note, and why numbers of the table have no interval."""
+        why = dict.fromkeys(cell.why for row in self.rows for cell in row if isinstance(cell, Estimate) and cell.why)
+        return " ".join(filter(None, (self.note, f"No interval: {'; '.join(why)}." if why else "")))
 
     @property
     def is_summary(self) -> bool:
@@ -150,7 +175,7 @@ def text_table(table: Table) -> str:
         for line in (zip(row, widths, is_right, strict=True) for row in zip(*columns, strict=True))
     ]
     rule = "  ".join("-" * width for width in widths)
-    note = [printable(table.note)] if table.note else []
+    note = [printable(table.notes)] if table.notes else []
     return "\n".join([printable(table.caption), "", lines[0], rule, *lines[1:], *note])
 
 
@@ -187,7 +212,7 @@ def printable(text: str) -> str:
 
 def _floats(value: Cell) -> list[float]:
     if isinstance(value, Estimate):
-        return [value.value, value.low, value.high]
+        return [number for number in (value.value, value.low, value.high) if number is not None]
     return [value] if isinstance(value, float) else []
 
 
@@ -197,8 +222,7 @@ def _format_cell(value: Cell, spec: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Estimate):
-        estimate, low, high = (format(n, spec) if math.isfinite(n) else DASH for n in _floats(value))
-        return f"{estimate} [{low}, {high}]"
+        return value.words(spec)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, str):

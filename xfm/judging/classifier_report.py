@@ -14,6 +14,7 @@ from xfm.core.parts import PARTS, TEST, TRAIN
 from xfm.core.report import Estimate, Figure, Table
 from xfm.judging.classifier_scores import F32, TASK, predicted
 from xfm.judging.labelled import Labelled
+from xfm.judging.score import stored_estimate
 from xfm.metrics.classification import SCORES, confusion_matrix, per_class
 from xfm.plots.classifier import draw_confusion
 from xfm.training.settings import Trained
@@ -40,9 +41,7 @@ def found_score(scores: pa.Table, representation: str, metric: str, split: str, 
 
 def value_of(row: Mapping[str, Any]) -> Estimate | float | None:
     """The value of one row of scores, with its interval where it has one."""
-    if row["value"] is None or row["low"] is None:
-        return None if row["value"] is None else float(row["value"])
-    return Estimate(value=row["value"], low=row["low"], high=row["high"])
+    return stored_estimate(row["value"], row["low"], row["high"], row["draws"], row["groups"])
 
 
 def training_numbers(trained: Trained, steps_per_epoch: int, labelled: Labelled) -> dict[str, Any]:

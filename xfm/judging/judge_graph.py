@@ -30,7 +30,6 @@ def judge_graph(vectors: F32, judged: EvalSet, tasks: Sequence[str], labels: Seq
         clusterings = None if is_constant(vectors) else leiden(connectivities(found), seed=judged.seed)
         for label in labels:
             noted = clustering_scores(vectors, found, label.codes, draws, clusterings=clusterings)
-            noted |= {name: centred(noted[name]) for name in (NMI, ARI)}
             yield from _scores("clustering", label.name, noted, draws, int(np.count_nonzero(label.codes >= 0)))
     if is_integrated:
         yield from _integration(vectors, found, judged, judged.labels[0], draws)
@@ -68,4 +67,6 @@ def _trajectory(vectors: F32, found: Neighbours, judged: EvalSet, draws: GroupDr
 
 def _scores(task: str, label: str, noted: Mapping[str, NotedScore], draws: GroupDraws, cells: int) -> Iterator[Score]:
     for metric, score in noted.items():
-        yield Score(task, label, metric, "all", score.value, score.draws, cells, draws.n_groups, score.note)
+        # Clusters are of all groups together: draws of groups do not say how others would cluster.
+        drawn = None if metric in (NMI, ARI) else score.draws
+        yield Score(task, label, metric, "all", score.value, drawn, cells, draws.n_groups, score.note)

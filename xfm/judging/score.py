@@ -1,6 +1,6 @@
 """One number of a representation, and the table of them that every judging job stores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xfm.core.report import Estimate
 from xfm.judging.representations import Representation
-from xfm.metrics.resampling import estimate
+from xfm.metrics.resampling import F64, estimate, why_no_interval
 
 SCHEMA = pa.schema(
     [
@@ -56,7 +57,8 @@ def table_of(representation: Representation, scores: Iterator[Score]) -> pa.Tabl
     """Scores as rows of SCHEMA."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for score in scores:
-        ends = estimate(np.nan if score.value is None else score.value, _or_nan(score.draws))
+        value = np.nan if score.value is None else score.value
+        ends = None if score.draws is None else estimate(value, score.draws, score.groups)
         row: dict[str, Any] = {
             "representation": representation.name,
             "kind": representation.kind,
@@ -67,8 +69,8 @@ def table_of(representation: Representation, scores: Iterator[Score]) -> pa.Tabl
             "metric": score.metric,
             "split": score.split,
             "value": score.value,
-            "low": finite(ends.low) if ends else None,
-            "high": finite(ends.high) if ends else None,
+            "low": ends.low if ends else None,
+            "high": ends.high if ends else None,
             "cells": score.cells,
             "groups": score.groups,
             "note": score.note,
@@ -85,5 +87,14 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _or_nan(draws: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    return np.full(1, np.nan) if draws is None else draws
+def stored_estimate(
+    value: float | None, low: float | None, high: float | None, draws: F64 | Sequence[float], groups: int | None
+) -> Estimate | float | None:
+    """A score out of the table with its interval, or why it has none; the number alone where its metric has none."""
+    if value is None:
+        return None
+    if low is not None and high is not None:
+        return Estimate(value=value, low=low, high=high)
+    if not len(draws):
+        return float(value)
+    return Estimate(value=value, low=None, high=None, why=why_no_interval(np.asarray(draws, np.float64), groups))

@@ -172,7 +172,8 @@ def _lisi_measure(found: Neighbours, codes: Ints, groups: Ints, *, is_separation
         return (classes - shown if is_separation else shown - 1) / (classes - 1)
 
     usual = number == LISI_NEIGHBOURS
-    return Measure(statistic, "" if usual else f"{number} neighbours, {LISI_NEIGHBOURS} are usual")
+    note = "" if usual else f"{number} neighbours, {LISI_NEIGHBOURS} are usual"
+    return Measure(statistic, note, is_smooth=False)
 
 
 def _kbet_measure(found: Neighbours, batch: Ints, labels: Ints, groups: Ints, n_groups: int) -> Measure:

@@ -16,15 +16,17 @@ Reference implementation: sklearn.metrics.roc_auc_score of each fold, one class 
 
 # Shapes: N cells, D features, K classes, G groups, R repeats, B resamples.
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.stats import t
 
 from xfm.core.random import key64, rng_for
-from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, ratios
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, percentile_interval, ratios
 
 FOLDS, REPEATS = 5, 5
 C = 1.0  # inverse penalty, fixed: choosing it would need groups inside groups, and there are few
@@ -141,10 +143,46 @@ def auroc(read: OutOfFold, codes: Ints, draws: GroupDraws) -> Resampled:
     return bootstrap(draws, statistic)["auroc"]
 
 
+def area_error(area: float, positives: int, negatives: int) -> float:
+    """Standard error of an area under the ROC curve of so many independent scores (Hanley and McNeil, 1982).
+
+    Taken one error of chance nearer to one half than the area was found: of few scores the area itself may be luck.
+    """
+    chance = np.sqrt((positives + negatives + 1) / (12 * positives * negatives))
+    above = max(0.5, max(area, 1 - area) - chance)
+    both, one = above / (2 - above), 2 * above**2 / (1 + above)
+    spread = above * (1 - above) + (positives - 1) * (both - above**2) + (negatives - 1) * (one - above**2)
+    return float(np.sqrt(spread / (positives * negatives)))
+
+
+def share_error(share: float, groups: Sequence[int]) -> float:
+    """Standard error of a mean over classes of the share that is told rightly, each class of so many independent
+    answers; taken one error of chance nearer to chance, as for `area_error`."""
+    chance = 1 / len(groups)
+
+    def error(p: float) -> float:
+        return float(np.sqrt(sum(p * (1 - p) / each for each in groups)) / len(groups))
+
+    return error(max(chance, share - error(chance)))
+
+
+def _widened(found: Resampled, least: float, draws: GroupDraws) -> Resampled:
+    """Draws about their score whose 95 % interval is at least that of an error."""
+    low, high = percentile_interval(found.draws[:, None])[:, 0]
+    width = 2 * t.ppf(0.975, max(draws.effective - 1, 1.0)) * least
+    if not np.isfinite(low) or not 0 < high - low < width:
+        return found
+    return found._replace(draws=found.value + (found.draws - found.value) * width / (high - low))
+
+
 def leakage_scores(read: OutOfFold, codes: Ints, draws: GroupDraws) -> dict[str, Resampled]:
     """`auroc`, and `balanced_accuracy`: the mean over classes of the share of cells told rightly, over all repeats.
 
     Both are chance, 1/2 and 1/K, where nothing leaks: each fold is read by one classifier, and has every class.
+
+    Draws vary the groups that are scored and keep what the classifiers said; fitted on other groups they had said
+    something else. Draws are therefore widened to the error of as many independent answers as there are groups, each
+    of one class, which is how widely both scatter over data sets without leakage.
     """
     is_right = (read.probabilities.argmax(axis=2) == codes).mean(axis=0)
     classes = np.unique(codes)
@@ -155,7 +193,13 @@ def leakage_scores(read: OutOfFold, codes: Ints, draws: GroupDraws) -> dict[str,
         w = weights.astype(np.float64)
         return {"balanced_accuracy": ratios(w @ hits, w @ sizes).mean(axis=1)}
 
-    return {"auroc": auroc(read, codes, draws), **bootstrap(draws, statistic)}
+    area, share = auroc(read, codes, draws), bootstrap(draws, statistic)["balanced_accuracy"]
+    groups = [len(np.unique(draws.codes[codes == each])) for each in classes]
+    least = max(area_error(area.value, each, draws.n_groups - each) for each in groups)
+    return {
+        "auroc": _widened(area, least, draws),
+        "balanced_accuracy": _widened(share, share_error(share.value, groups), draws),
+    }
 
 
 def _dealt(codes: Ints, groups: Ints, seed: int, repeat: int) -> NDArray[np.int64]:

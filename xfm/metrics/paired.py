@@ -2,7 +2,8 @@
 
 If two predictors were alike, swapping their predictions of a group would change nothing but luck (approximate
 randomisation: Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989). Groups are swapped as a whole, because
-cells of one donor are not independent. With every cell its own group and accuracy as the score this is McNemar's exact
+cells of one donor are not independent. Where only draws are at hand, p comes from them, and is held to what swapping
+so many groups could say. With every cell its own group and accuracy as the score this is McNemar's exact
 test. Corrections: Phipson and Smyth, Stat Appl Genet Mol Biol 2010 (a sampled p is never 0); Holm, Scand J Stat 1979.
 """
 
@@ -13,21 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.metrics.classification import group_counts, score_name, scores_of_counts
-from xfm.metrics.resampling import F64, Ints, percentile_interval, weighted_sums
+from xfm.metrics.resampling import F64, ROUNDING, Ints, percentile_interval, weighted_sums, why_no_interval
 
 # Shapes: N cells, G groups, K classes, B resamples, b permutations of one block.
 ENUMERATED = 13  # up to 2**13 = 8192 swaps are listed; that costs less than the usual 9999 random ones
 BLOCK = 128
-ROUNDING = 1e-12  # scores equal but for the order of a sum count as equal
+PERMUTATIONS = 9999
 
 
 class Difference(NamedTuple):
     """A score minus another one, with its paired interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None  # low, high: None without an interval
+    high: float | None
     p: float  # two-sided, of no difference
+    why: str = ""  # why there is no interval
 
 
 def permutation_test(
@@ -38,7 +40,7 @@ def permutation_test(
     codes: Ints,
     metric: str,
     rng: np.random.Generator,
-    permutations: int = 9999,
+    permutations: int = PERMUTATIONS,
 ) -> float:
     """Two-sided p of "both predictors are alike", by swapping their predictions of whole groups.
 
@@ -77,23 +79,56 @@ def permutation_test(
     return found / 2**differing if is_listed else (found + 1) / (permutations + 1)
 
 
-def bootstrap_difference(draws_a: F64, draws_b: F64, value_a: float, value_b: float) -> Difference:
+def sign_flip_test(differences: F64, rng: np.random.Generator, permutations: int = PERMUTATIONS) -> float:
+    """Two-sided p of "the sum of (G,) differences is 0 but for luck", by turning the signs of groups round.
+
+    Exact where a difference is as likely to be positive as negative (Fisher, The Design of Experiments, 1935, section
+    21). Groups without a difference are left out; NaN without a group.
+    """
+    if not len(differences):
+        return float("nan")
+    differing = differences[differences != 0]
+    size = float(np.abs(differing).sum())
+    if not size:
+        return 1.0
+    total, groups = differing.sum(), len(differing)
+    is_listed = groups <= ENUMERATED
+    flips = _every_swap(groups) if is_listed else _random_swaps(groups, rng, permutations)
+    as_extreme = abs(total) - ROUNDING * size
+    found = sum(int((abs(total - 2 * (block @ differing)) >= as_extreme).sum()) for block in flips)
+    return found / 2**groups if is_listed else (found + 1) / (permutations + 1)
+
+
+def least_p(groups: int) -> float:
+    """The smallest p that any test of paired groups can give: swapping all groups turns a difference round and swapping
+    none keeps it, two of 2**G ways that are always as extreme."""
+    return min(1.0, max(2.0 ** (1 - groups), 1 / (PERMUTATIONS + 1)))
+
+
+def bootstrap_difference(
+    draws_a: F64, draws_b: F64, value_a: float, value_b: float, groups: int | None = None
+) -> Difference:
     """The difference a - b of two scores with (B,) draws that were made on the same resamples of groups.
+
+    Args:
+        groups: how many the draws are over; None where that is not known.
 
     Returns:
         Difference, 95 % percentile interval, and p: twice the smaller share of draws on one side of 0, a draw added
-        to either side so that p is never 0. Over draws that define both scores; NaN where none does.
+        to either side so that p is never 0, and never below `least_p`. Over draws that define both scores; p is NaN
+        where none does, and 1 where both are the same in all.
     """
     if draws_a.shape != draws_b.shape:
         raise ValueError(f"{len(draws_a)} draws cannot be paired with {len(draws_b)}: both need the same resamples")
-    drawn = draws_a - draws_b
-    low, high = percentile_interval(drawn[:, None])[:, 0]
+    drawn, value = draws_a - draws_b, float(value_a - value_b)
     defined = drawn[np.isfinite(drawn)]
-    p = float("nan")
-    if len(defined):
-        smaller = min((defined <= ROUNDING).sum(), (defined >= -ROUNDING).sum())
-        p = min(1.0, 2 * (int(smaller) + 1) / (len(defined) + 1))
-    return Difference(float(value_a - value_b), float(low), float(high), p)
+    if why := why_no_interval(drawn, groups):
+        same = len(defined) > 0 and bool((np.abs(defined) <= ROUNDING).all())
+        return Difference(value, None, None, 1.0 if same else float("nan"), why)
+    low, high = percentile_interval(drawn[:, None])[:, 0]
+    smaller = min((defined <= ROUNDING).sum(), (defined >= -ROUNDING).sum())
+    p = min(1.0, 2 * (int(smaller) + 1) / (len(defined) + 1))
+    return Difference(value, float(low), float(high), max(p, least_p(groups)) if groups else p)
 
 
 def holm(p_values: F64) -> F64:

@@ -5,13 +5,14 @@ the resamples, which are costlier to draw than to use.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xfm.metrics.resampling import F64, GroupDraws, Ints, bootstrap, group_sums, ratios, weighted_sums
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, group_sums, ratios, weighted_sums
 
 # Shapes: N cells, G groups, B resamples, b resamples of one block, L classes.
 CONSTANT = "constant representation"  # the note of what it leaves undefined
@@ -32,18 +33,25 @@ class Measure(NamedTuple):
 
     statistic: Statistic | None
     note: str = ""
+    is_smooth: bool = True  # as of `bootstrap`
 
 
 def take(measures: Mapping[str, Measure], draws: GroupDraws) -> dict[str, NotedScore]:
     """All scores with their draws, in the order of the measures."""
-    statistics = {name: measure.statistic for name, measure in measures.items() if measure.statistic is not None}
-    found = bootstrap(draws, lambda weights: {name: statistic(weights) for name, statistic in statistics.items()})
+    found: dict[str, Resampled] = {}
+    for is_smooth in (True, False):
+        statistics = {name: one.statistic for name, one in measures.items() if one.is_smooth == is_smooth}
+        found |= bootstrap(draws, partial(_each, statistics), is_smooth=is_smooth) if any(statistics.values()) else {}
     nothing = np.full(draws.resamples, np.nan)
     out = {}
     for name, measure in measures.items():
         value, drawn = found.get(name, (np.nan, nothing))
         out[name] = NotedScore(float(value) if np.isfinite(value) else None, drawn, measure.note)
     return out
+
+
+def _each(statistics: Mapping[str, Statistic | None], weights: NDArray[Any]) -> dict[str, F64]:
+    return {name: statistic(weights) for name, statistic in statistics.items() if statistic is not None}
 
 
 def centred(score: NotedScore) -> NotedScore:

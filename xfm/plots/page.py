@@ -55,7 +55,7 @@ def _table(report: Report, index: int) -> dict[str, Any]:
         for number, row in enumerate(table.rows)
     ]
     heads = [(name, bool(rows) and all(row[column][2] for row in rows)) for column, name in enumerate(table.columns)]
-    what = {"id": index + 1, "caption": table.caption, "note": table.note, "best": table.best, "heads": heads}
+    what = {"id": index + 1, "caption": table.caption, "note": table.notes, "best": table.best, "heads": heads}
     return what | {"rows": rows, "is_long": len(rows) > LONG, "is_summary": table.is_summary}
 
 

@@ -68,7 +68,13 @@ def draw_tradeoff(
 
 def _ends(number: Estimate | float) -> tuple[float, float, float]:
     """Value, low, high."""
-    return (number.value, number.low, number.high) if isinstance(number, Estimate) else (number,) * 3
+    if not isinstance(number, Estimate):
+        return (number,) * 3
+    return (
+        number.value,
+        number.value if number.low is None else number.low,
+        number.value if number.high is None else number.high,
+    )
 
 
 def _draw(points: Sequence[TradeoffPoint], score: str, leakage: str, chance: float | None, title: str) -> Any:

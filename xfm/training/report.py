@@ -56,7 +56,7 @@ def out_of_time(run: TrainingRun) -> list[str]:
 def said(value: Estimate | float | None, spec: str = ".3f") -> str:
     """A score in a sentence, with its interval where it has one."""
     if isinstance(value, Estimate):
-        return f"{value.value:{spec}} [{value.low:{spec}}, {value.high:{spec}}]"
+        return value.words(spec)
     return "undefined" if value is None else f"{value:{spec}}"
 
 
@@ -76,7 +76,8 @@ def recall(hits: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> Res
 def gained(after: Resampled, before: Resampled) -> str:
     """How much more is found, in words."""
     gain = bootstrap_difference(after.draws, before.draws, after.value, before.value)
-    return f"gain {gain.value:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
+    ends = "no interval" if gain.low is None else f"95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
+    return f"gain {gain.value:+.3f}, {ends}"
 
 
 def _seen(run: TrainingRun) -> int:

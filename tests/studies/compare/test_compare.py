@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.evaluate_outputs import score, spread, write_evaluate, write_reported
 from xfm.core.errors import Refused
@@ -99,7 +100,7 @@ def test_all_and_names_show_every_representation_asked_for_once(make):
     assert sorted(names(board)) == ["cls_l02", "hvg"]
 
 
-def test_seeds_of_one_recipe_become_one_row_with_mean_sd_and_the_interval_of_all_draws(make):
+def test_seeds_of_one_recipe_become_one_row_with_mean_and_sd(make):
     values = [0.70, 0.76, 0.73]
     runs = []
     for seed, value in enumerate(values):
@@ -115,8 +116,17 @@ def test_seeds_of_one_recipe_become_one_row_with_mean_sd_and_the_interval_of_all
     assert measure.sd == pytest.approx(0.03)  # deviations -.03, .03, 0: sqrt(.0018 / 2)
     assert measure.values == tuple(values)
     assert measure.cells == 40
-    together = np.concatenate([spread(value, seed=seed).astype(np.float32) for seed, value in enumerate(values)])
-    assert (measure.low, measure.high) == pytest.approx(tuple(np.quantile(together, [0.025, 0.975])))
+
+
+def test_where_rows_bring_no_luck_the_interval_over_seeds_is_students(make):
+    values = [0.70, 0.76, 0.73]
+    runs = [
+        make(f"s{seed}", [score("cls_l01", value, validation=value, draws=value + 1e-4 * SHIFT)], seed=seed)
+        for seed, value in enumerate(values)
+    ]
+    (measure,) = compare(runs, representations=("best",))[0].rows[0].measures.values()
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (measure.low, measure.high) == pytest.approx((low, high), abs=0.03 * (high - low))
 
 
 def test_a_single_run_keeps_its_own_interval_and_has_no_sd(make):
@@ -134,21 +144,22 @@ def test_runs_of_other_recipes_are_rows_of_their_own(make):
 
 def test_differences_are_paired_within_the_resamples_and_corrected_for_their_number(make):
     first = score("cls_l01", 0.80, validation=0.9, draws=0.80 + SHIFT)
-    # Always 0.05 below: no draw on the other side, so p is 2 / (200 + 1).
-    below = score("cls_l02", 0.75, validation=0.8, draws=0.75 + SHIFT)
+    # Always about 0.05 below: no draw on the other side, so p is 2 / (200 + 1).
+    below = score("cls_l02", 0.75, validation=0.8, draws=0.75 + SHIFT + np.where(np.arange(200) % 2, 0.01, -0.01))
     # Above in 20 of 200 resamples, below in 180: p is 2 * (20 + 1) / 201.
     side = np.where(np.arange(200) < 20, 0.01, -0.03)
     even = score("hvg", 0.78, validation=0.7, draws=0.80 + SHIFT + side)
     (board,) = compare([make("a", [first, below, even], choice="cls_l01")])
     assert board.rows[0].against is None
     down, near = board.rows[1].against, board.rows[2].against
-    assert down.value == pytest.approx(-0.05)
-    assert (down.low, down.high) == pytest.approx((-0.05, -0.05), abs=1e-6)
+    assert down.difference.value == pytest.approx(-0.05)
+    assert (down.difference.low, down.difference.high) == pytest.approx((-0.06, -0.04), abs=1e-6)
     # Holm by hand: the smaller p times 2, the larger one times 1.
     assert down.p == pytest.approx(2 * 2 / 201)
     assert near.p == pytest.approx(42 / 201)
-    assert (near.low, near.high) == pytest.approx((-0.03, 0.01), abs=1e-6)
-    assert near.value == pytest.approx(-0.02)
+    assert (near.difference.low, near.difference.high) == pytest.approx((-0.03, 0.01), abs=1e-6)
+    assert near.difference.value == pytest.approx(-0.02)
+    assert (down.verdict, near.verdict) == ("worse", "not told apart")
 
 
 def test_draws_of_other_splits_or_other_numbers_of_resamples_are_not_subtracted(make):
@@ -176,12 +187,12 @@ def test_seeds_are_paired_each_with_its_own_and_put_together(make):
         runs.append(make(f"b{seed}", lower, seed=seed, weights="b"))
     (board,) = compare(runs, representations=("best",))
     against = board.rows[1].against
-    assert against.pairs == 2
-    assert against.value == pytest.approx(-0.03)
-    # Half of the draws are -.02, half -.04: the interval holds the luck of seeds as well.
-    assert (against.low, against.high) == pytest.approx((-0.04, -0.02), abs=1e-6)
-    # 400 draws, but those of one seed decide how fine a p can be.
-    assert against.p == pytest.approx(2 / 201)
+    # Differences of -.02 and -.04, the same whatever rows are drawn: what is left is a t test of two numbers.
+    low, high = stats.t.interval(0.95, 1, -0.03, 0.01)
+    assert against.difference.value == pytest.approx(-0.03)
+    assert (against.difference.low, against.difference.high) == pytest.approx((low, high), rel=0.15)  # of 200 draws
+    assert against.p == pytest.approx(2 * stats.t.sf(3, 1), abs=0.02)
+    assert against.verdict == "not told apart"
 
 
 def test_a_baseline_that_every_run_found_alike_stands_once(make):
@@ -326,7 +337,7 @@ def test_numbers_of_reports_are_listed_and_ranked_only_by_a_name(tmp_path):
     found = {str(column): measure for column, measure in row.measures.items()}
     assert found["validation loss"].value == pytest.approx(0.4)
     assert found["validation loss"].sd == pytest.approx(np.sqrt(0.02))
-    assert (found["skill"].low, found["skill"].high) == (0.1, 0.3)
+    assert (found["skill"].low, found["skill"].high) == (None, None)  # of two seeds without draws
     assert "why" not in found
 
 
@@ -401,16 +412,15 @@ def test_the_headline_claims_only_what_a_test_supports(make):
     assert "it beats 1 of 2 tested rows beyond noise and is not told apart from 1." in headline
 
 
-def test_too_few_resamples_for_so_many_tests_are_named(make):
-    few = SHIFT[:50]
-    scores = [
-        score(f"cls_l{n:02d}", 0.8 - n / 100, validation=0.8 - n / 100, draws=0.8 - n / 100 + few) for n in range(4)
-    ]
+def test_groups_too_few_for_so_many_tests_are_named_with_how_many_it_takes(make):
+    scores = [score(f"cls_l{n:02d}", 0.8 - n / 100, validation=0.8 - n / 100, groups=6,
+                    draws=0.8 - n / 100 + SHIFT * (1 + n)) for n in range(4)]  # fmt: skip
     run = make("a", scores)
     boards = compare([run], representations=("all",))
-    # 3 tests of at best p = 2 / 51 = .039 each: .118 after correction.
-    warnings = compare_report(boards, [run], [], [], {}).warnings
-    assert any("below 0.12" in warning for warning in warnings)
+    # Six groups give at best p = 2 / 2**6 = .031, and of 3 tests .094. Seven give .047, eight .023.
+    report = compare_report(boards, [run], [], [], {})
+    assert "is not testable against 3, which takes 7 groups" in report.headline
+    assert any("Only 6 groups" in warning for warning in report.warnings)
 
 
 def test_the_parquet_holds_every_number_of_the_leaderboard(make):

@@ -45,10 +45,13 @@ def test_scores_of_three_cells_are_those_worked_out_by_hand():
     assert item.undefined == 1
     assert item.cell_mse == pytest.approx((7 / 3, np.std([4, 1, 2])))
     assert item.cell_mae == pytest.approx((4 / 3, np.std([2, 1, 1])))
-    # Three copies of one cell are one resample in 27, so the ends are the extremes of single cells.
-    assert (item.mse.low, item.mse.high) == pytest.approx((1, 4))
-    assert (item.skill["gene_mean"].low, item.skill["gene_mean"].high) == pytest.approx((1 - 4 / 10, 1 - 2 / 20))
-    assert (item.pearson.low, item.pearson.high) == pytest.approx((0.2, 1.0))
+    # Without the first, second or third cell the mean is 16 / 9, 18 / 8 and 6 / 3, and the jackknife's error the root
+    # of 2 / 3 of the summed squares of what that changes; t of two degrees of freedom.
+    error = np.sqrt(2 / 3 * sum((value - 2) ** 2 for value in (16 / 9, 18 / 8, 6 / 3)))
+    assert (item.mse.low, item.mse.high) == pytest.approx((2 - 4.303 * error, 2 + 4.303 * error), rel=0.1)
+    # Of two correlations one is left, of which the first cell has none.
+    error = np.sqrt(2 / 3 * sum((value - 0.6) ** 2 for value in (0.6, 0.2, 1.0)))
+    assert (item.pearson.low, item.pearson.high) == pytest.approx((0.6 - 4.303 * error, 0.6 + 4.303 * error), rel=0.1)
 
 
 def test_a_correlation_that_no_cell_defines_has_no_value():
@@ -67,16 +70,40 @@ def test_the_strongest_baseline_is_the_one_with_the_lowest_error():
 @pytest.mark.parametrize(
     ("errors", "words"),
     [
-        ([4.0, 5.0, 6.0], "beats the strongest baseline, mean of the cell: skill +0.375 ["),
-        ([12.0, 12.0, 12.0], "does not beat the strongest baseline, mean of the cell: skill -0.500 ["),
-        ([2.0, 8.0, 13.0], "is no better, within noise, than the strongest baseline, mean of the cell: skill +0.042 ["),
+        ([4.0, 5.0, 6.0, 5.0, 4.0, 6.0], "beats the strongest baseline, mean of the cell: skill +0.375 ["),
+        (
+            [12.0, 13.0, 11.0, 12.0, 13.0, 11.0],
+            "is worse than the strongest baseline, mean of the cell: skill -0.500 [",
+        ),
+        (
+            [2.0, 8.0, 13.0, 7.0, 8.0, 8.0],
+            "is not told apart from the strongest baseline, mean of the cell: skill +0.0",
+        ),
     ],
 )
-def test_the_headline_claims_what_its_interval_supports(errors, words):
-    report = report_of(columns_of(masked_ridge_l01=[[2, e, 4, 0, 0] for e in errors]))
+def test_the_headline_claims_what_its_test_supports(errors, words):
+    """Six cells whose errors are all smaller, all larger, or some of each than the baseline's 8: p of turning signs
+    round is 2 / 64 where all six agree."""
+    report = report_of(columns_of(cells=6, masked_ridge_l01=[[2, e, 4, 0, 0] for e in errors]))
     assert words in report.headline
     assert "hidden genes linearly from layer 1 (chosen on other cells)" in report.headline
     assert "the last layer has " in report.headline
+
+
+def test_three_cells_are_too_few_for_any_claim_and_the_headline_says_how_many_it_takes():
+    report = report_of(columns_of(masked_ridge_l01=[[2, e, 4, 0, 0] for e in (4.0, 5.0, 6.0)]))
+    assert (
+        "whether it beats the strongest baseline, mean of the cell, is not testable: takes 6 groups" in report.headline
+    )
+
+
+def test_one_donor_has_no_interval_and_no_verdict():
+    columns = columns_of(cells=6, masked_ridge_l01=[[2, 4.0, 4, 0, 0]] * 6)
+    scores = score(columns, ("masked",), 1, seed=0, resamples=50, groups=["one"] * 6)
+    report = layerwise_report(scores, best_of(), RUN, {}, ())
+    assert "is not testable: takes 6 groups: skill +0.500; the last layer has +0.500." in report.headline
+    assert any("Only 1 group is in the test" in warning for warning in report.warnings)
+    assert "No interval: 1 group, and it takes 3." in report.to_text()
 
 
 def test_a_baseline_without_error_leaves_no_skill_and_no_not_a_number():

@@ -259,7 +259,7 @@ def test_the_report_says_what_must_be_known(labelled, outcome, scores):
     assert "re-identification" in said
     assert "sex is a function of donor_id" in said
     assert "in-distribution" in said
-    assert "it never saw with an AUROC of" in report.headline
+    assert "that the network was trained with, and the probe was not, with an AUROC of" in report.headline
     assert "chance: 0.250" in report.headline
     assert isinstance(report.numbers["test sex leakage AUROC"], Estimate)
     table = next(each for each in report.tables if each.name == "summary")

@@ -239,7 +239,7 @@ def test_the_share_is_chosen_on_validation_and_of_equals_the_smallest(parts):
     assert adapted.share == 0.5
     assert [score.value for score in adapted.test.accuracy] == [0.25, 0.5, 1.0]
     gain = adapted.difference["accuracy"]
-    assert gain.value == pytest.approx(0.25)
+    assert gain.difference.value == pytest.approx(0.25)
     # McNemar, exact: four images are right at the chosen share alone, none before alone; 2 / 2^4.
     assert gain.p == pytest.approx(0.125)
     names = score_table(outcome, rows_of(parts), adapted)["representation"].unique().to_pylist()

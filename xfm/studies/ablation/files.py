@@ -11,7 +11,7 @@ from xfm.studies.ablation.table import TESTED, Ablation, AblationRow, is_leakage
 from xfm.studies.compare.finished_run import Run
 from xfm.studies.compare.report import columns_of, difference_columns, link, links_to, markdown_of
 from xfm.studies.compare.row import Column
-from xfm.studies.compare.tables import estimate_of, p_of
+from xfm.studies.compare.tables import estimate_of, test_of
 
 PUBLISHED = "published, different data"
 
@@ -58,14 +58,14 @@ def summary_table(table: Ablation, runs: Mapping[str, str] | None = None) -> Tab
     marks = _marks(table)
     words = list(dict.fromkeys(word for row in table.rows for word in row.asked.words))
     heads = ["row", *words, "seeds", *map(name_of, table.columns)]
-    heads += [f"accuracy minus {table.against}", "p (Holm)"] if table.against else []
+    heads += [f"accuracy minus {table.against}", "p (Holm)", f"against {table.against}"] if table.against else []
     heads += ["runs"] if runs else []
     lines: list[list[Cell]] = []
     for row in table.rows:
         line: list[Cell] = [row.asked.title, *(row.asked.words.get(word, DASH) for word in words)]
         line.append(str(len(row.asked.runs)))
         line += [str(row.measures.get(column) or f"- [{marks[row.reasons[column]]}]") for column in table.columns]
-        line += [estimate_of(row.against), p_of(row.against)] if table.against else []
+        line += test_of(row.against) if table.against else []
         line += [runs.get(row.asked.title, DASH)] if runs else []
         lines.append(line)
     return Table(

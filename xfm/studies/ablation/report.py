@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xfm.core.ledger import Refusal
 from xfm.core.report import Figure, Report, Table
+from xfm.judging.comparison import BEATS, EVEN, UNTESTABLE, WORSE
 from xfm.plots.dots import Dot, draw_leaderboard
 from xfm.plots.tradeoff import TradeoffPoint, draw_tradeoff
 from xfm.studies.ablation.files import interval_table, members_table, name_of, published_table, summary_table
@@ -14,7 +15,7 @@ from xfm.studies.ablation.table import TESTED, Ablation, AblationRow, is_leakage
 from xfm.studies.compare.row import Column
 from xfm.studies.compare.tables import estimate_of, refused_table
 
-ALPHA = 0.05
+VERDICTS = {BEATS: "better", WORSE: "worse", EVEN: EVEN, UNTESTABLE: UNTESTABLE}  # in a sentence
 FEW = 3  # rows that a headline names
 ALONE = "other rows"  # of a trade-off: those of no series
 
@@ -88,7 +89,8 @@ def _tradeoff(table: Ablation, column: Column, name: str, folder: Path, curve: s
         folder, points, name=name, score=f"{table.label} accuracy (test)", leakage=name_of(column),
         title=f"What is kept of {table.label}, and what leaks",
         caption=f"{table.label} accuracy against the AUROC of a fresh probe, {column.metric.task}, over groups that it "
-        "never saw, with 95 % intervals. Dashed: chance; what lies below it is noise, and few groups make much of it. "
+        "was not fitted on (the networks were trained with them), with 95 % intervals. Dashed: chance; what lies below "
+        "it is noise, and few groups make much of it. "
         + (f"Lines join rows of one series in the order of {curve}." if curve else ""),
     )  # fmt: skip
 
@@ -98,9 +100,7 @@ def _headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
     if not table.against:
         return f"{len(rows)} rows on {table.test_rows}, none named to test the others against."
     tests = {row.asked.title: row.against for row in rows if row.against is not None}
-    better = [title for title, test in tests.items() if test.p < ALPHA and test.value > 0]
-    worse = [title for title, test in tests.items() if test.p < ALPHA and test.value < 0]
-    even = [title for title in tests if title not in (*better, *worse)]
+    found = {word: [title for title, test in tests.items() if test.verdict == word] for word in VERDICTS}
     first = next((row for row in rows if row.asked.title == table.against), None)
     if first is None:
         return f"{table.against} has no number, so that none of {len(rows)} rows was tested against it."
@@ -108,8 +108,8 @@ def _headline(table: Ablation, rows: Sequence[AblationRow]) -> str:
     own = f"{table.against} tells {table.label} with accuracy {measure}" if measure else table.against
     if not tests:
         return f"{own}; no other row could be tested against it."
-    said = f"{_named('better', better)}, {_named('worse', worse)}, and {_named('not told apart', even)}"
-    return f"{own}. Of {len(tests)} rows tested against it, {said}."
+    said = [_named(VERDICTS[word], titles) for word, titles in found.items() if titles or word != UNTESTABLE]
+    return f"{own}. Of {len(tests)} rows set against it, {', '.join(said[:-1])}, and {said[-1]}."
 
 
 def _named(what: str, titles: Sequence[str]) -> str:

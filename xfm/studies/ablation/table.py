@@ -1,7 +1,7 @@
 """A table of what one change at a time does: rows in the order they were asked for, seeds put together.
 
-Every number is out of the scores of runs: a mean over seeds with its standard deviation, and the 95 % interval of the
-resamples of all seeds together. Rows are tested against one of them, resample by resample on the same test rows, and
+Every number is out of the scores of runs: a mean over seeds with its standard deviation, and a 95 % interval that holds
+the luck of seeds and of rows. Rows are tested against one of them, resample by resample on the same test rows, and
 corrected for their number (Holm). Nothing is ranked: the order is the question's.
 """
 
@@ -12,12 +12,12 @@ from typing import NamedTuple
 from xfm.core.errors import Refused
 from xfm.core.metric import LEAKAGE, words_of
 from xfm.core.parts import TEST
+from xfm.judging.comparison import Comparison, few_groups
 from xfm.judging.representations import UNSEEING
-from xfm.studies.compare.boards import corrected, difference
-from xfm.studies.compare.finished_run import Metric, Run, StoredScore
-from xfm.studies.compare.row import Against, BoardRow, Column, Measure, Pick, measure_of
+from xfm.studies.compare.difference import corrected, difference
+from xfm.studies.compare.finished_run import TRAINED, Metric, Run, StoredScore
+from xfm.studies.compare.row import BoardRow, Column, Measure, Pick, measure_of
 
-TRAINED = "finetune"  # job that trains what it judges, and the task of its scores, which nothing is chosen of
 SCORES = ("accuracy", "balanced_accuracy", "f1", "weighted_f1", "within_accuracy")
 SHOWN = tuple(Column(Metric("", name), TEST.word) for name in SCORES)
 TESTED = SHOWN[0]
@@ -50,7 +50,7 @@ class AblationRow:
         return self.row.measures if self.row else {}
 
     @property
-    def against(self) -> Against | None:
+    def against(self) -> Comparison | None:
         """Minus the row that all are tested against; None for that row, and where nothing is paired."""
         return self.row.against if self.row else None
 
@@ -163,7 +163,7 @@ def _reason(row: AblationRow, column: Column) -> str:
     return "its run measured no leakage: it has no features of its own, or the attribute is not known"
 
 
-def _minus(row: BoardRow | None, first: BoardRow, label: str) -> Against | None:
+def _minus(row: BoardRow | None, first: BoardRow, label: str) -> Comparison | None:
     if row is None or row is first:
         return None
     if {run.data_of(label) for run in row.runs} != {run.data_of(label) for run in first.runs}:
@@ -183,7 +183,8 @@ def _notes(rows: Sequence[AblationRow], first: BoardRow | None, data: int) -> li
     if len({len(row.asked.runs) for row in held if row.asked.runs[0].job == TRAINED}) > 1:
         notes.append("Rows rest on different numbers of seeds: see the column.")
     tests = [row.against for row in rows if row.against is not None]
-    if tests and (coarse := max(test.finest for test in tests) * len(tests)) >= 0.05:
-        notes.append(f"{len(tests)} tests on so few resamples cannot give a corrected p below {coarse:.2f}: no "
-                     "difference can be told from noise. Raise --bootstrap of the members.")  # fmt: skip
+    notes += dict.fromkeys(few for test in tests if (few := few_groups(test.groups)))
+    if any(test.seeds == 1 for test in tests):
+        notes.append("Rows of one seed: how much its luck matters is not known, so that no recipe can be told from "
+                     "another. Train each from several seeds.")  # fmt: skip
     return notes

@@ -7,22 +7,17 @@ first, on shared resamples, corrected for their number (Holm). A number of other
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import product
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
 from xfm.core.metric import PRIMARY, words_of
 from xfm.judging.representations import UNSEEING
 from xfm.judging.row_noun import ROWS
-from xfm.metrics.paired import bootstrap_difference, holm
+from xfm.studies.compare.difference import corrected, difference
 from xfm.studies.compare.finished_run import CLASSIFIERS, COMMON, REPORTED, UNREAD, Metric, Run
-from xfm.studies.compare.row import Against, BoardRow, Column, rows_of
+from xfm.studies.compare.row import BoardRow, Column, rows_of
 
 SHOWN = ("test", "all", REPORTED)  # which cells a column shows; validation cells only rank
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,38 +202,6 @@ def _rank(row: BoardRow, primary: Column) -> tuple[bool, float, bool, float, str
         row.rank_by is None, primary.cost(row.rank_by or 0.0), shown is None,
         primary.cost(shown.value if shown else 0.0), f"{row.runs[0].name} {row.representation}",
     )  # fmt: skip
-
-
-def corrected(tests: Sequence[Against | None]) -> list[Against | None]:
-    """The tests with their p-values corrected for their number (Holm)."""
-    adjusted = holm(np.array([test.p if test else np.nan for test in tests]))
-    return [test._replace(p=float(p)) if test else None for test, p in zip(tests, adjusted, strict=True)]
-
-
-def difference(row: BoardRow, first: BoardRow, column: Column, label: str) -> Against | None:
-    """A row minus another one: over all runs that share a split and its resamples; None where no two do.
-
-    Seeds draw splits of their own, so draws are subtracted within a seed and put together over seeds: the interval
-    holds both the luck of cells and that of seeds. A p-value cannot be finer than the draws of one seed.
-    """
-    draws: list[tuple[F64, F64]] = []
-    values: list[tuple[float, float]] = []
-    for (run, pick), (other, rival) in product(row.parts, first.parts):
-        a = run.find(pick.name, label, column.metric, column.split)
-        b = other.find(rival.name, label, column.metric, column.split)
-        if run.split != other.split or a is None or b is None:
-            continue
-        if a.draws is None or b.draws is None or a.value is None or b.value is None:
-            continue
-        if (len(a.draws), a.cells, a.groups) == (len(b.draws), b.cells, b.groups):
-            draws.append((a.draws, b.draws))
-            values.append((a.value, b.value))
-    if not draws:
-        return None
-    own, rivals = (np.concatenate(side) for side in zip(*draws, strict=True))
-    value, low, high, p = bootstrap_difference(own, rivals, *np.mean(values, axis=0).tolist())
-    finest = 2 / (max(len(one) for one, _ in draws) + 1)
-    return Against(value, low, high, max(p, finest), len(draws), finest)
 
 
 def _check_names(

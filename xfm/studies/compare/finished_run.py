@@ -22,7 +22,8 @@ from xfm.core.metric import PRIMARY, TASK_WORDS, words_of
 # Classifiers that may stand beside one another on the same rows, whatever made their predictions. Those that read a
 # frozen representation stand on the boards of representations too; the others are rows of their own.
 CLASSIFIERS = ("probe", "svm", "finetune", "zero_shot")
-UNREAD = ("finetune", "zero_shot")
+TRAINED = "finetune"  # job that trains what it judges, and the task of its scores, which nothing is chosen of
+UNREAD = (TRAINED, "zero_shot")
 COMMON = "f1"  # what they are compared by where their own numbers are different ones: it is everyone's
 WEIGHTS = "mix"  # rows of this task are no scores: the weights of a learned mix of layers
 REPORTED = "report"  # representation, kind and split of a number that a report states
@@ -93,6 +94,11 @@ class Run:
     classifier: str = ""  # the task, where only the scores of one classifier are meant
     # digests of what was judged for one label, where the job says so
     data_by_label: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the seed drew the training of what is judged, and not only of what reads it."""
+        return self.job == TRAINED
 
     def data_of(self, label: str) -> str:
         """Digest of what was judged for a label: another label beside it makes no other data of it."""

@@ -8,12 +8,11 @@ import pyarrow as pa
 
 from xfm.core.ledger import Refusal
 from xfm.core.report import Report, Table, markdown_table
+from xfm.judging.comparison import BEATS, EVEN, UNTESTABLE, WORSE, Comparison, few_groups
 from xfm.studies.compare.boards import Board
 from xfm.studies.compare.finished_run import Run
-from xfm.studies.compare.row import Against, Column, Measure
+from xfm.studies.compare.row import Column, Measure
 from xfm.studies.compare.tables import board_table, count, overviews, refused_table, runs_table, subject
-
-ALPHA = 0.05
 
 # One line for each (row of a leaderboard, metric).
 SCHEMA = pa.schema(
@@ -43,6 +42,7 @@ SCHEMA = pa.schema(
         ("difference_low", pa.float64()),
         ("difference_high", pa.float64()),
         ("p", pa.float64()),  # two-sided, Holm-corrected within the leaderboard
+        ("verdict", pa.string()),  # beats, worse, not told apart, or not testable and what it takes
         ("seeds", pa.list_(pa.int64())),
         ("seconds", pa.float64()),
         ("fingerprints", pa.list_(pa.string())),
@@ -95,14 +95,14 @@ def _headline(board: Board) -> str:
     tests = [row.against for row in board.rows if row.against is not None]
     if not tests:
         return f"{text}; no other row could be tested against it."
-    best = first.measures[column].value
-    apart = [column.cost(best + test.value) > column.cost(best) for test in tests if test.p < ALPHA]
-    worse, better, even = sum(apart), len(apart) - sum(apart), len(tests) - len(apart)
-    said = [f"it beats {worse} of {len(tests)} tested rows beyond noise"] if worse else []
-    said += [f"is not told apart from {even}"] if even else []
-    said += [f"does worse than {better} on these {board.noun}"] if better else []
-    joined = ", ".join(said[:-1]) + " and " + said[-1] if len(said) > 1 else said[0]
-    return f"{text}; {joined if joined.startswith('it ') else f'it {joined}'}."
+    # A row is set against the first, so that where it is worse the first one beats it.
+    words = {WORSE: "beats {} of {n} tested rows beyond noise", EVEN: "is not told apart from {}",
+             BEATS: f"does worse than {{}} on these {board.noun}"}  # fmt: skip
+    count_of = Counter(test.verdict for test in tests)
+    said = [text.format(count_of[verdict], n=len(tests)) for verdict, text in words.items() if count_of[verdict]]
+    for needs in dict.fromkeys(test.needs for test in tests if test.verdict == UNTESTABLE):
+        said.append(f"is not testable against {sum(test.needs == needs for test in tests)}, which takes {needs}")
+    return f"{text}; it {', '.join(said[:-1])}{' and ' if len(said) > 1 else ''}{said[-1]}."
 
 
 def _said(measure: Measure | None, column: Column, noun: str) -> str:
@@ -132,10 +132,11 @@ def _cautions(board: Board) -> Iterator[str]:
             "have no draws: they are not tested against it."
         )
     tests = [row.against for row in board.rows if row.against is not None]
-    if tests and (coarse := max(test.finest for test in tests) * len(tests)) >= ALPHA:
+    yield from (f"{name}: {few}" for few in {few_groups(test.groups) for test in tests} if few)
+    if any(test.seeds == 1 for test in tests):
         yield (
-            f"{name}: {len(tests)} tests on so few resamples cannot give a corrected p below {coarse:.2f}, so no "
-            "difference can be told from noise: compare fewer rows, or evaluate with more --bootstrap."
+            f"{name}: of a training with one seed it is not known how much its luck matters: its interval is that of "
+            "the rows alone, and whether its recipe is better is not testable. Train each from several --seed."
         )
     if len({frozenset(run.split for run in row.runs) for row in board.rows}) > 1:
         sets = sorted({", ".join(map(str, row.seeds)) for row in board.rows})
@@ -184,11 +185,12 @@ def columns_of(runs: Sequence[Run]) -> dict[str, list[Any]]:
     }
 
 
-def difference_columns(test: Against | None) -> dict[str, float]:
+def difference_columns(test: Comparison | None) -> dict[str, Any]:
     """The columns of a line that was tested against another one."""
     if test is None:
         return {}
-    return {"difference": test.value, "difference_low": test.low, "difference_high": test.high, "p": test.p}
+    ends = {"difference_low": test.difference.low, "difference_high": test.difference.high}
+    return {"difference": test.difference.value, **ends, "p": test.p, "verdict": test.words}
 
 
 def leaderboard_markdown(report: Report, boards: Sequence[Board], runs: Sequence[Run], pages: Mapping[str, str]) -> str:
@@ -208,7 +210,7 @@ def markdown_of(report: Report, tables: Sequence[Table]) -> str:
     parts = [f"# {plain(report.title)}", plain(report.headline)]
     for table in tables:
         parts += [f"## {plain(table.caption)}", markdown_table(table).rstrip()]
-        parts += [plain(table.note)] if table.note else []
+        parts += [plain(table.notes)] if table.notes else []
     if report.warnings:
         parts += ["## Before you believe it", "\n".join(f"- {plain(warning)}" for warning in report.warnings)]
     return "\n\n".join(parts) + "\n"

@@ -12,8 +12,10 @@ import numpy as np
 from xfm.core.metric import TASK_WORDS, find_metric, find_reported
 from xfm.core.metric import Metric as MetricRecord
 from xfm.core.schema import layer_column
+from xfm.judging.comparison import Comparison
 from xfm.judging.representations import UNSEEING
-from xfm.metrics.resampling import percentile_interval
+from xfm.metrics.resampling import estimate
+from xfm.metrics.seeds import mean_over_seeds
 from xfm.studies.compare.finished_run import REPORTED, UNREAD, Metric, Run, StoredScore
 
 
@@ -49,8 +51,8 @@ class Measure:
     """A metric of one row."""
 
     value: float  # mean over seeds
-    # low, high: 95 % interval: a run's own, or that of the draws of all seeds together, and without draws the widest
-    # ends; None without
+    # low, high: 95 % interval: a run's own, or that of the mean over seeds, which holds the luck of seeds too; None
+    # without
     low: float | None
     high: float | None
     sd: float | None  # standard deviation over seeds (n - 1); None for a single one
@@ -60,17 +62,6 @@ class Measure:
 
     def __str__(self) -> str:
         return f"{self.value:.3f}" + (f" ± {self.sd:.3f}" if self.sd is not None else "")
-
-
-class Against(NamedTuple):
-    """A row minus the first row, on shared resamples."""
-
-    value: float
-    low: float
-    high: float
-    p: float  # two-sided, corrected for the rows of the board
-    pairs: int  # of runs it rests on
-    finest: float  # the least p that so many resamples can give, not corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +82,7 @@ class BoardRow:
     picks: tuple[Pick, ...]  # what was picked from each
     measures: Mapping[Column, Measure]  # by column; a column that no run defines is missing
     rank_by: float | None = None  # the primary metric on validation cells, or None
-    against: Against | None = None  # the first row; None for itself and where nothing is paired
+    against: Comparison | None = None  # the first row; None for itself and where nothing is paired
     # names of other runs that found the very same, as runs of the same cells do for a baseline
     shared_with: tuple[str, ...] = ()
 
@@ -173,14 +164,13 @@ def measure_of(parts: Sequence[tuple[Run, Pick]], label: str, column: Column) ->
 
 
 def _interval(scores: Sequence[StoredScore]) -> tuple[float | None, float | None]:
-    ends = [(score.low, score.high) for score in scores if score.low is not None and score.high is not None]
-    if len(ends) < len(scores):
+    if len(scores) == 1:
+        return scores[0].low, scores[0].high
+    draws = [score.draws for score in scores if score.draws is not None and score.low is not None]
+    if len(draws) < len(scores) or len({len(each) for each in draws}) > 1:
         return None, None
-    draws = [score.draws for score in scores if score.draws is not None]
-    if len(scores) == 1 or len(draws) < len(scores):
-        return min(low for low, _ in ends), max(high for _, high in ends)
-    low, high = percentile_interval(np.concatenate(draws)[:, None])[:, 0]
-    return float(low), float(high)
+    found = estimate(*mean_over_seeds([score.value or 0.0 for score in scores], draws))
+    return (found.low, found.high) if found else (None, None)
 
 
 def picks(run: Run, label: str, wanted: Sequence[str]) -> list[Pick]:

@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from xfm.core.ledger import Refusal
 from xfm.core.report import DASH, Cell, Estimate, Table
+from xfm.judging.comparison import Comparison
 from xfm.judging.representations import UNSEEING
 from xfm.studies.compare.boards import Board
 from xfm.studies.compare.finished_run import REPORTED, UNREAD, Run
-from xfm.studies.compare.row import Against, BoardRow, Measure
+from xfm.studies.compare.row import BoardRow, Measure
 
 SHORT, FINGERPRINT = 8, 12  # characters of a digest, of a fingerprint
 
@@ -22,7 +25,7 @@ def board_table(board: Board) -> Table:
     is_validated = board.ranked_by == "validation"
     heads = [*([] if is_reported else ["representation"]), *(["classifier"] if board.classified else []), "model",
              str(primary)]  # fmt: skip
-    heads += ["minus #1", "p (Holm)"] if tested else []
+    heads += ["minus #1", "p (Holm)", "against #1"] if tested else []
     heads += [*(["sd over seeds"] if spread else []), *([f"{primary.metric}, validation"] if is_validated else [])]
     heads += [*map(str, others), *([] if is_reported else ["layer", board.noun, "groups"])]
     heads += ["seeds", "train time, s", "run", "fingerprint"]
@@ -33,7 +36,7 @@ def board_table(board: Board) -> Table:
         names += [row.classifier or DASH] if board.classified else []
         names.append(model_of_row(row) or DASH)
         line: list[Cell] = [f"{number}. {names[0]}" if board.ranked_by else names[0], *names[1:], number_of(first)]
-        line += [estimate_of(row.against), p_of(row.against)] if tested else []
+        line += test_of(row.against) if tested else []
         line += [first.sd if first else None] if spread else []
         line += [row.rank_by] if is_validated else []
         line += [number_of(row.measures.get(column)) for column in others]
@@ -65,11 +68,12 @@ def _ranking(board: Board) -> str:
 def _note(board: Board, spread: bool, tested: bool) -> str:
     parts = []
     if spread:
-        parts.append("Values are means over seeds, and intervals those of all seeds' resamples together.")
+        parts.append("Values are means over seeds; their intervals hold the luck of seeds and of rows.")
     if tested:
         parts.append(
             f"minus #1: difference of {board.columns[0]} to the first row on shared resamples of groups, with its 95 % "
-            f"interval; p is corrected for {sum(row.against is not None for row in board.rows)} tests."
+            f"interval, in which the spread over seeds is part where there are several; p is corrected for "
+            f"{sum(row.against is not None for row in board.rows)} tests."
         )
     if not board.job:
         parts.append(f"best: chosen on validation {board.noun} by its own run; last: deepest layer.")
@@ -172,18 +176,19 @@ def number_of(measure: Measure | None) -> Cell:
     return shown
 
 
-def estimate_of(found: Measure | Against | None) -> Estimate | float | None:
+def estimate_of(found: Measure | None) -> Estimate | float | None:
     """A number with its interval, where it has one."""
     if found is None or found.low is None or found.high is None:
         return found.value if found else None
     return Estimate(value=found.value, low=found.low, high=found.high)
 
 
-def p_of(against: Against | None) -> str:
-    """The p-value of a test, in words."""
+def test_of(against: Comparison | None) -> list[Cell]:
+    """A test in three cells: the difference, its p-value, the verdict."""
     if against is None:
-        return DASH
-    return "< 0.001" if against.p < 0.001 else f"{against.p:.3f}"
+        return [None, DASH, DASH]
+    p = DASH if np.isnan(against.p) else "< 0.001" if against.p < 0.001 else f"{against.p:.3f}"
+    return [against.difference, p, against.words]
 
 
 def _several(words: Sequence[str], more: int = 0) -> str:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from xfm.core.parts import TRAIN
-from xfm.core.report import Table
+from xfm.core.report import Estimate, Table
 from xfm.judging.eval_set import MISSING, EvalSet, Labels
 from xfm.judging.probe import CLASSIFIER_WORDS
-from xfm.metrics.classification import confusion_matrix, per_class
+from xfm.metrics.classification import bootstrap_class_f1, confusion_matrix, per_class
+from xfm.metrics.paired import bootstrap_difference
+from xfm.metrics.resampling import GroupDraws
 from xfm.studies.evaluate.headline import file_name, last_words, name_of
 from xfm.studies.evaluate.verdict import CHOSEN_BY, Scores, Verdict
 
@@ -59,6 +61,7 @@ def class_table(scores: Scores, judged: EvalSet, label: Labels, verdict: Verdict
     found = {words: per_class(confusion(scores, judged, label, name)) for words, name in named.items()}
     support = found[""]["support"]
     columns = [(f"{HEADS[metric]}{words}", found[words][metric]) for words in named for metric in SHOWN]
+    gains = _gains(scores, judged, label, verdict)
     if "pca" in verdict.rivals:
         columns.append(("F1, PCA", per_class(confusion(scores, judged, label, verdict.rivals["pca"]))["f1"]))
     is_training = (label.codes != MISSING) & (judged.split.parts == TRAIN)
@@ -67,14 +70,38 @@ def class_table(scores: Scores, judged: EvalSet, label: Labels, verdict: Verdict
         name=f"{file_name(label.name)}_classes",
         caption=f"{label.name}: each class, read by the {CLASSIFIER_WORDS[verdict.by]} from {name_of(verdict.chosen)}"
         + (f" and from {last_words(verdict)}" if len(named) > 1 else ""),
-        columns=["class", f"training {judged.noun}", "support", *(head for head, _ in columns)],
+        columns=["class", f"training {judged.noun}", "support", *gains, *(head for head, _ in columns)],
         rows=[
-            [label.classes[at], int(training[at]), int(support[at]), *(_number(column[at]) for _, column in columns)]
+            [
+                label.classes[at], int(training[at]), int(support[at]), *(each[at] for each in gains.values()),
+                *(_number(column[at]) for _, column in columns),
+            ]
             for at in np.argsort(-support, kind="stable")
         ],
         note=f"support: test {judged.noun} of the class. A class without any enters no average; one without training "
-        f"{judged.noun} counts as missed. Every layer and classifier: classes.csv.",
+        f"{judged.noun} counts as missed. Intervals of single classes are not corrected for their number. Every layer "
+        "and classifier: classes.csv.",
     )  # fmt: skip
+
+
+def _gains(scores: Scores, judged: EvalSet, label: Labels, verdict: Verdict) -> dict[str, list[Estimate | None]]:
+    """F1 of each class from the chosen layer minus that from the last one, with paired intervals; nothing where they
+    are one. A layer that is better on average may be so for one rare class alone."""
+    if verdict.last is None or verdict.last.name == verdict.chosen.name:
+        return {}
+    rows = judged.test_cells(label)
+    draws = GroupDraws(judged.split.groups[rows], judged.seed, judged.resamples)
+    own, last = (
+        bootstrap_class_f1(label.codes[rows], row.predicted, len(label.classes), draws)
+        for name in (verdict.chosen.name, verdict.last.name)
+        if (row := scores.primary(name, label.name, "test")) is not None and row.predicted is not None
+    )
+    found: list[Estimate | None] = []
+    for a, b in zip(own, last, strict=True):
+        gain = bootstrap_difference(a.draws, b.draws, a.value, b.value, draws.n_groups)
+        value = Estimate(value=gain.value, low=gain.low, high=gain.high) if np.isfinite(gain.value) else None
+        found.append(value)
+    return {f"F1 minus {last_words(verdict)}": found}
 
 
 def classes_csv(scores: Scores, judged: EvalSet) -> bytes:

@@ -164,7 +164,7 @@ def _bars(scores: Scores, judged: EvalSet, label: Labels, verdict: Verdict, fold
         assert row is not None
         assert row.predicted is not None
         found = [estimate(*each) for each in bootstrap_class_f1(truth, row.predicted, len(label.classes), draws)]
-        ends = [(each.value, each.low, each.high) if each else (np.nan,) * 3 for each in found]
+        ends = [(each.value, *each.ends) if each else (np.nan,) * 3 for each in found]
         value, low, high = (list(column) for column in zip(*(ends[number] for number in shown), strict=True))
         bars.append(Bars(words, value, low, high))
     return draw_bars(

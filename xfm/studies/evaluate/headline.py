@@ -1,12 +1,14 @@
-"""What an evaluation says in words: no claim that its interval and its corrected p-value do not carry."""
+"""What an evaluation says in words: no claim that its test does not carry."""
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from xfm.core.report import Estimate
+from xfm.judging.comparison import BEATS, EVEN, UNTESTABLE, WORSE, Comparison
 from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.judging.representations import CHANCE, MAJORITY, RANDOM, WITHIN_MAJORITY, Representation
-from xfm.studies.evaluate.verdict import ALPHA, COMBINATION, LAST, Duel, Scores, Verdict
+from xfm.studies.evaluate.verdict import COMBINATION, LAST, Scores, Verdict
 
 RIVALS = {
     LAST: "the last layer",
@@ -36,13 +38,10 @@ def file_name(label: str) -> str:
 
 
 def headline(scores: Scores, verdict: Verdict) -> str:
-    """One sentence: does any layer beat the last one, and the baselines, beyond noise?"""
+    """One sentence: does the chosen layer beat the last one, and the baselines, beyond noise?"""
     own = scores.primary(verdict.chosen.name, verdict.label, "test")
     assert own is not None
-    assert own.value is not None
-    score = f"macro F1 of the {CLASSIFIER_WORDS[verdict.by]} {own.value:.3f}" + (
-        f" [{own.low:.3f}, {own.high:.3f}]" if own.low is not None else ""
-    )
+    score = f"macro F1 of the {CLASSIFIER_WORDS[verdict.by]} {_words(own.estimate)}"
     return f"Reading {verdict.label}: {_against_last(scores, verdict, score)}; {_against_baselines(verdict)}."
 
 
@@ -62,64 +61,63 @@ def _against_last(scores: Scores, verdict: Verdict, score: str) -> str:
             else f"of {verdict.layers} representations validation chose {chosen} ({score})"
         )
     deepest = last_words(verdict)
-    better = [name for (name, what), duel in verdict.duels.items() if what == LAST and duel.is_better]
+    against_last = [(name, test) for (name, what), test in verdict.by_layer.items() if what == LAST]
+    better = [name for name, test in against_last if test.verdict == BEATS]
     more = f"{len(better)} layer{'s do' if len(better) != 1 else ' does'}"
-    duel = verdict.duel(LAST)
+    duel = verdict.duels.get(LAST)
     if duel is None:
         found = (
             f"on test {verdict.noun} {more} better beyond noise" if better else "no other layer is better beyond noise"
         )
-        if any(other.is_untestable for (_, what), other in verdict.duels.items() if what == LAST):
-            found = "test groups are too few to tell the others from it"
+        if needs := next((test.needs for _, test in against_last if test.needs), ""):
+            found = f"whether another is better is not testable (takes {needs})"
         return f"validation chose {deepest} itself ({chosen}, {score}), and {found}"
     last = scores.primary(verdict.last.name, verdict.label, "test")
     assert last is not None
-    subject, gap = f"{chosen}, chosen on validation", duel.difference
-    against = f"{score} against {last.value:.3f}, {_p(duel)}"
-    if duel.is_untestable:
-        apart = f"difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    subject = f"{chosen}, chosen on validation"
+    if duel.verdict == UNTESTABLE:
         return (
-            f"too few test groups to tell {subject} ({score}), from {deepest} beyond noise ({last.value:.3f}; {apart})"
+            f"{subject} ({score}), against {deepest} ({last.value:.3f}): difference {duel.difference.words('+.3f')}, "
+            f"not testable (takes {duel.needs})"
         )
-    if duel.is_better:
-        return f"{subject}, beats {deepest} beyond noise ({against})"
-    if duel.is_worse:
-        return f"{subject}, is worse than {deepest} beyond noise ({against})"
+    against = f"{score} against {last.value:.3f}, {_p(duel)}"
+    if duel.verdict in (BEATS, WORSE):
+        return f"{subject}, {'beats' if duel.verdict == BEATS else 'is worse than'} {deepest} beyond noise ({against})"
     if better:
         return f"{subject}, does not beat {deepest} beyond noise ({against}), though on test {verdict.noun} {more}"
-    return f"no layer beats {deepest} beyond noise ({subject}: {against})"
+    return f"{subject}, is not told apart from {deepest} ({against})"
 
 
 def _against_baselines(verdict: Verdict) -> str:
-    others = (what for what in verdict.rivals if what not in (LAST, COMBINATION))
-    duels = {what: duel for what in others if (duel := verdict.duel(what)) is not None}
+    duels = {what: duel for what, duel in verdict.duels.items() if what not in (LAST, COMBINATION)}
     if not duels:
         return "no baseline was at hand"
-    beaten = [RIVALS.get(what, what) for what, duel in duels.items() if duel.is_better]
-    even = [RIVALS.get(what, what) for what, duel in duels.items() if not duel.is_better and not duel.is_worse]
-    if any(duel.is_untestable for duel in duels.values()):
-        return f"nor to tell it from {_and([RIVALS.get(what, what) for what in duels])}"
-    above = [RIVALS.get(what, what) for what, duel in duels.items() if duel.is_worse]
-    if len(beaten) == len(duels):
-        return f"the chosen layer beats every baseline beyond noise ({_and(beaten)})"
-    said = [f"beats {_and(beaten)}"] if beaten else []
-    said += [f"is not told apart from {_and(even)}"] if even else []
-    said += [f"loses to {_and(above)}"] if above else []
-    return f"the chosen layer {_and(said)}"
+    named = {RIVALS.get(what, what): duel for what, duel in duels.items()}
+    if {duel.verdict for duel in duels.values()} == {BEATS}:
+        return f"the chosen layer beats every baseline beyond noise ({_and(list(named))})"
+    return f"the chosen layer {sentence_of(named)}"
 
 
-def verdict_word(duel: Duel) -> str:
-    """A cell of the table of duels."""
-    if duel.is_untestable:
-        return "not testable"
-    if duel.is_better:
-        return "better"
-    return "worse" if duel.is_worse else "within noise"
+def sentence_of(duels: Mapping[str, Comparison]) -> str:
+    """What something does to its rivals, by what these are called: "beats A and B and is not told apart from C"."""
+    words = {BEATS: "beats {}", EVEN: "is not told apart from {}", WORSE: "is worse than {}"}
+    said = []
+    for verdict, text in words.items():
+        if named := [name for name, duel in duels.items() if duel.verdict == verdict]:
+            said.append(text.format(_and(named)))
+    untested = {name: duel for name, duel in duels.items() if duel.verdict == UNTESTABLE}
+    for needs in dict.fromkeys(duel.needs for duel in untested.values()):
+        named = [f"{name} ({duel.difference.value:+.3f})" for name, duel in untested.items() if duel.needs == needs]
+        said.append(f"is not testable against {_and(named)}, which takes {needs}")
+    return _and(said)
 
 
-def _p(duel: Duel) -> str:
-    shown = "p < 0.001" if duel.p < 0.001 else f"p = {duel.p:.3f}"
-    return f"{shown} after correction" if duel.p < ALPHA else shown
+def _words(found: Estimate | float | None) -> str:
+    return found.words() if isinstance(found, Estimate) else f"{found:.3f}"
+
+
+def _p(duel: Comparison) -> str:
+    return "p < 0.001" if duel.p < 0.001 else f"p = {duel.p:.3f}"
 
 
 def _and(words: Sequence[str]) -> str:

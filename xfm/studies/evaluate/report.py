@@ -8,16 +8,16 @@ import numpy as np
 from xfm.core.metric import LEAKAGE
 from xfm.core.parts import PARTS, TEST, TRAIN, Part
 from xfm.core.report import Estimate, Report, Table
+from xfm.judging.comparison import few_groups
 from xfm.judging.eval_set import EvalSet
 from xfm.judging.judge_within import WITHIN
 from xfm.judging.probe import CLASSIFIER_WORDS
 from xfm.judging.representations import Representation
+from xfm.metrics.association import TIED, association
 from xfm.studies.evaluate.headline import headline
 from xfm.studies.evaluate.tables import label_tables, task_tables
 from xfm.studies.evaluate.targets import target_cautions, target_choice, target_numbers, target_tables
 from xfm.studies.evaluate.verdict import Scores, Verdict
-
-FEW_GROUPS = 12
 
 
 def evaluate_report(
@@ -130,13 +130,15 @@ def _split(judged: EvalSet) -> Table:
 
 def _cautions(judged: EvalSet, scores: Scores) -> Iterator[str]:
     n_test = len(np.unique(judged.split.groups[judged.split.where(TEST)]))
-    if n_test < FEW_GROUPS:
-        yield (
-            f"Only {n_test} groups are in the test: intervals are rough, and no p-value can be below "
-            f"{2.0 ** (1 - n_test):.2g} before correction for the number of layers. Raise --test or judge fewer "
-            "--layers."
-        )
+    if few := few_groups(n_test):
+        yield f"{few} Raise --test."
     for label in judged.labels:
+        if judged.batch is not None and (strength := association(judged.batch.codes, label.codes)) >= TIED:
+            yield (
+                f"{judged.batch.name} and {label.name} go together (Cramér's V {strength:.2f}, 1 where one tells the "
+                f"other): a layer that knows {judged.batch.name} alone tells {label.name}, and mixing of batches is "
+                f"mixing of {label.name}."
+            )
         held = label.codes >= 0
         classes = [np.unique(label.codes[held & (judged.split.parts == part)]) for part in (TRAIN, TEST)]
         unseen = [label.classes[number] for number in np.setdiff1d(classes[1], classes[0])]

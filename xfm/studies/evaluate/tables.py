@@ -12,7 +12,7 @@ from xfm.metrics.classification import SYNONYMS
 from xfm.metrics.clustering import ARI, NMI
 from xfm.metrics.clustering import SCORES as CLUSTERING
 from xfm.studies.evaluate.class_tables import class_table
-from xfm.studies.evaluate.headline import RIVALS, file_name, last_words, name_of, verdict_word
+from xfm.studies.evaluate.headline import RIVALS, file_name, last_words, name_of
 from xfm.studies.evaluate.verdict import CHOSEN_BY, LAST, Scores, Verdict
 
 ORDER = {"baseline": 0, "layer": 1, "combination": 2}
@@ -26,7 +26,9 @@ TASKS = {
     LEAKAGE: (
         "How well a fresh classifier reads {} from each representation, test {}",
         "Logistic regression on frozen vectors, cross-validated over whole classes of the first label, of pairs that "
-        "were held out together: half is chance for AUROC, below it is noise. Intervals draw these classes.",
+        "were held out together: half is chance for AUROC, below it is noise. Intervals hold the luck of which "
+        "classes there are. Whether the encoder was trained with these classes is not known here: if so, new ones may "
+        "leak less.",
     ),
     "integration": (
         "How well batches of {} are mixed, all {}",
@@ -51,8 +53,8 @@ def label_tables(scores: Scores, judged: EvalSet, label: Labels, verdict: Verdic
     clustering = _metrics_table(
         scores, f"{file_name(label.name)}_clustering", "clustering", label.name, CLUSTERING,
         f"How well clusters and neighbourhoods agree with {label.name}, all {len(judged.rows):,} {judged.noun}",
-        "NMI and ARI at the Leiden resolution with the best NMI, as scib does: the label is looked at. Intervals "
-        f"resample the clustered {judged.noun} and do not cluster again.",
+        "NMI and ARI at the Leiden resolution with the best NMI, as scib does: the label is looked at. They have no "
+        "interval: clusters are of all groups together, and how others would cluster is not known from one clustering.",
     )  # fmt: skip
     if clustering is not None:
         yield clustering
@@ -97,32 +99,33 @@ def _summary(scores: Scores, label: Labels, verdict: Verdict) -> Table:
 def _duels(scores: Scores, label: Labels, verdict: Verdict) -> Table:
     rows: list[list[Any]] = []
     for what, name in verdict.rivals.items():
-        duel, rival = verdict.duel(what), scores.primary(name, label.name, "test")
+        duel, rival = verdict.duels.get(what), scores.primary(name, label.name, "test")
         words = last_words(verdict) if what == LAST else RIVALS.get(what, what)
         shown = f"{words} ({name})" if name != what else words
         if duel is None:
             rows.append([shown, rival.estimate if rival else None, None, None, "is the chosen layer"])
         else:
-            rows.append([shown, rival.estimate if rival else None, duel.difference, duel.p, verdict_word(duel)])
+            rows.append([shown, rival.estimate if rival else None, duel.difference, duel.p, duel.words])
     return Table(
         name=f"{file_name(label.name)}_duels",
         caption=f"{label.name}: {name_of(verdict.chosen)}, chosen on validation, against its rivals on test "
         f"{verdict.noun}",
-        columns=["rival", "F1 of the rival", "chosen minus rival", "p, corrected", "chosen layer is"],
+        columns=["rival", "F1 of the rival", "chosen minus rival", "p", "the chosen layer, against it"],
         rows=rows,
-        note="Intervals from shared resamples of groups; p from swapping predictions of whole groups, with Holm's "
-        f"correction over {verdict.layers} layers for each rival. Better and worse mean p < 0.05.",
+        note="Intervals from shared resamples of groups; p from swapping predictions of whole groups. The layer was "
+        f"chosen beforehand, so against {last_words(verdict) if verdict.last else 'another'} it is one test; p of the "
+        "others is corrected for their number (Holm). Beats and worse mean p < 0.05.",
     )
 
 
 def _layer_duels(label: Labels, verdict: Verdict) -> Table:
     rivals = [rival for rival in (LAST, "pca") if rival in verdict.rivals]
-    layers = list(dict.fromkeys(name for name, _ in verdict.duels))
+    layers = list(dict.fromkeys(name for name, _ in verdict.by_layer))
     rows: list[list[Any]] = []
     for name in layers:
         row: list[Any] = [name]
         for rival in rivals:
-            duel = verdict.duels.get((name, rival))
+            duel = verdict.by_layer.get((name, rival))
             row += [duel.difference, duel.p] if duel else [None, None]
         rows.append(row)
     heads = [head for rival in rivals for head in (f"minus {RIVALS[rival]}", f"p against {RIVALS[rival]}")]

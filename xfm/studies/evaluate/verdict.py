@@ -2,8 +2,9 @@
 
 The layer is chosen by macro F1 of a linear classifier, the probe or the SVM, on validation rows. On test rows every
 layer is set against every rival: the last layer and each baseline. Intervals of differences come from shared resamples
-of groups; p-values from swapping the predictions of whole groups, corrected for the number of layers by Holm's
-procedure, rival by rival.
+of groups; p-values from swapping the predictions of whole groups. What is asked beforehand is one question: the chosen
+layer against the last one, which is not corrected. The baselines beside the chosen layer are one family (Holm), and all
+layers against one rival another, for who asks which layers do better.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +17,15 @@ from numpy.typing import NDArray
 from xfm.core.metric import PRIMARY
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
+from xfm.judging.comparison import Comparison, compared, corrected
 from xfm.judging.eval_set import EvalSet, Labels
 from xfm.judging.representations import RANDOM, UNSEEING, Representation
 from xfm.judging.row_noun import ROWS
-from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
+from xfm.judging.score import stored_estimate
+from xfm.metrics.paired import bootstrap_difference, permutation_test
 from xfm.studies.evaluate.baselines import EXPRESSION
 
 CHOSEN_BY = PRIMARY["probe"]
-PERMUTATIONS = 9999
-ALPHA = 0.05
 LAST = "last layer"
 COMBINATION = "combination"
 
@@ -45,9 +46,7 @@ class VerdictRow:
     @property
     def estimate(self) -> Estimate | float | None:
         """The value with its interval, where it has one."""
-        if self.value is None or self.low is None or self.high is None:
-            return self.value
-        return Estimate(value=self.value, low=self.low, high=self.high)
+        return stored_estimate(self.value, self.low, self.high, self.draws, self.groups)
 
 
 class Scores:
@@ -99,33 +98,6 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
-    """A layer against a rival, on test rows."""
-
-    layer: str
-    rival: str
-    difference: Estimate  # of macro F1, layer minus rival
-    p: float  # two-sided, corrected for the number of layers
-    # what p would be if every swap of groups made the difference smaller: few groups allow few swaps
-    least_p: float = 0.0
-
-    @property
-    def is_better(self) -> bool:
-        """Beyond noise."""
-        return self.p < ALPHA and self.difference.value > 0
-
-    @property
-    def is_worse(self) -> bool:
-        """Beyond noise."""
-        return self.p < ALPHA and self.difference.value < 0
-
-    @property
-    def is_untestable(self) -> bool:
-        """Whether no difference, however large, could be told from noise."""
-        return self.least_p >= ALPHA
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """What was found for one label."""
 
@@ -138,14 +110,11 @@ class Verdict:
     # name of the representation by what it stands for: last layer, majority, hvg, pca, random, scvi, and the
     # combination of layers that is best on validation
     rivals: Mapping[str, str]
-    duels: Mapping[tuple[str, str], Duel]  # by (layer, what the rival stands for)
+    duels: Mapping[str, Comparison]  # of the chosen layer, by what the rival stands for; none against itself
+    by_layer: Mapping[tuple[str, str], Comparison]  # by (layer, what the rival stands for), corrected over the layers
     layers: int  # how many were tested against each rival
     by: str = "probe"  # the classifier that chose and speaks: probe or svm
     noun: str = ROWS  # what rows are called
-
-    def duel(self, rival: str) -> Duel | None:
-        """The chosen layer against a rival; None against itself."""
-        return self.duels.get((self.chosen.name, rival))
 
 
 def judge_label(scores: Scores, judged: EvalSet, label: Labels, deepest: int | None = None) -> Verdict | None:
@@ -165,13 +134,17 @@ def judge_label(scores: Scores, judged: EvalSet, label: Labels, deepest: int | N
     rivals = {LAST: last.name} if last is not None else {}
     rivals |= _baselines(scores, label.name)
     rivals |= {COMBINATION: combination.name} if combination is not None else {}
-    duels: dict[tuple[str, str], Duel] = {}
+    raw: dict[tuple[str, str], Comparison] = {}
+    by_layer: dict[tuple[str, str], Comparison] = {}
     for what, rival in rivals.items():
-        against = [each for each in layers if each.name != rival]
-        for each, duel in zip(against, _duels(scores, judged, label, against, rival), strict=True):
-            duels[each.name, what] = duel
+        found = _tested(scores, judged, label, [each for each in layers if each.name != rival], rival)
+        raw |= {(each.name, what): each for each in found}
+        by_layer |= {(each.name, what): each for each in corrected(found)}
+    duels = {what: raw[chosen.name, what] for what in rivals if (chosen.name, what) in raw}
+    others = [what for what in duels if what != LAST]
+    duels |= dict(zip(others, corrected([duels[what] for what in others]), strict=True))
     is_last = deepest is None or judged_last == deepest
-    return Verdict(label.name, chosen, last, is_last, rivals, duels, len(layers), scores.by, judged.noun)
+    return Verdict(label.name, chosen, last, is_last, rivals, duels, by_layer, len(layers), scores.by, judged.noun)
 
 
 def _baselines(scores: Scores, label: str) -> dict[str, str]:
@@ -183,31 +156,24 @@ def _baselines(scores: Scores, label: str) -> dict[str, str]:
     return ordered | ({RANDOM: random.name} if random else {})
 
 
-def _duels(scores: Scores, judged: EvalSet, label: Labels, layers: Sequence[Representation], rival: str) -> list[Duel]:
+def _tested(
+    scores: Scores, judged: EvalSet, label: Labels, layers: Sequence[Representation], rival: str
+) -> list[Comparison]:
+    """Every layer against a rival on test rows, not corrected."""
     cells = judged.test_cells(label)
     truth, groups = label.codes[cells], judged.split.groups[cells]
     codes = np.unique(groups, return_inverse=True)[1]
+    n_groups = int(codes.max()) + 1
     other = scores.primary(rival, label.name, "test")
-    differences, p_values = [], []
+    found = []
     for layer in layers:
         own = scores.primary(layer.name, label.name, "test")
         if own is None or other is None or own.predicted is None or other.predicted is None:
             raise ValueError(f"{layer.name} and {rival} must both have predictions of {label.name}")
         assert own.value is not None
         assert other.value is not None
-        difference = bootstrap_difference(own.draws, other.draws, own.value, other.value)
-        differences.append(Estimate(value=difference.value, low=difference.low, high=difference.high))
+        difference = bootstrap_difference(own.draws, other.draws, own.value, other.value, n_groups)
         rng = rng_for(judged.seed, f"{label.name}\x1f{layer.name}\x1f{rival}")
-        p_values.append(
-            permutation_test(
-                truth, own.predicted, other.predicted, len(label.classes), codes, CHOSEN_BY, rng, PERMUTATIONS
-            )
-        )
-    adjusted = holm(np.array(p_values))
-    # Swapping all groups turns a difference round, swapping none keeps it: two swaps of 2**G are always as extreme.
-    n_groups = int(codes.max()) + 1
-    least = min(1.0, max(2.0 ** (1 - n_groups), 1 / PERMUTATIONS) * len(layers))
-    return [
-        Duel(layer.name, rival, difference, float(p), least)
-        for layer, difference, p in zip(layers, differences, adjusted, strict=True)
-    ]
+        p = permutation_test(truth, own.predicted, other.predicted, len(label.classes), codes, CHOSEN_BY, rng)
+        found.append(compared(layer.name, rival, difference, p, n_groups))
+    return found

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate, Report, Table
-from xfm.metrics.resampling import group_sums, percentile_interval, ratios, resampled_sums
+from xfm.judging.comparison import BEATS, UNTESTABLE, WORSE, Comparison, compared, few_groups
+from xfm.metrics.paired import Difference, sign_flip_test
+from xfm.metrics.resampling import GroupDraws, bootstrap, estimate, group_sums, ratios, weighted_sums
 from xfm.studies.layerwise.scoring import BASELINES, F64, READOUTS, score_columns
 
 LABELS = {
@@ -29,10 +32,11 @@ class LayerScore:
     mae: Estimate
     pearson: Estimate | None  # pearson, spearman: means over the cells that define them; None where no cell does
     spearman: Estimate | None
-    skill: dict[str, Estimate]  # 1 - MSE / MSE of each baseline; NaN where the baseline makes no error
+    skill: dict[str, Estimate | None]  # 1 - MSE / MSE of each baseline; None where the baseline makes no error
     cell_mse: tuple[float, float]  # cell_mse, cell_mae: mean and standard deviation over cells of a cell's own error
     cell_mae: tuple[float, float]
     undefined: int  # cells without a correlation
+    squared: F64  # (G,) summed squared error of each group
 
 
 @dataclass(slots=True)
@@ -43,8 +47,14 @@ class Scores:
     n_layers: int
     modes: Sequence[str]
     by_name: dict[str, LayerScore] = field(default_factory=dict)
-    resampled: str = "cells"
-    """What the intervals are over."""
+    seed: int = 0
+    groups: int | None = None
+    """Whole groups that intervals are over; None where they are over single cells."""
+
+    @property
+    def resampled(self) -> str:
+        """What the intervals are over."""
+        return "cells" if self.groups is None else f"{self.groups:,} groups of cells"
 
     def layer(self, mode: str, readout: str, layer: int) -> LayerScore:
         """A readout of one layer."""
@@ -72,34 +82,41 @@ def score(
     names = list(score_columns(modes, n_layers))
     per_cell = np.stack([_summands(columns[name]) for name in names], axis=1)
     cells = len(per_cell)
-    sums = per_cell.reshape(cells, -1)
+    # Cells of one donor resemble each other: donors are drawn, whole.
+    codes = np.arange(cells)
     if groups is not None:
-        # Cells of one donor resemble each other: donors are drawn, whole.
         codes = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
-        sums = group_sums(codes, int(codes.max()) + 1, sums)
-    drawn = resampled_sums(sums, rng_for(seed, "bootstrap"), resamples)
-    # Row 0 holds the cells as they are, the others the resamples.
-    totals = np.concatenate([per_cell.sum(axis=0)[None], drawn.reshape(resamples, *per_cell.shape[1:])])
-    n, squared, absolute, pearson, spearman, has_pearson, has_spearman = np.moveaxis(totals, 2, 0)
-    mse, mae = _estimates(ratios(squared, n)), _estimates(ratios(absolute, n))
-    pearsons, spearmans = _estimates(ratios(pearson, has_pearson)), _estimates(ratios(spearman, has_spearman))
-    skills = {}
-    for base in BASELINES:
-        of_mode = [names.index(f"{name.partition('_')[0]}_{base}") for name in names]
-        skills[base] = _estimates(1 - ratios(squared, squared[:, of_mode]))
-    scores = Scores(cells, n_layers, modes, resampled="cells" if groups is None else f"{len(sums):,} groups of cells")
+    draws = GroupDraws(codes, seed, resamples)
+    sums = group_sums(draws.codes, draws.n_groups, per_cell.reshape(cells, -1))
+
+    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
+        totals = weighted_sums(weights, sums).reshape(len(weights), *per_cell.shape[1:])
+        n, squared, absolute, pearson, spearman, has_pearson, has_spearman = np.moveaxis(totals, 2, 0)
+        found = {"mse": ratios(squared, n), "mae": ratios(absolute, n)}
+        found |= {"pearson": ratios(pearson, has_pearson), "spearman": ratios(spearman, has_spearman)}
+        for base in BASELINES:
+            of_mode = [names.index(f"{name.partition('_')[0]}_{base}") for name in names]
+            found[base] = 1 - ratios(squared, squared[:, of_mode])
+        return {f"{what} {name}": values[:, at] for what, values in found.items() for at, name in enumerate(names)}
+
+    found = {name: estimate(*one, draws.n_groups) for name, one in bootstrap(draws, statistic).items()}
+    scores = Scores(cells, n_layers, modes, seed=seed, groups=None if groups is None else draws.n_groups)
     for i, name in enumerate(names):
-        count, cell_squared, cell_absolute, *_ = per_cell[:, i].T
+        count, cell_squared, cell_absolute, *_, has_pearson, _ = per_cell[:, i].T
         cell_mse, cell_mae = cell_squared / count, cell_absolute / count
+        mse, mae = found[f"mse {name}"], found[f"mae {name}"]
+        assert mse is not None
+        assert mae is not None
         scores.by_name[name] = LayerScore(
-            mse=mse[i],
-            mae=mae[i],
-            pearson=_defined(pearsons[i]),
-            spearman=_defined(spearmans[i]),
-            skill={base: skills[base][i] for base in BASELINES},
+            mse=mse,
+            mae=mae,
+            pearson=found[f"pearson {name}"],
+            spearman=found[f"spearman {name}"],
+            skill={base: found[f"{base} {name}"] for base in BASELINES},
             cell_mse=(float(cell_mse.mean()), float(cell_mse.std())),
             cell_mae=(float(cell_mae.mean()), float(cell_mae.std())),
-            undefined=cells - int(has_pearson[0, i]),
+            undefined=cells - int(has_pearson.sum()),
+            squared=sums.reshape(draws.n_groups, *per_cell.shape[1:])[:, i, 1],
         )
     return scores
 
@@ -109,16 +126,6 @@ def _summands(sums: F64) -> F64:
     correlations = sums[:, 3:]
     defined = np.isfinite(correlations)
     return np.hstack([sums[:, :3], np.where(defined, correlations, 0.0), defined])
-
-
-def _estimates(values: F64) -> list[Estimate]:
-    """(1 + resamples, P) values, the first of all cells, to P estimates; NaN where nothing is defined."""
-    ends = percentile_interval(values[1:])
-    return [Estimate(value=v, low=a, high=b) for v, a, b in zip(values[0], *ends, strict=True)]
-
-
-def _defined(estimate: Estimate) -> Estimate | None:
-    return estimate if np.isfinite(estimate.value) else None
 
 
 def layerwise_report(
@@ -157,24 +164,33 @@ def layerwise_report(
 
 
 def _headline(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) -> str:
-    """Words only where the interval supports them."""
-    base = scores.strongest(mode)
-    at = best[mode, "ridge"]
-    chosen = scores.layer(mode, "ridge", at).skill[base]
-    last = scores.layer(mode, "ridge", scores.n_layers).skill[base]
+    """Words only where the test supports them."""
+    base, at = scores.strongest(mode), best[mode, "ridge"]
     what = "hidden genes" if mode == "masked" else "visible genes"
-    if _defined(chosen) is None:
+    test = against_baseline(scores, mode, at, base)
+    if test is None:
         return f"The strongest baseline for {what}, {LABELS[base]}, makes no error: there is nothing to beat."
-    verdict = "is no better, within noise, than"
-    if chosen.low > 0:
-        verdict = "beats"
-    elif chosen.high < 0:
-        verdict = "does not beat"
-    return (
-        f"Reading {what} linearly from layer {at} (chosen on other cells) {verdict} the strongest baseline, "
-        f"{LABELS[base]}: skill {chosen.value:+.3f} [{chosen.low:+.3f}, {chosen.high:+.3f}]; "
-        f"the last layer has {last.value:+.3f} [{last.low:+.3f}, {last.high:+.3f}]."
-    )
+    last = scores.layer(mode, "ridge", scores.n_layers).skill[base]
+    assert last is not None
+    found = f"skill {test.difference.words('+.3f')}; the last layer has {last.words('+.3f')}"
+    reading = f"Reading {what} linearly from layer {at} (chosen on other cells)"
+    if test.verdict == UNTESTABLE:
+        return f"{reading}: whether it beats the strongest baseline, {LABELS[base]}, is {test.words}: {found}."
+    word = {BEATS: "beats", WORSE: "is worse than"}.get(test.verdict, "is not told apart from")
+    return f"{reading} {word} the strongest baseline, {LABELS[base]}: {found}."
+
+
+def against_baseline(scores: Scores, mode: str, layer: int, base: str) -> Comparison | None:
+    """A layer's ridge readout against a baseline: its skill, and p from turning round which of both errs less, group by
+    group. None where the baseline makes no error."""
+    own = scores.layer(mode, "ridge", layer)
+    skill = own.skill[base]
+    if skill is None:
+        return None
+    gains = scores.by_name[f"{mode}_{base}"].squared - own.squared
+    p = sign_flip_test(gains, rng_for(scores.seed, f"{mode} ridge {layer} against {base}"))
+    difference = Difference(skill.value, skill.low, skill.high, p, skill.why)
+    return compared(f"layer {layer}", base, difference, p, len(gains))
 
 
 def _tables(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) -> Iterator[Table]:
@@ -184,10 +200,10 @@ def _tables(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) -> I
     compact: list[list[Any]] = []
     for name in BASELINES:
         own = scores.by_name[f"{mode}_{name}"]
-        compact.append([LABELS[name], None, None, own.mse, _defined(own.skill[base]) if name != base else None])
+        compact.append([LABELS[name], None, None, own.mse, own.skill[base] if name != base else None])
     for layer in range(scores.n_layers + 1):
         decoder, calibrated, ridge = (scores.layer(mode, readout, layer) for readout in READOUTS)
-        skill = _defined(ridge.skill[base])
+        skill = ridge.skill[base]
         compact.append([f"layer {layer}", decoder.mse.value, calibrated.mse.value, ridge.mse, skill])
     yield Table(
         name=f"{mode}_summary",
@@ -212,7 +228,7 @@ def _tables(scores: Scores, mode: str, best: Mapping[tuple[str, str], int]) -> I
 
 
 def _cells(item: LayerScore) -> list[Any]:
-    return [item.mse, item.mae, item.pearson, item.spearman, *(_defined(item.skill[name]) for name in BASELINES)]
+    return [item.mse, item.mae, item.pearson, item.spearman, *(item.skill[name] for name in BASELINES)]
 
 
 def _reference_table(scores: Scores) -> Table:
@@ -233,6 +249,8 @@ def _reference_table(scores: Scores) -> Table:
 
 
 def _cautions(scores: Scores) -> Iterator[str]:
+    if scores.groups is not None and (few := few_groups(scores.groups)):
+        yield few
     undefined = {name: item.undefined for name, item in scores.by_name.items() if item.undefined}
     baselines = {f"{mode}_cell_mean" for mode in scores.modes}
     others = {name: count for name, count in undefined.items() if name not in baselines}

@@ -148,9 +148,10 @@ def track_scores(scores: Scores, tracker: Tracker) -> None:
         for layer in range(scores.n_layers + 1):
             items = {readout: scores.layer(mode, readout, layer) for readout in READOUTS}
             values = {f"{readout}_mse": item.mse.value for readout, item in items.items()}
-            values |= {f"{readout}_skill": item.skill[base].value for readout, item in items.items()}
+            values |= {
+                f"{readout}_skill": skill.value for readout, item in items.items() if (skill := item.skill[base])
+            }
             values |= {f"{readout}_pearson": item.pearson.value for readout, item in items.items() if item.pearson}
-            values = {name: value for name, value in values.items() if np.isfinite(value)}  # no skill over no error
             child.metrics(values, step=layer)
             tracker.metrics({f"{mode}/{name}": value for name, value in values.items()}, step=layer)
         child.close()
@@ -164,8 +165,8 @@ def draw(scores: Scores, folder: Path) -> list[Figure]:
         series = []
         for readout in ("ridge", "calibrated"):
             mse = [scores.layer(mode, readout, layer).mse for layer in layers]
-            ends = [e.low for e in mse], [e.high for e in mse]
-            series.append(Series(LABELS[readout], layers, [e.value for e in mse], *ends))
+            ends = zip(*(each.ends for each in mse), strict=True)
+            series.append(Series(LABELS[readout], layers, [e.value for e in mse], *map(list, ends)))
         baselines = []
         for name in BASELINES:
             own = scores.by_name[f"{mode}_{name}"].mse

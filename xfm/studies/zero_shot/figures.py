@@ -50,9 +50,8 @@ def _curve(question: Question, results: Results, folder: Path) -> Figure:
 
 def _series(results: Results, name: str, layers: list[Representation]) -> Series:
     found = [results.estimate(each.name, CHOSEN_BY) for each in layers]
-    values, low, high = (
-        [np.nan if one is None else getattr(one, end) for one in found] for end in ("value", "low", "high")
-    )
+    ends = [(np.nan,) * 3 if one is None else (one.value, *one.ends) for one in found]
+    values, low, high = (list(column) for column in zip(*ends, strict=True))
     return Series(name, [each.layer or 0 for each in layers], values, low, high)
 
 
@@ -66,7 +65,7 @@ def _bars(question: Question, results: Results, folder: Path) -> Figure:
     for words, name in named.items():
         predicted = results.guesses[name].ranked[:, 0]
         found = [estimate(*one) for one in bootstrap_class_recall(truth, predicted, question.n_classes, draws)]
-        ends = [(one.value, one.low, one.high) if one else (np.nan,) * 3 for one in found]
+        ends = [(one.value, *one.ends) if one else (np.nan,) * 3 for one in found]
         value, low, high = (list(column) for column in zip(*(ends[number] for number in held), strict=True))
         bars.append(Bars(words, value, low, high))
     return draw_bars(

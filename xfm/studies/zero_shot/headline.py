@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from xfm.core.report import Estimate
+from xfm.judging.comparison import ALPHA, few_groups
 from xfm.judging.representations import RANDOM
 from xfm.models.clip.prompts import ONE_TEMPLATE as TEMPLATE
 from xfm.studies.evaluate.headline import RIVALS as COMMON
-from xfm.studies.evaluate.verdict import ALPHA
+from xfm.studies.evaluate.headline import sentence_of
 from xfm.studies.zero_shot.rows import ONE_TEMPLATE, ZERO_SHOT
 from xfm.studies.zero_shot.scores import CHOSEN_BY, Question, Results
 
 RIVALS = dict(COMMON) | {ONE_TEMPLATE: f"the one template “{TEMPLATE}”", RANDOM: "the same network with random weights"}
-FEW_GROUPS = 12
 
 
 def headline(question: Question, results: Results) -> str:
@@ -30,15 +30,7 @@ def headline(question: Question, results: Results) -> str:
 def _against(results: Results) -> str:
     if not results.duels:
         return "no baseline stands beside it"
-    better = [RIVALS.get(what, what) for what, duel in results.duels.items() if duel.is_better]
-    worse = [RIVALS.get(what, what) for what, duel in results.duels.items() if duel.is_worse]
-    said = [f"it beats {listed(better)} beyond noise"] if better else []
-    said += [f"it loses to {listed(worse)} beyond noise"] if worse else []
-    even = [RIVALS.get(what, what) for what, duel in results.duels.items() if not duel.is_better and not duel.is_worse]
-    few = any(duel.is_untestable for duel in results.duels.values())
-    if even:
-        said.append(f"{'groups are too few to tell it from' if few else 'it is not told apart from'} {listed(even)}")
-    return ", and ".join(said)
+    return f"it {sentence_of({RIVALS.get(what, what): duel for what, duel in results.duels.items()})}"
 
 
 def cautions(question: Question, results: Results, group: str | None) -> Iterator[str]:
@@ -48,11 +40,8 @@ def cautions(question: Question, results: Results, group: str | None) -> Iterato
     n_groups = len(np.unique(judged.split.groups[rows]))
     if group is None:
         yield f"No --group was named: intervals resample single {noun}, and are too narrow where {noun} hang together."
-    elif n_groups < FEW_GROUPS:
-        yield (
-            f"Only {n_groups} groups of {group}: intervals are rough, and no p-value can be below "
-            f"{2.0 ** (1 - n_groups):.2g} before correction for the number of rivals."
-        )
+    elif few := few_groups(n_groups):
+        yield few
     support = np.bincount(question.truth[rows], minlength=question.n_classes)
     unseen = [question.prompts.names[number] for number in np.flatnonzero(support == 0)]
     if unseen:
@@ -73,8 +62,9 @@ def cautions(question: Question, results: Results, group: str | None) -> Iterato
 
 def shown(estimate: Estimate) -> str:
     """98.5 % [97.9, 99.0]."""
-    ends = f" [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]" if np.isfinite(estimate.low) else ""
-    return f"{100 * estimate.value:.1f} %{ends}"
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:.1f} %"
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def listed(words: Sequence[str]) -> str:
@@ -84,4 +74,4 @@ def listed(words: Sequence[str]) -> str:
 
 def significance() -> str:
     """For notes under tables."""
-    return f"Better and worse mean p < {ALPHA:g}, corrected for the number of rivals (Holm)."
+    return f"Beats and worse mean p < {ALPHA:g}, corrected for the number of rivals (Holm)."

@@ -1,7 +1,8 @@
 """Every score of every representation, and the zero-shot classifier set against its rivals.
 
 Differences are paired resample by resample; p-values swap the guesses of whole groups (metrics/paired.py) and are
-corrected for the number of rivals (Holm). Nothing is chosen here: layers of the lens are shown, not picked.
+corrected for the number of rivals (judging/comparison.py). Nothing is chosen here: layers of the lens are shown, not
+picked.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +16,14 @@ from xfm.core.metric import PRIMARY
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
+from xfm.judging.comparison import Comparison, compared, corrected
 from xfm.judging.eval_set import EvalSet
 from xfm.judging.representations import CHANCE, MAJORITY, RANDOM, Representation
 from xfm.judging.score import Score, table_of
-from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
+from xfm.metrics.paired import bootstrap_difference, permutation_test
 from xfm.metrics.resampling import GroupDraws, Resampled, estimate
 from xfm.metrics.zero_shot import bootstrap_ranked
 from xfm.models.clip.prompts import Prompts
-from xfm.studies.evaluate.verdict import PERMUTATIONS, Duel
 from xfm.studies.zero_shot.rows import (
     ONE_TEMPLATE,
     ZERO_SHOT,
@@ -73,13 +74,14 @@ class Results:
     guesses: Mapping[str, Guesses]  # of the test rows, by representation
     scores: Mapping[tuple[str, str], Resampled]  # by (representation, metric), on test rows
     validation: Mapping[tuple[str, str], Resampled]  # likewise, on validation rows; empty where there are none
-    duels: Mapping[str, Duel]  # the classifier against its rivals, by what they are
+    groups: int  # of the test rows
+    duels: Mapping[str, Comparison]  # the classifier against its rivals, by what they are
     tables: Sequence[pa.Table]  # rows of `judge.SCHEMA`
 
     def estimate(self, name: str, metric: str) -> Estimate | None:
         """A score with its interval, or None where it is not defined."""
         found = self.scores.get((name, metric))
-        return None if found is None else estimate(*found)
+        return None if found is None else estimate(*found, self.groups)
 
     def layers(self, place: str) -> list[Representation]:
         """The lens at every layer, of the network itself (parts) or of the random one."""
@@ -119,7 +121,8 @@ def score_all(question: Question, table: Table, random: Table | None, baselines:
             found += _lines(question, part.word, rows, own, drawn)
         tables.append(table_of(each, iter(found)))
     duels = _duels(question, representations, guesses, scores)
-    return Results(representations, guesses, scores, validation, duels, tables)
+    groups = question.draws(question.test()).n_groups
+    return Results(representations, guesses, scores, validation, groups, duels, tables)
 
 
 def _guesses(
@@ -162,35 +165,20 @@ def _duels(
     representations: Sequence[Representation],
     guesses: Mapping[str, Guesses],
     scores: Mapping[tuple[str, str], Resampled],
-) -> dict[str, Duel]:
+) -> dict[str, Comparison]:
     last = next(each.layer for each in representations if each.name == ZERO_SHOT)
     rivals = {each.name: each.name for each in representations if each.name in (ONE_TEMPLATE, MAJORITY, CHANCE)}
     twins = [each.name for each in representations if each.place == RANDOM and each.layer == last]
     rivals |= {RANDOM: twins[0]} if twins else {}
     rows = question.test()
     truth, codes = question.truth[rows], np.unique(question.judged.split.groups[rows], return_inverse=True)[1]
-    own, found, p_values = scores[ZERO_SHOT, CHOSEN_BY], [], []
+    n_groups = int(codes.max()) + 1
+    own, found = scores[ZERO_SHOT, CHOSEN_BY], []
     for name in rivals.values():
         other = scores[name, CHOSEN_BY]
-        gap = bootstrap_difference(own.draws, other.draws, own.value, other.value)
-        found.append(Estimate(value=gap.value, low=gap.low, high=gap.high))
+        difference = bootstrap_difference(own.draws, other.draws, own.value, other.value, n_groups)
         rng = rng_for(question.judged.seed, f"{question.label}\x1f{ZERO_SHOT}\x1f{name}")
-        p_values.append(
-            permutation_test(
-                truth,
-                guesses[ZERO_SHOT].ranked[:, 0],
-                guesses[name].ranked[:, 0],
-                question.n_classes,
-                codes,
-                CHOSEN_BY,
-                rng,
-                PERMUTATIONS,
-            )
-        )
-    adjusted = holm(np.array(p_values))
-    n_groups = int(codes.max()) + 1
-    least = min(1.0, max(2.0 ** (1 - n_groups), 1 / PERMUTATIONS) * len(rivals))
-    return {
-        what: Duel(ZERO_SHOT, name, gap, float(p), least)
-        for (what, name), gap, p in zip(rivals.items(), found, adjusted, strict=True)
-    }
+        first, second = (guesses[each].ranked[:, 0] for each in (ZERO_SHOT, name))
+        p = permutation_test(truth, first, second, question.n_classes, codes, CHOSEN_BY, rng)
+        found.append(compared(ZERO_SHOT, name, difference, p, n_groups))
+    return dict(zip(rivals, corrected(found), strict=True))

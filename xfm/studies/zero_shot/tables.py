@@ -12,7 +12,6 @@ from xfm.metrics.calibration import BINS, Reliability, reliability
 from xfm.metrics.classification import confusion_matrix, per_class
 from xfm.metrics.zero_shot import confused_pairs
 from xfm.models.clip.prompts import Prompts
-from xfm.studies.evaluate.headline import verdict_word
 from xfm.studies.zero_shot.headline import RIVALS, significance
 from xfm.studies.zero_shot.rows import ONE_TEMPLATE, ZERO_SHOT
 from xfm.studies.zero_shot.scores import Question, Results
@@ -81,13 +80,13 @@ def _summary(question: Question, results: Results) -> Table:
 
 def _rivals(results: Results) -> Table:
     rows: list[list[Any]] = [
-        [RIVALS.get(what, what), results.estimate(duel.rival, "accuracy"), duel.difference, duel.p, verdict_word(duel)]
+        [RIVALS.get(what, what), results.estimate(duel.rival, "accuracy"), duel.difference, duel.p, duel.words]
         for what, duel in results.duels.items()
     ]
     return Table(
         name="zero_shot_rivals",
         caption="The zero-shot classifier against its rivals, by accuracy",
-        columns=["rival", "accuracy of the rival", "zero-shot minus rival", "p, corrected", "zero-shot is"],
+        columns=["rival", "accuracy of the rival", "zero-shot minus rival", "p, corrected", "zero-shot, against it"],
         rows=rows,
         note="Intervals from shared resamples of groups; p from swapping the guesses of whole groups. "
         + significance(),

@@ -105,8 +105,8 @@ def headline(scores: pa.Table, labelled: Labelled, task: AdversarialClassificati
     leaked = found_score(scores, own, "auroc", "test", LEAKAGE)
     if leaked is not None:
         trained = "after training against it" if task.is_adversarial else "without an adversary"
-        told.append(f"{trained}, a fresh probe reads {task.attribute} of {label.name}s it never saw with an AUROC of "
-                    f"{said(leaked)}")  # fmt: skip
+        told.append(f"{trained}, a fresh probe reads {task.attribute} of {label.name}s that the network was "
+                    f"trained with, and the probe was not, with an AUROC of {said(leaked)}")  # fmt: skip
     return "; ".join(told) + "."
 
 
@@ -151,9 +151,10 @@ def leakage_tables(scores: pa.Table, own: str) -> list[Table]:
             caption="What logistic regressions, fitted after training, read from the frozen features",
             columns=["column", "metric", "read on", "value", "cells", "how"],
             rows=rows,
-            note="Of attribute and data set over donors that were held out, of pairs that were held out together: an "
-            "AUROC of 0.5 is chance, and what lies below it is noise, of which few donors make much. The adversary's "
-            "own loss is no evidence.",
+            note="Of attribute and data set over donors that were held out from the probe, of pairs that were held out "
+            "together: an AUROC of 0.5 is chance, and what lies below it is noise, of which few donors make much. The "
+            "network was trained with these donors, and knows them: of new ones it may leak less, or more; embed them "
+            "with the checkpoint and read it there (evaluate --leakage). The adversary's own loss is no evidence.",
         )
     ]
 
@@ -236,7 +237,7 @@ def _of_attribute(task: AdversarialClassification, labelled: Labelled) -> list[s
         found.append(
             f"{attribute.name} is a function of {label.name}: whoever tells the {label.name} knows it. What can be "
             f"unlearned is what {label.name}s of one {attribute.name} share; leakage is read in {label.name}s that "
-            "were held out."
+            "were held out from the probe, and that the network was trained with."
         )
     if missing := int((attribute.codes == MISSING).sum()):
         found.append(f"{missing:,} {labelled.judged.noun} have no known {attribute.name}: the adversary left them out.")

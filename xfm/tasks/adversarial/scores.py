@@ -1,7 +1,8 @@
 """Scores of the adversarial classifier: its classes, those of the own data set, and what its features still leak.
 
 What leaks is told by classifiers that are fitted after training, on frozen features (metrics/leakage.py): the
-adversary's own loss is no evidence. What a donor has (its sex, its data set) is read in donors that were held out;
+adversary's own loss is no evidence. What a donor has (its sex, its data set) is read in donors that the classifier
+was not fitted on, though the network was trained with them;
 the donors themselves row by row.
 """
 

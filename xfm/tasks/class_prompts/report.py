@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from xfm.core.parts import TEST, VALIDATION
-from xfm.core.report import Estimate, Figure, Report, Table
+from xfm.core.report import Figure, Report, Table
 from xfm.judging.classifier_report import classes, classifier_provenance, draw_test_confusion
+from xfm.judging.comparison import BEATS
 from xfm.judging.labelled import Labelled
 from xfm.metrics.resampling import estimate
 from xfm.models.clip.prompts import Prompts
@@ -77,7 +78,7 @@ def _headline(task: ClassPromptTuning, labelled: Labelled, adapted: Adapted, ima
     said = (
         f"{shots} {images:,} {noun}: with updates of the {TOWERS[task.tower]} {labelled.label.name} is told with an "
         f"accuracy of {test[adapted.chosen].value:.3f} on {len(labelled.held(TEST)):,} test {noun}, zero-shot "
-        f"{test[0].value:.3f} (difference {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], p {gain.p:.2g})"
+        f"{test[0].value:.3f} (difference {gain.difference.words('+.3f')}, p {gain.p:.2g}: {gain.words})"
     )
     if adapted.forgetting is not None:
         before, after = adapted.forgetting.accuracy[0], adapted.forgetting.accuracy[adapted.chosen]
@@ -91,7 +92,7 @@ def _summary(labelled: Labelled, adapted: Adapted) -> Table:
     for name, place in (("adapted", adapted.chosen), ("zero-shot", 0)):
         rows.append([name, *(shown(side[place]) for side in (adapted.test.accuracy, adapted.test.recall))])
     gains = [adapted.difference[metric] for metric in SCORES]
-    rows.append(["difference", *(Estimate(value=g.value, low=g.low, high=g.high) for g in gains)])
+    rows.append(["difference", *(g.difference for g in gains)])
     rows.append(["p, no difference", *(g.p for g in gains)])
     return Table(
         name="summary",
@@ -101,7 +102,7 @@ def _summary(labelled: Labelled, adapted: Adapted) -> Table:
         rows=rows,
         note=f"Adapted: {adapted.share:g} of the update, chosen on validation {judged.noun}. The difference is paired "
         f"{judged.noun} by {judged.noun}; p swaps the two networks' predictions.",
-        best=0 if gains[0].low > 0 else None,
+        best=0 if gains[0].verdict == BEATS else None,
     )
 
 
@@ -185,6 +186,6 @@ def draw(
 
 
 def _series(name: str, scores: ShareScores) -> ShareSeries:
-    ends = [estimate(*each) for each in scores.accuracy]
-    assert all(end is not None for end in ends)
-    return ShareSeries(name, *([float(getattr(end, side)) for end in ends] for side in ("value", "low", "high")))
+    found = [estimate(*each) for each in scores.accuracy]
+    ends = [(one.value, *one.ends) for one in found if one is not None]
+    return ShareSeries(name, *(list(column) for column in zip(*ends, strict=True)))

@@ -13,6 +13,7 @@ from xfm.core.parts import TEST, VALIDATION
 from xfm.core.random import rng_for
 from xfm.core.report import Estimate
 from xfm.judging.classifier_scores import TASK, predicted
+from xfm.judging.comparison import Comparison, compared
 from xfm.judging.eval_set import MISSING
 from xfm.judging.judge import classifier_scores
 from xfm.judging.labelled import Labelled
@@ -20,7 +21,7 @@ from xfm.judging.probe import Prediction, guessed, largest_class
 from xfm.judging.representations import CHANCE, MAJORITY, Representation
 from xfm.judging.score import table_of
 from xfm.metrics.classification import bootstrap_scores
-from xfm.metrics.paired import Difference, bootstrap_difference, permutation_test
+from xfm.metrics.paired import bootstrap_difference, permutation_test
 from xfm.metrics.resampling import GroupDraws, Resampled, estimate
 from xfm.models.clip.prompts import Prompts
 
@@ -46,7 +47,7 @@ class Adapted:
     validation: ShareScores | None  # validation, test: scores of the images; validation is None without any
     test: ShareScores
     forgetting: ShareScores | None  # of the other images, None where there are none
-    difference: dict[str, Difference]  # chosen share minus zero-shot on test images, by metric of SCORES
+    difference: dict[str, Comparison]  # chosen share minus zero-shot on test images, by metric of SCORES
 
     @property
     def share(self) -> float:
@@ -109,14 +110,15 @@ def adapted_scores(outcome: Mapping[str, Any], labelled: Labelled, shares: Seque
     if validation is not None:
         chosen = int(np.argmax([resampled.value for resampled in validation.accuracy]))
     held = labelled.held(TEST)
-    difference = {}
+    groups = judged.split.groups[held]
+    n_groups, difference = len(np.unique(groups)), {}
     for metric, side in (("accuracy", test.accuracy), ("balanced_accuracy", test.recall)):
-        pair = bootstrap_difference(side[chosen].draws, side[0].draws, side[chosen].value, side[0].value)
+        pair = bootstrap_difference(side[chosen].draws, side[0].draws, side[chosen].value, side[0].value, n_groups)
         p = permutation_test(
-            label.codes[held], predictions[chosen].test, predictions[0].test, k, judged.split.groups[held], metric,
+            label.codes[held], predictions[chosen].test, predictions[0].test, k, groups, metric,
             rng_for(judged.seed, f"adapted {metric}"),
         )  # fmt: skip
-        difference[metric] = pair._replace(p=p)
+        difference[metric] = compared(ADAPTED, ZERO_SHOT, pair, p, n_groups)
     return Adapted(tuple(shares), chosen, validation, test, _forgetting(outcome, judged.seed), difference)
 
 

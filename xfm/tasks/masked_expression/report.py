@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xfm.core.random import rng_for
-from xfm.core.report import Estimate, Figure, Report, Table
-from xfm.metrics.resampling import bootstrap_cells
+from xfm.core.report import Figure, Report, Table
+from xfm.metrics.resampling import GroupDraws, bootstrap, estimate, ratios, weighted_sums
 from xfm.plots.layer_curve import Baseline
 from xfm.plots.training_curves import draw_loss_curve
 from xfm.tasks.masked_expression.settings import OBJECTIVES, Objectives
@@ -32,16 +31,18 @@ LABELS = {
 def score_table(scores: F64, seed: int) -> Table:
     """Mean squared error and skill of each prediction, with 95 % intervals over cells; scores (C, 6) as in SCORES."""
     names = [name for name in SCORES[1:] if np.isfinite(scores[:, SCORES.index(name)]).all()]
-    n, reference = scores[:, :1], scores[:, [SCORES.index("gene_mean")]]
-    errors = scores[:, [SCORES.index(name) for name in names]]
-    top, bottom = np.hstack([errors, errors]), np.hstack([n.repeat(len(names), 1), reference.repeat(len(names), 1)])
-    low, high = bootstrap_cells(len(scores), [top, bottom], rng_for(seed, "bootstrap"), RESAMPLES)
-    value = top.sum(axis=0) / bottom.sum(axis=0)
-    rows: list[list[Any]] = []
-    for i, name in enumerate(names):
-        j = i + len(names)
-        skill = None if name == "gene_mean" else Estimate(value=1 - value[j], low=1 - high[j], high=1 - low[j])
-        rows.append([LABELS[name], Estimate(value=value[i], low=low[i], high=high[i]), skill])
+    draws = GroupDraws(np.arange(len(scores)), seed, RESAMPLES)
+
+    def statistic(weights: NDArray[Any]) -> dict[str, F64]:
+        totals = dict(zip(SCORES, weighted_sums(weights, scores).T, strict=True))
+        errors = {name: ratios(totals[name], totals["n"]) for name in names}
+        return errors | {f"skill {name}": 1 - ratios(totals[name], totals["gene_mean"]) for name in names}
+
+    found = {name: estimate(*one, len(scores)) for name, one in bootstrap(draws, statistic).items()}
+    rows: list[list[Any]] = [
+        [LABELS[name], found[name], None if name == "gene_mean" else found[f"skill {name}"]] for name in names
+    ]
+    errors = scores.sum(axis=0)
     return Table(
         name="validation",
         caption=f"Hidden genes of {len(scores):,} validation cells, 95 % intervals over cells",
@@ -49,7 +50,7 @@ def score_table(scores: F64, seed: int) -> Table:
         rows=rows,
         note="skill = 1 - MSE / MSE of the gene's mean over training cells; above 0 the model knows more than that. "
         "The mean of the cell is that of the genes it shows.",
-        best=int(np.argmin(value[: len(names)])),
+        best=int(np.argmin([errors[SCORES.index(name)] for name in names])),
     )
 
 
