@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from xfm.metrics.resampling import GroupDraws, bootstrap, draw_groups, estimate, group_sums, weighted_sums
+from xfm.metrics.resampling import GroupDraws, bootstrap, draw_groups, estimate, group_sums, of_fewer, weighted_sums
 
 
 def whole(draws, size=64):
@@ -150,6 +150,19 @@ def test_where_one_group_holds_most_cells_many_groups_are_hardly_more_than_one()
     # As a t of 4 degrees of freedom is narrower than one of 1: 2.78 and 12.7 where 97.5 % lie below.
     ends = [np.quantile(GroupDraws(codes, 0).t_weights, 0.975) for codes in (even, uneven)]
     np.testing.assert_allclose(ends, stats.t.ppf(0.975, [4, 1]), rtol=0.1)
+
+
+@pytest.mark.parametrize(("groups", "usual"), [(40, stats.t.ppf(0.975, 39)), (100, stats.norm.ppf(0.975))])
+def test_a_class_that_three_groups_hold_is_known_from_three(groups, usual):
+    draws = GroupDraws(np.arange(groups), 0, 50)
+    found = means_of(draws, np.random.default_rng(0).normal(size=groups))
+    part = of_fewer(found, np.array([4] * 3 + [0] * (groups - 3)), draws)
+    assert part.value == found.value
+    wider = stats.t.ppf(0.975, 2) / usual
+    np.testing.assert_allclose(part.draws - part.value, wider * (found.draws - found.value), atol=1e-12)
+    # Whoever stands in all groups alike is as sure as all cells together.
+    whole = of_fewer(found, np.full(groups, 7), draws).draws
+    np.testing.assert_allclose(whole - found.value, found.draws - found.value, rtol=0.02)
 
 
 def test_what_one_group_alone_defines_has_no_interval():

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, ratios, weighted_sums
+from xfm.metrics.resampling import F64, GroupDraws, Ints, Resampled, bootstrap, of_fewer, ratios, weighted_sums
 
 # Shapes: N cells, G groups, K classes, S data sets. "..." are resamples, or nothing.
 MISSING = -1  # the code of a cell whose class or data set is not known
@@ -122,19 +122,24 @@ def bootstrap_class_f1(truth: Ints, predicted: Ints, n_classes: int, draws: Grou
         hits, support, guessed = np.split(weighted_sums(weights, counts), 3, axis=1)
         return np.where(support > 0, _or_zero(2 * hits, support + guessed), np.nan)
 
-    return _bootstrap_columns(draws, f1)
+    return _bootstrap_columns(draws, f1, counts)
 
 
 def bootstrap_class_recall(truth: Ints, predicted: Ints, n_classes: int, draws: GroupDraws) -> list[Resampled]:
     """Recall of each of K classes with its draws over groups; NaN where the truth, or a resample of it, lacks it."""
     counts = group_counts(truth, predicted, n_classes, draws.codes, draws.n_groups)[:, : 2 * n_classes]
-    return _bootstrap_columns(draws, lambda weights: ratios(*np.split(weighted_sums(weights, counts), 2, axis=1)))
+    return _bootstrap_columns(
+        draws, lambda weights: ratios(*np.split(weighted_sums(weights, counts), 2, axis=1)), counts
+    )
 
 
-def _bootstrap_columns(draws: GroupDraws, of_weights: Callable[[NDArray[Any]], F64]) -> list[Resampled]:
-    """Each column of (b, K) scores with its draws."""
+def _bootstrap_columns(
+    draws: GroupDraws, of_weights: Callable[[NDArray[Any]], F64], counts: sparse.csr_array
+) -> list[Resampled]:
+    """Each column of (b, K) scores with its draws, of the groups that hold the class; `counts` as of `group_counts`."""
     found = bootstrap(draws, lambda weights: {str(code): each for code, each in enumerate(of_weights(weights).T)})
-    return list(found.values())
+    support = counts[:, len(found) : 2 * len(found)].toarray()
+    return [of_fewer(one, sizes, draws) for one, sizes in zip(found.values(), support.T, strict=True)]
 
 
 def group_counts(truth: Ints, predicted: Ints, n_classes: int, codes: Ints, n_groups: int) -> sparse.csr_array:

@@ -158,6 +158,22 @@ def _jackknife(value: float, without: F64, draws: GroupDraws) -> Resampled:
     return Resampled(value, value + draws.t_weights @ change * np.sqrt((n_groups - 1) / n_groups))
 
 
+def of_fewer(found: Resampled, sizes: NDArray[Any], draws: GroupDraws) -> Resampled:
+    """A score of a part of the cells, its draws widened to the t of the groups that hold the part.
+
+    A class that three of forty donors have is known from three donors.
+
+    Args:
+        sizes: (G,) cells of the part in each group; of the truth alone, so that scores of it stay subtractable.
+    """
+    squares = float(np.square(sizes, dtype=np.float64).sum())
+    if not squares or not np.isfinite(found.value):
+        return found
+    usual = t.ppf(0.975, max(draws.effective - 1, 1.0)) if draws.n_groups < FEW else ndtri(0.975)
+    wider = t.ppf(0.975, max(float(sizes.sum()) ** 2 / squares - 1, 1.0)) / usual
+    return found._replace(draws=found.value + max(wider, 1.0) * (found.draws - found.value))
+
+
 def estimate(value: float, draws: F64, groups: int | None = None) -> Estimate | None:
     """A score with its 95 % percentile interval over the draws that define it, or why it has none.
 
