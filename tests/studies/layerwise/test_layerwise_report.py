@@ -135,8 +135,11 @@ def test_the_report_has_every_predictor_once_per_mode_and_no_nan_in_its_json():
     assert any("Correlations are undefined" in warning and "3 of 3" in warning for warning in report.warnings)
     assert any("logit lens" in warning for warning in report.warnings)
     reference = {row[0]: row[1:] for row in tables["reference_columns"].rows}
-    assert reference["baseline: mean of the cell"] == pytest.approx([10, 0, 2.4285714, 0.8081220])
-    ridge = tables["masked"].rows[3 + 2 * 3 + 1]
+    assert reference["baseline: mean of the cell"][:4] == pytest.approx([10, 0, 2.4285714, 0.8081220])
+    assert reference["baseline: mean of the cell"][4] is None  # a constant has no correlation
+    assert reference["layer 0"] == pytest.approx([4, 0, 2, 0, 0.5])
+    assert len(reference["layer 0"]) == 5
+    ridge = tables["masked"].rows[len(BASELINES) + 2 * 3 + 1]
     assert ridge[:2] == ["ridge readout", 1]
     assert isinstance(ridge[2], Estimate)
     assert ridge[2].value == pytest.approx(2.0)

@@ -92,6 +92,20 @@ def test_a_decoder_that_repeats_its_input_is_perfect_where_the_input_holds_the_a
         assert mean_squared(columns[f"masked_decoder_l{layer:02d}"]) > 100
 
 
+def test_a_decoder_that_says_the_next_gene_is_perfect_against_the_next_gene_alone():
+    def next_echo(layer, ids, values):
+        return torch.stack([values.roll(-1, dims=1), ids.float()], dim=-1)
+
+    config, table = FakeConfig(next_echo), token_table(random_cells(20, 1))
+    _, _, columns, _ = fit_and_score(config, make_design(modes=("visible",), misaligned=True), [table])
+    assert mean_squared(columns["visible_misaligned_l01"]) == 0
+    assert mean_squared(columns["visible_decoder_l01"]) > 100
+    # The last gene of each cell has no next one.
+    assert (columns["visible_decoder_l01"][:, 0] - columns["visible_misaligned_l01"][:, 0] == 1).all()
+    plain = fit_and_score(config, make_design(modes=("visible",)), [table])[2]
+    assert "visible_misaligned_l01" not in plain
+
+
 def test_a_decoder_off_by_one_position_is_not_perfect():
     cells = random_cells(20, 1)
     columns = scores_of(shifted_echo, cells)

@@ -26,10 +26,10 @@ def moments(p, t):
 
 
 def gene_sums(gene, target, depth, size):
-    """(size, 5), gene by gene."""
-    out = np.zeros((size, 5))
+    """(size, 6), gene by gene."""
+    out = np.zeros((size, 6))
     for g, t, d in zip(gene, target, depth, strict=True):
-        out[g] += [1, t, d, d * d, t * d]
+        out[g] += [1, t, d, d * d, t * d, t * t]
     return out
 
 
@@ -112,9 +112,31 @@ def test_an_unseen_gene_gets_the_overall_mean_and_a_rare_one_no_slope():
     np.testing.assert_allclose(fitted.by_gene_and_depth(everything, 20.0), [4, 20, 5.5, target.mean()])
 
 
+def test_shrunken_means_are_those_of_a_one_way_analysis_of_variance():
+    """Three genes with 2, 3 and 5 cells, by hand: sigma² is the mean square within, tau² what the mean square between
+    has beyond it, over the effective number of cells (Searle, 10 - 38 / 10, by 2 degrees of freedom)."""
+    gene = np.repeat([0, 1, 2], [2, 3, 5])
+    target = np.array([1.0, 3, 10, 12, 14, 5, 6, 7, 8, 9])
+    means = np.array([2.0, 12, 7])
+    within = (2 + 8 + 10) / 7
+    between = (2 * (2 - 7.5) ** 2 + 3 * (12 - 7.5) ** 2 + 5 * (7 - 7.5) ** 2) / 2
+    tau = (between - within) / ((10 - 38 / 10) / 2)
+    kept = tau / (tau + within / np.array([2, 3, 5]))
+    found = fit_gene_baselines(gene_sums(gene, target, np.ones(10), 4)).shrunken
+    np.testing.assert_allclose(found, [*(7.5 + kept * (means - 7.5)), 7.5])
+
+
+def test_genes_that_are_alike_are_drawn_to_one_mean_and_err_less_for_it():
+    rng = np.random.default_rng(0)
+    gene, truth = np.repeat(np.arange(200), 4), rng.normal(20, 0.3, 200)
+    fitted = fit_gene_baselines(gene_sums(gene, truth[gene] + 5 * rng.normal(size=800), np.ones(800), 200))
+    plain, shrunken = (np.mean((each - truth) ** 2) for each in (fitted.mean, fitted.shrunken))
+    assert shrunken < plain / 10
+
+
 def test_no_gene_at_all_is_refused():
     with pytest.raises(Refused, match="NO_FIT_CELLS"):
-        fit_gene_baselines(np.zeros((3, 5)))
+        fit_gene_baselines(np.zeros((3, 6)))
 
 
 def test_sums_of_shards_add_up_to_the_fit_on_all_rows():

@@ -31,6 +31,9 @@ class LayerwiseJob(JobConfig):
     fit_cells: PositiveInt = 2000
     """About how many cells to fit on at most; a readout needs no more."""
 
+    misaligned: bool = False
+    """Adds the score of the study that this job corrects: each prediction against the next gene's value."""
+
     group: str | None = None
     """obs column that must not stand on both sides of the split, e.g. donor_id; add it to --source.obs."""
 

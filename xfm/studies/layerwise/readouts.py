@@ -17,7 +17,8 @@ from xfm.core.errors import Refused
 F64 = NDArray[np.float64]
 
 PENALTIES = 10.0 ** np.arange(-6, 3)  # in units of the mean squared feature
-GENE_SUMS = ("n", "t", "d", "dd", "td")  # per gene over fitting cells: count, target, log depth, products
+# Per gene over fitting cells: count, target, log depth, products.
+GENE_SUMS = ("n", "t", "d", "dd", "td", "tt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class GeneBaselines:
     # intercept, slope: (V,) of bin against log depth; slope 0 where a gene was seen in fewer than 10 cells
     intercept: F64
     slope: F64
+    shrunken: F64  # (V,) the mean, drawn to the overall one by as much as so few cells leave unknown
 
     def by_gene(self, ids: NDArray[np.int64]) -> F64:
         """(G,) token ids to (G,) predicted bins."""
@@ -39,8 +41,8 @@ class GeneBaselines:
 
 
 def fit_gene_baselines(sums: F64) -> GeneBaselines:
-    """(V, 5) sums in the order of GENE_SUMS to per-gene predictions."""
-    n, t, d, dd, td = sums.T
+    """(V, 6) sums in the order of GENE_SUMS to per-gene predictions."""
+    n, t, d, dd, td, tt = sums.T
     if n.sum() == 0:
         raise Refused("NO_FIT_CELLS", "no gene was seen in the fitting cells; raise --fit_cells or --fit_fraction")
     overall = t.sum() / n.sum()
@@ -51,7 +53,26 @@ def fit_gene_baselines(sums: F64) -> GeneBaselines:
     covariance = td - n * mean_depth * mean
     enough = (n >= 10) & (variance > 1e-9 * np.maximum(dd, 1e-300))
     slope = np.where(enough, covariance / np.where(enough, variance, 1.0), 0.0)
-    return GeneBaselines(mean, mean - slope * mean_depth, slope)
+    return GeneBaselines(mean, mean - slope * mean_depth, slope, shrunken_means(n, mean, tt))
+
+
+def shrunken_means(n: F64, mean: F64, tt: F64) -> F64:
+    """Empirical-Bayes means of (V,) genes: overall + (mean - overall) * tau² / (tau² + sigma² / n).
+
+    A penalised readout draws rare genes to the overall mean, and would beat a plain mean by that alone. Variances by
+    the method of moments (Searle, Casella and McCulloch, Variance Components, 1992, section 3.6, the ANOVA estimators):
+    sigma² within genes, tau² between them, no less than 0.
+    """
+    seen = n > 0
+    cells, genes = float(n.sum()), int(seen.sum())
+    overall = float(n @ np.where(seen, mean, 0.0)) / cells
+    within = float(np.where(seen, tt - n * mean**2, 0.0).sum())
+    sigma = within / (cells - genes) if cells > genes else 0.0
+    between = float((n * np.where(seen, mean - overall, 0.0) ** 2).sum())
+    even = cells - float((n**2).sum()) / cells
+    tau = max(0.0, (between - (genes - 1) * sigma) / even) if even > 0 else 0.0
+    kept = np.divide(tau, tau + sigma / np.maximum(n, 1), out=np.ones_like(n), where=tau + sigma > 0)
+    return np.where(seen, overall + kept * (mean - overall), overall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +174,7 @@ class Readouts:
     def digest(self) -> str:
         """SHA-256 over every number; scores made with other readouts must not be mixed."""
         total = hashlib.sha256()
-        for array in (self.genes.mean, self.genes.intercept, self.genes.slope):
+        for array in (self.genes.mean, self.genes.intercept, self.genes.slope, self.genes.shrunken):
             total.update(np.ascontiguousarray(array).tobytes())
         for key in sorted(self.affine):
             total.update(np.array([self.affine[key].scale, self.affine[key].shift, self.ridge[key].shift]).tobytes())

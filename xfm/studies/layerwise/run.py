@@ -65,10 +65,10 @@ def run_layerwise(config: LayerwiseJob) -> int:
     config.backbone.check_decoder()
     n_layers = config.backbone.n_layers()
     if config.dry_run:
-        columns = len(list(score_columns(config.modes, n_layers)))
+        columns = len(list(score_columns(config.modes, n_layers, misaligned=config.misaligned)))
         return print_plan(describe_plan(plan, columns, len(SUMS), 8, config.workers, config.gpus))
     design = Design(config.modes, config.mask_fraction, config.fit_fraction, config.group, config.seed,
-                    config.batch_tokens, "cpu")  # fmt: skip
+                    config.batch_tokens, "cpu", config.misaligned)  # fmt: skip
     with open_job(config, plan.run, joint=True) as job:
         work = Layerwise(
             config.source, config.backbone, plan.shards, design, config.workers, config.gpus, plan.run, job
@@ -123,7 +123,7 @@ def score_cells(work: Layerwise, readouts: Readouts) -> tuple[dict[str, F64], li
             return partial(ScoreLayers, work.backbone, design, readouts, identity=identity)
 
         result = work.stage("score", work.shards, build, output)
-        names = score_columns(work.design.modes, work.backbone.n_layers())
+        names = score_columns(work.design.modes, work.backbone.n_layers(), misaligned=work.design.misaligned)
         columns: dict[str, list[F64]] = {name: [] for name in names}
         groups: list[str] = []
         for key in output.committed:

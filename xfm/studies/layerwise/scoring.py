@@ -28,8 +28,9 @@ from xfm.tokenizers.ragged import choose_fraction, position_uniforms, ragged
 
 Mode = Literal["visible", "masked"]
 F64 = NDArray[np.float64]
-BASELINES = ("cell_mean", "gene_mean", "gene_depth")
+BASELINES = ("cell_mean", "gene_mean", "gene_shrunken", "gene_depth")
 READOUTS = ("decoder", "calibrated", "ridge")
+MISALIGNED = "misaligned"  # the decoder's answer for a gene against the next gene's value, as one study scored it
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Design:
     seed: int  # seed, batch_tokens, device: as in `Embedder`
     batch_tokens: int
     device: str
+    misaligned: bool = False  # whether to add what scoring against the next gene would say
 
     def is_fit(self, tokens: pa.Table) -> NDArray[np.bool_]:
         """(N,) whether each row belongs to the fitting cells.
@@ -154,7 +156,7 @@ class FitLayers:
     def _gene_sums(self, cells: CellSums) -> F64:
         ids, target = cells.ids[cells.is_gene], cells.bins[cells.is_gene]
         depth = np.repeat(cells.log_depth, np.diff(cells.offsets))[cells.is_gene]
-        columns = [np.ones_like(target), target, depth, depth * depth, target * depth]
+        columns = [np.ones_like(target), target, depth, depth * depth, target * depth, target * target]
         assert len(columns) == len(GENE_SUMS)
         return np.stack([np.bincount(ids, column, self.vocabulary_size) for column in columns], axis=1)
 
@@ -180,7 +182,7 @@ class ScoreLayers:
     ) -> None:
         self.reader = LayerReader(backbone, design, identity)
         self.readouts = readouts
-        self.columns = tuple(score_columns(design.modes, self.reader.backbone.n_layers))
+        self.columns = tuple(score_columns(design.modes, self.reader.backbone.n_layers, misaligned=design.misaligned))
 
     def __call__(self, tokens: pa.Table) -> pa.Table:
         """Tokens of a shard to row_id, group, and one fixed-size list (see `SUMS`) per mode, readout and layer."""
@@ -210,12 +212,16 @@ class ScoreLayers:
         genes = self.readouts.genes
         put(f"{mode}_cell_mean", self._cell_means(cells, mode))
         put(f"{mode}_gene_mean", genes.by_gene(ids))
+        put(f"{mode}_gene_shrunken", genes.shrunken[ids])
         pairs = zip(parts, cells.log_depth, strict=True)
         put(f"{mode}_gene_depth", np.concatenate([genes.by_gene_and_depth(ids[part], depth) for part, depth in pairs]))
         for layer, state, predicted in self.reader.states(cells, mode):
             affine, ridge = self.readouts.affine[mode, layer], self.readouts.ridge[mode, layer]
             # What the decoder sums up is not seen from here; it is no smaller than the sum.
             scaled = affine.scale * predicted
+            if mode == "visible" and self.reader.design.misaligned:
+                for row, part in zip(cells.rows, parts, strict=True):
+                    out[f"{mode}_{MISALIGNED}_l{layer:02d}"][row] = _against_the_next(predicted[part], target[part])
             put(f"{mode}_decoder_l{layer:02d}", predicted, np.abs(predicted))
             put(f"{mode}_calibrated_l{layer:02d}", scaled + affine.shift, np.abs(scaled))
             features, weights = state.double(), torch.from_numpy(ridge.weights).to(state.device)
@@ -233,9 +239,18 @@ class ScoreLayers:
         return np.repeat(means, np.diff(cells.offsets))[cells.scored(mode)]
 
 
-def score_columns(modes: Sequence[str], n_layers: int) -> Iterator[str]:
+def _against_the_next(predicted: F64, target: F64) -> F64:
+    """Sums of a cell whose answers are one gene late; of a single gene there is none."""
+    if len(predicted) < 2:
+        return np.array([0.0, 0.0, 0.0, np.nan, np.nan])
+    return cell_sums(predicted[:-1], target[1:], float32_terms=np.abs(predicted[:-1]))
+
+
+def score_columns(modes: Sequence[str], n_layers: int, *, misaligned: bool = False) -> Iterator[str]:
     """Names of the columns that `ScoreLayers` writes."""
     for mode in modes:
+        if misaligned and mode == "visible":
+            yield from (f"{mode}_{MISALIGNED}_l{layer:02d}" for layer in range(n_layers + 1))
         yield from (f"{mode}_{baseline}" for baseline in BASELINES)
         for readout in READOUTS:
             yield from (f"{mode}_{readout}_l{layer:02d}" for layer in range(n_layers + 1))
