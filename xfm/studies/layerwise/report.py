@@ -251,8 +251,8 @@ def _reference_table(scores: Scores) -> Table:
         note="There, each gene's prediction was compared with the next gene's value, in another unit, and layer 0 was "
         "the output of the first block (our layer 1); here positions and units (bins) agree. Layer 1 came out best "
         "there because the decoder, which was trained on the last layer alone, says its smallest numbers of that "
-        "layer, nearest to log values below 1: the smallest output, and not the best one. Its baseline, the mean of the "
-        "cell, is the mean of the very answers, which no model is shown."
+        "layer, nearest to log values below 1: the smallest output, and not the best one. Its baseline, the mean of "
+        "the cell, is the mean of the very answers, which no model is shown."
         + ("" if has_misaligned else " --misaligned true adds that score."),
     )
 
