@@ -20,6 +20,7 @@ import pyarrow as pa
 from pydantic import PositiveInt
 
 from xfm.core.config import Config
+from xfm.core.schema import INPUT_IDS, ROW_ID, VALUES
 from xfm.engine.job import main, say
 
 
@@ -112,9 +113,9 @@ def draw_cells(bench: Bench) -> pa.Table:
     ids[offsets[:-1]], values[offsets[:-1]] = 60_695, -2
     return pa.table(
         {
-            "row_id": [str(i) for i in range(bench.cells)],
-            "input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(ids)),
-            "values": pa.LargeListArray.from_arrays(offsets, pa.array(values)),
+            ROW_ID: [str(i) for i in range(bench.cells)],
+            INPUT_IDS: pa.LargeListArray.from_arrays(offsets, pa.array(ids)),
+            VALUES: pa.LargeListArray.from_arrays(offsets, pa.array(values)),
         }
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.studies.layerwise.layer_cases import FakeConfig, noise_states, random_cells, token_table
 from xfm.compute.embed import Embedder, batches
 from xfm.core.errors import EnvironmentProblem, ShardRefused
-from xfm.core.schema import ROW_ID
+from xfm.core.schema import INPUT_IDS, ROW_ID
 from xfm.models.reductions import Pool
 from xfm.models.scgpt.config import ScGPT
 from xfm.studies.embed.run import embed_report
@@ -66,8 +66,8 @@ def real_tokens(reference):
     table = token_table(list(zip(ids, values, strict=True)))
     # `<cls>` of the real vocabulary instead of the hand-written one.
     flat = np.concatenate([[int(reference["cls_id"]), *row] for row in ids]).astype(np.uint16)
-    column = pa.LargeListArray.from_arrays(table["input_ids"].chunk(0).offsets, pa.array(flat))
-    return table.set_column(table.schema.get_field_index("input_ids"), "input_ids", column)
+    column = pa.LargeListArray.from_arrays(table[INPUT_IDS].chunk(0).offsets, pa.array(flat))
+    return table.set_column(table.schema.get_field_index(INPUT_IDS), INPUT_IDS, column)
 
 
 def test_embeddings_are_the_reference_and_do_not_depend_on_budget_or_order(tiny, real_tokens, reference):

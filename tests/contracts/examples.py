@@ -16,6 +16,7 @@ from tests.fusion_examples import Vectors, write_tiny_fusion
 from tests.image_examples import write_pictures
 from tests.text_examples import write_encoder, write_sentences
 from xfm.core.backbone import Backbone, BackboneConfig
+from xfm.core.schema import INPUT_IDS
 from xfm.core.source import Source
 from xfm.engine.learn_config import FinetuneConfig, LearnConfig, PretrainConfig
 from xfm.models.clip.config import CLIP
@@ -189,7 +190,7 @@ def class_prompts(folder: Path) -> TaskExample:
         prompts = config.task.prompts(sorted(COLOURS))
         tokenizer = clip.prompt_tokenizer()
         ids = [tokenizer.subwords.encode(text).ids for (text,) in prompts.texts]
-        words = tokenizer.collate(pa.table({"input_ids": pa.array(ids, pa.large_list(pa.int32()))}))
+        words = tokenizer.collate(pa.table({INPUT_IDS: pa.array(ids, pa.large_list(pa.int32()))}))
         images = backbone.images(clip.tokenizer(0).for_training().collate(rows))
         texts = backbone.texts(words.ids, words.is_token)
         return {"probabilities": (backbone.scale * images @ texts.T).softmax(dim=1).numpy()}

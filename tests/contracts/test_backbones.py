@@ -2,16 +2,20 @@
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from examples import BACKBONES, example
 
 from tests.rounding import assert_same_but_rounding
+from xfm.compute.embed import carried
 from xfm.compute.read import read_tokens
-from xfm.core import registry
+from xfm.core import registry, schema
 from xfm.core.config import differing_fields
 from xfm.core.schema import EMBEDDING, INPUT_IDS, PIXELS, ROW_ID
 
@@ -53,6 +57,41 @@ def stands_for_ids(tokens):
 def states_of(backbone, tokens):
     with torch.inference_mode():
         return list(backbone.layers(tokens))
+
+
+def test_no_carried_column_reaches_the_network_whatever_it_is_called(given, rows, tokens):
+    """A perturbation is often called `condition`, a depth `depth`: such columns of the data are the data's own."""
+    tokenizer, shard = given.config.tokenizer(0), given.source.shards()[0]
+    ours = [value for value in vars(schema).values() if isinstance(value, str) and value.startswith(schema.OURS)]
+    names = [value.removeprefix(schema.OURS) for value in ours if value != schema.OURS]
+    assert {"condition", "counts", "shard"} <= set(names)
+
+    def with_columns(batch):
+        for number, name in enumerate(names):
+            if name not in batch.schema.names:
+                batch = batch.append_column(name, pa.array(np.arange(batch.num_rows) + number, pa.int32()))
+        return batch
+
+    class Source:
+        def read(self, shard):
+            yield from map(with_columns, given.source.read(shard))
+
+    found = read_tokens(Source(), tokenizer, shard).tokens
+    again = found.filter(pc.is_in(found[ROW_ID], rows[ROW_ID].combine_chunks()))
+    again = again.take([again[ROW_ID].to_pylist().index(row) for row in rows[ROW_ID].to_pylist()])
+    for name in rows.column_names:
+        assert again[name].to_pylist() == rows[name].to_pylist()
+    collated = tokenizer.collate(again)
+    for field in fields(tokens):
+        assert_equal(getattr(collated, field.name), getattr(tokens, field.name))
+    assert set(names) <= set(carried(found)), "and each is carried"
+
+
+def assert_equal(one, other):
+    if isinstance(other, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
 
 
 def test_there_is_one_finite_state_per_block_and_one_for_the_input(given, backbone, tokens):

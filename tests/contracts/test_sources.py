@@ -7,6 +7,7 @@ import re
 import pyarrow as pa
 import pytest
 from examples import SOURCES, example
+from pydantic import ValidationError
 
 from xfm.core import registry
 from xfm.core.schema import GENE_IDS, GENE_TABLE_KEY, ROW_ID, SHARD
@@ -67,6 +68,14 @@ def test_batches_have_the_columns_that_the_schema_states(source, batches):
         for batch in shard:
             assert batch.schema.names == source.schema.names
             assert batch.schema.types == source.schema.types
+
+
+@pytest.mark.parametrize("name", ["row_id", "cls_l00", "xfm:shard"])
+def test_a_column_that_every_part_has_cannot_be_carried_beside_it(source, name):
+    if "obs" not in type(source).model_fields:
+        pytest.skip("carries no columns")
+    with pytest.raises(ValidationError, match=r"is what OUTPUT calls a column of its own|Input should be"):
+        type(source)(**(source.model_dump() | {"obs": (name,)}))
 
 
 def test_cells_carry_their_gene_table(source, batches):

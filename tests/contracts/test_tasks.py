@@ -19,7 +19,7 @@ from in_process import Published, prepare_here, run_here
 
 from tests.picture_examples import BUILDING, workers
 from xfm.core import registry
-from xfm.core.schema import PART, ROW_ID
+from xfm.core.schema import ROW_ID
 from xfm.core.task import TaskSettings
 from xfm.engine.learn import Prepared, recipe_of, task_of
 from xfm.judging.classifier_scores import PREDICTIONS
@@ -280,7 +280,7 @@ def test_the_predictions_are_those_of_the_checkpoint(given, done):
     assert (written is None) == (given.example.predicts is None), f"{PREDICTIONS} goes with `predicts` of the example"
     if written is None:
         pytest.skip(f"it writes no {PREDICTIONS}")
-    written = written.filter(pc.equal(written[PART], "test"))
+    written = written.filter(pc.equal(written["part"], "test"))
     rows = TokenStore(given.prepared.parts).take(*given.prepared.parts.everything(TEST))
     assert written[ROW_ID].to_pylist() == rows[ROW_ID].to_pylist()
     with torch.inference_mode():

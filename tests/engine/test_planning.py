@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from xfm.core.errors import Refused
+from xfm.core.schema import COUNTS, GENE_IDS, REFUSED, ROW_ID, SHARD, TEXT
 from xfm.core.source import Shard
 from xfm.engine.config import JobConfig
 from xfm.engine.planning import chosen_layers, describe_plan, format_bytes, plan_shards
@@ -17,7 +18,7 @@ class FakeSource:
 
     @property
     def schema(self):
-        return pa.schema([(name, pa.string()) for name in ("row_id", "shard", "refused", "gene_ids", "counts")])
+        return pa.schema([(name, pa.string()) for name in (ROW_ID, SHARD, REFUSED, GENE_IDS, COUNTS)])
 
     def shards(self):
         return [Shard(f"s-{i}", 0, rows or 0, rows) for i, rows in enumerate(self.rows)]
@@ -98,7 +99,7 @@ def test_bytes_are_written_for_people(size, text):
 
 def test_a_source_that_gives_other_columns_than_the_model_reads_is_refused():
     class Reader(FakeRecipe):
-        kind, reads = "hf_text", ("text",)
+        kind, reads = "hf_text", (TEXT,)
 
     with pytest.raises(Refused, match=r"OTHER_INPUT: --backbone.kind hf_text reads text; .* gives row_id"):
         plan_shards("embed", JobConfig(output="o"), FakeSource((1,)), Reader())

@@ -9,6 +9,7 @@ import pytest
 
 from tests.browser import open_page
 from tests.conftest import REPOSITORY
+from xfm.core.schema import PART
 
 pytestmark = pytest.mark.demo
 
@@ -28,9 +29,9 @@ def test_pairs_that_training_never_showed_are_named_without_an_example():
     found = report("demo_digits", "zero_shot")
     assert value(found, "accuracy") >= 0.80
     parts = (REPOSITORY / "runs" / "demo_digits" / "pretrain" / "tokens" / "parts").glob("*.parquet")
-    tables = [pq.read_table(part, columns=["caption", "part"]) for part in parts]
+    tables = [pq.read_table(part, columns=["caption", PART]) for part in parts]
     rows = [row for table in tables for row in table.to_pylist()]
-    trained = {row["caption"] for row in rows if row["part"] == 0}
+    trained = {row["caption"] for row in rows if row[PART] == 0}
     images = (REPOSITORY / "runs" / "demo_digits" / "zero_shot" / "images" / "parts").glob("*.parquet")
     scored = {pair for part in images for pair in pq.read_table(part)["pair"].to_pylist()}
     assert len(scored) == 10

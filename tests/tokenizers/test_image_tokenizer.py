@@ -210,7 +210,7 @@ def test_columns_are_kept_and_earlier_refusals_stay():
     assert out.schema.field(PIXELS).type == pa.list_(pa.uint8(), 3 * S * S)
     assert out[REFUSED].to_pylist()[:2] == [None, "NO_FILE: none"]
     assert out["label"].to_pylist() == [0, 1, 2]
-    with pytest.raises(Refused, match=r"NO_IMAGE: .*'image', only label"):
+    with pytest.raises(Refused, match=r"NO_IMAGE: .*no picture, only label"):
         tokenizer()(pa.RecordBatch.from_pydict({"label": [1]}))
 
 

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from xfm.compute.predict import HeadReader
 from xfm.core.backbone import Backbone, BackboneConfig, Reduction
 from xfm.core.errors import EnvironmentProblem, ShardRefused
-from xfm.core.schema import CONDITION, DEPTH, EMBEDDING, IMAGE, INPUT_IDS, PIXELS, ROW_ID, SHARD, VALUES, layer_column
+from xfm.core.schema import OURS, ROW_ID, layer_column
 from xfm.core.tokenizer import Tokenizer
 
 OUTPUTS = "outputs of the head"
-INTERNAL = (INPUT_IDS, VALUES, CONDITION, DEPTH, PIXELS, IMAGE, EMBEDDING, SHARD)
+
+
+def carried(tokens: pa.Table) -> list[str]:
+    """Columns that reach an OUTPUT: row_id and those of the data."""
+    return [name for name in tokens.column_names if not name.startswith(OURS)]
 
 
 class Embedder:
@@ -70,8 +74,7 @@ class Embedder:
 
     def __call__(self, tokens: pa.Table) -> pa.Table:
         """N tokenised rows to row_id, obs columns and one fixed-size list per reduction and layer; N rows."""
-        kept = [name for name in tokens.column_names if name not in INTERNAL]
-        out = tokens.select(kept)
+        out = tokens.select(carried(tokens))
         found = self.embed(tokens)
         if self.head is not None:
             for name, column in self.head.columns(found.pop(OUTPUTS)).items():

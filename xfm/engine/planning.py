@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from xfm.core.backbone import BackboneConfig
 from xfm.core.errors import Refused
-from xfm.core.schema import COUNTS, GENE_IDS
+from xfm.core.schema import COUNTS, GENE_IDS, spoken
 from xfm.core.source import Shard, Source
 from xfm.engine.config import JobConfig
 from xfm.engine.job import versions
@@ -83,8 +83,8 @@ def _check_input(source: Source, backbone: BackboneConfig) -> None:
     if not set(reads) <= set(gives):
         raise Refused(
             "OTHER_INPUT",
-            f"--backbone.kind {getattr(backbone, 'kind', '?')} reads {' and '.join(reads)}; "
-            f"--source.kind {getattr(source, 'kind', '?')} gives {', '.join(gives)}",
+            f"--backbone.kind {getattr(backbone, 'kind', '?')} reads {spoken(reads)}; "
+            f"--source.kind {getattr(source, 'kind', '?')} gives {spoken(gives)}",
         )
 
 

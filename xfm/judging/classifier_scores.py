@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xfm.core.parts import TEST, VALIDATION
 from xfm.core.random import rng_for
-from xfm.core.schema import PART, ROW_ID
+from xfm.core.schema import ROW_ID
 from xfm.judging.eval_set import MISSING
 from xfm.judging.judge import classifier_scores
 from xfm.judging.labelled import Labelled
@@ -72,7 +72,7 @@ def prediction_table(outcome: Mapping[str, F32], labelled: Labelled) -> pa.Table
         shares = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
         words: dict[str, Any] = {
             ROW_ID: [judged.row_ids[row] for row in rows],
-            PART: [part.word] * len(rows),
+            "part": [part.word] * len(rows),
             label.name: [None if label.codes[row] == MISSING else label.classes[label.codes[row]] for row in rows],
             "predicted": [label.classes[code] for code in logits.argmax(axis=1)],
             "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(shares.reshape(-1)), len(label.classes)),

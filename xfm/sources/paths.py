@@ -2,9 +2,10 @@
 
 import glob
 import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -64,6 +65,36 @@ def local_root(path: str, metadata_csv: str | None) -> Path:
         if root.resolve().is_relative_to(folder):
             return folder
     return root
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files of a folder and of the folders in it, links followed, in order; a link to nothing is among them.
+
+    A link to a folder that it lies in itself is not followed again.
+
+    Raises:
+        Refused: UNREADABLE, a folder cannot be listed.
+    """
+    yield from _below(folder, frozenset())
+
+
+def _below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise Refused("UNREADABLE", f"{folder} cannot be listed: {error.strerror}") from None
+    here = status.st_dev, status.st_ino
+    for entry in entries if here not in above else ():
+        if entry.is_dir():
+            yield from _below(Path(entry.path), above | {here})
+        else:
+            yield Path(entry.path)
+
+
+def matching(pattern: str) -> list[Path]:
+    """Files that a local pattern means, links to nothing among them."""
+    return [path for path in map(Path, glob.glob(pattern, recursive=True)) if not path.is_dir()]
 
 
 def stamp(path: Path, name: str) -> tuple[Path, int, int]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.errors import Refused
-from xfm.core.schema import EMBEDDING, REFUSED
+from xfm.core.schema import EMBEDDING, REFUSED, spoken
 from xfm.core.tokenizer import Tokens
 
 GENE, TEXT = 0, 1  # the two tokens of a row
@@ -32,7 +32,7 @@ class EmbeddingTokenizer:
         """
         if self.text_column not in batch.schema.names:
             raise Refused("NO_COLUMN", f"the words are to come from {self.text_column!r}; the source carries "
-                          f"{', '.join(batch.schema.names)}. Put it into --source.obs")  # fmt: skip
+                          f"{spoken(batch.schema.names)}. Put it into --source.obs")  # fmt: skip
         place = batch.schema.get_field_index(REFUSED)
         given = batch.column(EMBEDDING)
         reasons = [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from xfm.core.errors import Refused
-from xfm.core.schema import IMAGE, PIXELS, REFUSED
+from xfm.core.schema import IMAGE, PIXELS, REFUSED, spoken
 from xfm.core.tokenizer import Tokens
 
 U8 = NDArray[np.uint8]
@@ -51,7 +51,7 @@ class ImageTokenizer:
             Refused: NO_IMAGE, the source gives no picture.
         """
         if IMAGE not in batch.schema.names:
-            raise Refused("NO_IMAGE", f"the source gives no column {IMAGE!r}, only {', '.join(batch.schema.names)}")
+            raise Refused("NO_IMAGE", f"the source gives no picture, only {spoken(batch.schema.names)}")
         reasons = batch.column(REFUSED).to_pylist()
         rows = 0 if self.is_encoded else batch.num_rows
         pixels = np.zeros((rows, 3, self.size, self.size), dtype=np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from xfm.core.errors import Refused
-from xfm.core.schema import INPUT_IDS, REFUSED, SHARD, TEXT
+from xfm.core.schema import INPUT_IDS, REFUSED, SHARD, TEXT, spoken
 from xfm.core.tokenizer import Tokens
 from xfm.tokenizers.ragged import RaggedIds, padded
 
@@ -37,7 +37,7 @@ class TextTokenizer(RaggedIds):
             Refused: NO_TEXT, the source gives no text.
         """
         if TEXT not in batch.schema.names:
-            raise Refused("NO_TEXT", f"the source gives no column {TEXT!r}, only {', '.join(batch.schema.names)}")
+            raise Refused("NO_TEXT", f"the source gives no text, only {spoken(batch.schema.names)}")
         reasons = batch.column(REFUSED).to_pylist()
         rows: list[list[int]] = []
         # One by one: `encode_batch` would take every core of a machine that runs other tasks beside this one.

@@ -16,7 +16,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.ledger import part_name
 from xfm.core.parts import LEFT_OUT, TEST, TRAIN, VALIDATION, Part, part_of
 from xfm.core.random import key64, rng_for, uniform
-from xfm.core.schema import EMBEDDING, INPUT_IDS, N_TOKENS, PART, ROW_ID
+from xfm.core.schema import EMBEDDING, INPUT_IDS, N_TOKENS, PART, ROW_ID, spoken
 from xfm.core.storage import open_storage
 from xfm.tokenizers.ragged import row_lengths
 from xfm.training.order import WINDOW_ROWS
@@ -190,7 +190,7 @@ def _count(uri: str, key: str) -> tuple[int, int, int, int]:
 
 def _column(tokens: pa.Table, name: str, flag: str) -> pa.ChunkedArray:
     if name not in tokens.column_names:
-        raise Refused("NO_COLUMN", f"--{flag} {name}: the rows bring {', '.join(tokens.column_names)}. Add it to "
+        raise Refused("NO_COLUMN", f"--{flag} {name}: the rows bring {spoken(tokens.column_names)}. Add it to "
                       "--source.obs")  # fmt: skip
     return tokens[name]
 

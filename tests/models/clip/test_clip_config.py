@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.clip_examples import write_clip
 from xfm.core.errors import Refused
+from xfm.core.schema import IMAGE
 from xfm.models.clip.config import CLIP
 from xfm.models.clip.files import MEAN, STD, Preparation, read_preparation
 
@@ -49,7 +50,7 @@ def test_it_says_what_the_checkpoint_is(checkpoint):
         },
         "unused": [], "image_size": 24, "shortest_edge": 24, "tokens": 10, "max_length": 16,
     }  # fmt: skip
-    assert (config.n_layers(), config.dim(), config.reads) == (2, 32, ("image",))
+    assert (config.n_layers(), config.dim(), config.reads) == (2, 32, (IMAGE,))
     assert set(config.identity()) == {
         "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json",
     }  # fmt: skip

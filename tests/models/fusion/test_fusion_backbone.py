@@ -8,6 +8,7 @@ from tests.fusion_examples import DONORS, GENE_DIM, TYPES, Vectors, tiny_fusion,
 from xfm.compute.embed import Embedder
 from xfm.compute.read import read_tokens
 from xfm.core.errors import Refused
+from xfm.core.schema import EMBEDDING
 from xfm.models.adapters import LoRA, add_lora, keep_last
 from xfm.models.fusion.config import Fusion
 from xfm.models.reductions import Pool
@@ -32,7 +33,7 @@ def test_layers_go_from_what_is_projected_to_where_both_sides_have_met(config, r
     network = backbone.network
     with torch.no_grad():
         states = list(backbone.layers(config.tokenizer(0).collate(rows)))
-        gene = torch.tensor(rows["embedding"].to_pylist())
+        gene = torch.tensor(rows[EMBEDDING].to_pylist())
         codes = bank.codes(rows["cell_type"])
         text = torch.from_numpy(bank.vectors[codes])
         held = None if bank.is_token is None else torch.from_numpy(bank.is_token[codes])

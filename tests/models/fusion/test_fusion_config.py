@@ -12,6 +12,7 @@ from tests.fusion_examples import GENE_DIM, TYPES, tiny_fusion, write_tiny_fusio
 from tests.text_examples import write_encoder
 from xfm.core.errors import Refused
 from xfm.core.hub import fetch_folder
+from xfm.core.schema import EMBEDDING
 from xfm.engine.settings import UsageError, parse
 from xfm.models.fusion.checkpoint import WEIGHTS
 from xfm.models.fusion.config import Fusion
@@ -45,7 +46,7 @@ def test_from_scratch_it_describes_itself_and_is_told_apart():
     described = config.describe()
     assert described == json.loads(json.dumps(described))
     assert (described["architecture"]["latents"], described["text"]["kind"]) == (4, "hashed")
-    assert (config.reads, config.columns) == (("embedding",), ("cell_type",))
+    assert (config.reads, config.columns) == ((EMBEDDING,), ("cell_type",))
     assert config.tokenizer(0).labels == ()
     assert type(config).model_validate(json.loads(config.model_dump_json())) == config
 

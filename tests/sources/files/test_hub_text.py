@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from tests.text_examples import class_label
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
-from xfm.core.schema import REFUSED, ROW_ID, TEXT
+from xfm.core.schema import REFUSED, ROW_ID, SHARD, TEXT
 from xfm.sources.files import found
 from xfm.sources.files.columns import read_labels
 from xfm.sources.files.found import split_of
@@ -146,8 +146,8 @@ def test_columns_are_found_by_name_and_type_and_wrong_names_are_answered(tmp_pat
     pq.write_table(table.select(["Title", "stars"]).append_column("other", table["Title"]), tmp_path / "a.parquet")
     with pytest.raises(Refused, match=r"NO_COLUMN.*--source\.text_column; columns of text: Title, other"):
         HubText(path=path).shards()
-    with pytest.raises(ValueError, match="'values' is a name that xfm uses itself"):
-        HubText(path=path, obs=("values",))
+    with pytest.raises(ValueError, match="'row_id' is what OUTPUT calls a column of its own"):
+        HubText(path=path, obs=("row_id",))
 
 
 def test_a_column_of_lists_is_no_label(tmp_path):
@@ -297,8 +297,8 @@ def test_a_data_set_of_the_hub_is_read_at_one_commit(hub):
     assert [shard.path for shard in shards] == [
         f"hf://datasets/owner/reviews@{COMMIT}/data/test-00000-of-00001.parquet"
     ]
-    assert rows_of(source)[1] | {"shard": ""} == {
-        ROW_ID: "data/test-00000-of-00001.parquet/1", "shard": "", REFUSED: None, TEXT: TEXTS[1], "split": "test",
+    assert rows_of(source)[1] | {SHARD: ""} == {
+        ROW_ID: "data/test-00000-of-00001.parquet/1", SHARD: "", REFUSED: None, TEXT: TEXTS[1], "split": "test",
     }  # fmt: skip
     identity = source.identity()
     digest = hashlib.sha256((folder / "data" / "test-00000-of-00001.parquet").read_bytes()).hexdigest()

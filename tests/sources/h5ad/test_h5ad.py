@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 
 from xfm.core.errors import Refused, ShardRefused
-from xfm.core.schema import GENE_TABLE_KEY, REFUSED, ROW_ID, SHARD
+from xfm.core.schema import GENE_IDS, GENE_TABLE_KEY, REFUSED, ROW_ID, SHARD
 from xfm.sources.h5ad import matrix
 from xfm.sources.h5ad.source import H5ad
 
@@ -151,8 +151,8 @@ def test_bad_values_refuse_their_row_and_no_other(cells, counts, tmp_path):
     table = pa.Table.from_batches(list(source.read(source.shards()[0])))
     reasons = {i: why.split(":")[0] for i, why in enumerate(table[REFUSED].to_pylist()) if why}
     assert reasons == {1: "NAN", 2: "INFINITE", 3: "NEGATIVE", 4: "NOT_COUNTS", 5: "TOO_LARGE"}
-    assert [len(row) for row in table["gene_ids"].to_pylist()[1:6]] == [0] * 5
-    assert table["gene_ids"].to_pylist()[6] == np.flatnonzero(truth[6]).tolist()
+    assert [len(row) for row in table[GENE_IDS].to_pylist()[1:6]] == [0] * 5
+    assert table[GENE_IDS].to_pylist()[6] == np.flatnonzero(truth[6]).tolist()
     assert table["score"].null_count == 0
 
 

@@ -131,8 +131,8 @@ def test_what_is_not_stored_is_refused_by_name(output, tmp_path):
         Embeddings(path=str(folder), column="mean_l07", obs=("split",)).shards()
     with pytest.raises(Refused, match=r"NO_COLUMN.*donor_id"):
         Embeddings(path=str(folder), column="mean_l07", split="stratified_cell").shards()
-    with pytest.raises(ValidationError, match="a name that xfm uses itself"):
-        Embeddings(path=str(folder), column="mean_l07", obs=("embedding",))
+    with pytest.raises(ValidationError, match="what OUTPUT calls a column of its own"):
+        Embeddings(path=str(folder), column="mean_l07", obs=("cls_l00",))
 
 
 def test_a_part_that_was_changed_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from scipy.stats import kstest
 
 from xfm.core.errors import Refused
-from xfm.core.schema import EMBEDDING, ROW_ID
+from xfm.core.schema import EMBEDDING, ROW_ID, SHARD
 from xfm.sources.synthetic.atlas import TYPES, Atlas
 
 
@@ -86,7 +86,7 @@ def test_shards_do_not_change_a_cell_and_a_larger_atlas_begins_with_the_smaller(
     rows, vectors = frame_of(Atlas(n_cells=700))
     again, same = frame_of(Atlas(n_cells=700, shard_rows=7))
     np.testing.assert_array_equal(vectors, same)
-    assert rows.drop(columns=["shard", EMBEDDING]).equals(again.drop(columns=["shard", EMBEDDING]))
+    assert rows.drop(columns=[SHARD, EMBEDDING]).equals(again.drop(columns=[SHARD, EMBEDDING]))
     longer, more = frame_of(Atlas(n_cells=900))
     np.testing.assert_array_equal(more[:700], vectors)
     assert longer["donor_id"][:700].tolist() == rows["donor_id"].tolist()

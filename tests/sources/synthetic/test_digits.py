@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from xfm.core.errors import Refused, ShardRefused
-from xfm.core.schema import IMAGE, ROW_ID
+from xfm.core.schema import IMAGE, REFUSED, ROW_ID, SHARD
 from xfm.core.source import Shard
 from xfm.sources.synthetic.digits import COLOURS, DIGITS, TEMPLATES, Digits, bundled_digits, place
 
@@ -116,7 +116,7 @@ def test_a_picture_depends_on_seed_and_digit_alone(plain):
     by_id = {row[ROW_ID]: row[IMAGE] for row in plain}
     first = next(iter(small.read(small.shards()[1]))).to_pylist()
     assert [by_id[row[ROW_ID]] for row in first] == [row[IMAGE] for row in first]
-    assert set(first[0]) == {"row_id", "shard", "refused", "image", "digit"}
+    assert set(first[0]) == {ROW_ID, SHARD, REFUSED, IMAGE, "digit"}
     two = Digits(split="test", pairs="held_out", renderings=2)
     again = rows_of(two)
     assert {row[ROW_ID]: row[IMAGE] for row in again if row[ROW_ID] in by_id} == {

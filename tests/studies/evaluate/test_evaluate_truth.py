@@ -10,6 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from tests.judging.evaluate_cases import judge_layers, judged_cells, planted_layers
 from xfm.core.parts import TEST, TRAIN, VALIDATION
+from xfm.core.schema import COUNTS, GENE_IDS, IMAGE, ROW_ID, TEXT
 from xfm.judging.judge import classifier_scores, judge
 from xfm.judging.probe import Prediction, linear_probe, standardised
 from xfm.judging.row_noun import noun_of
@@ -268,12 +269,7 @@ def test_predictions_of_any_classifier_become_scores_like_those_of_the_probe():
 
 @pytest.mark.parametrize(
     ("columns", "noun"),
-    [
-        (("row_id", "gene_ids", "counts"), "cells"),
-        (("row_id", "text", "label"), "sentences"),
-        (("image",), "images"),
-        ((), "rows"),
-    ],
+    [((ROW_ID, GENE_IDS, COUNTS), "cells"), ((ROW_ID, TEXT, "label"), "sentences"), ((IMAGE,), "images"), ((), "rows")],
 )
 def test_rows_are_called_what_the_source_gives(columns, noun):
     assert noun_of(columns) == noun

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pytest
 
+from xfm.core import schema
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.source import Shard
 from xfm.studies.zero_shot.chosen_rows import ChosenRows, LabelWork, RowChoice, check_columns, label_values
@@ -32,7 +33,7 @@ class Given:
 
     def _all(self):
         return pa.record_batch(
-            {"row_id": [f"r{i}" for i in range(6)], "refused": pa.array(REFUSED), "label": LABELS, "part": SPLITS}
+            {"row_id": [f"r{i}" for i in range(6)], schema.REFUSED: pa.array(REFUSED), "label": LABELS, "part": SPLITS}
         )
 
 
@@ -42,7 +43,7 @@ def chosen(text):
 
 def reasons(source):
     table = pa.Table.from_batches([batch for shard in source.shards() for batch in source.read(shard)])
-    return dict(zip(table["row_id"].to_pylist(), table["refused"].to_pylist(), strict=True))
+    return dict(zip(table["row_id"].to_pylist(), table[schema.REFUSED].to_pylist(), strict=True))
 
 
 def test_a_row_of_no_known_class_is_named_and_stays():

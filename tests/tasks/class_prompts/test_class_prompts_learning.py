@@ -13,7 +13,7 @@ from tests.picture_examples import BUILDING, COLOURS, fresh, pictures, workers
 from tests.rounding import assert_same_but_rounding
 from xfm.core.ledger import part_name
 from xfm.core.parts import TEST, VALIDATION
-from xfm.core.schema import IMAGE, ROW_ID
+from xfm.core.schema import IMAGE, PART, ROW_ID
 from xfm.judging.labelled import SplitWithContent, labelled_rows
 from xfm.models.clip.config import CLIP
 from xfm.models.clip.prompts import ClassPrompts
@@ -46,7 +46,7 @@ def parts(tmp_path_factory) -> TokenParts:
     folder = tmp_path_factory.mktemp("tokens")
     splits = ["train"] * 16 + ["validation"] * 4 + ["test"] * 8
     for number in range(2):
-        table = pictures(range(28 * number, 28 * number + 28), [0] * 28).drop_columns(["part"])
+        table = pictures(range(28 * number, 28 * number + 28), [0] * 28).drop_columns([PART])
         table = SplitWithContent(0, 0.0, split="split")(table.append_column("split", pa.array(splits)))
         path = folder / part_name(f"part-{number}")
         path.parent.mkdir(parents=True, exist_ok=True)

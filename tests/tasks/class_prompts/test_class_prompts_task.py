@@ -12,6 +12,7 @@ import pytest
 from tests.picture_examples import fresh, pictures
 from xfm.core.errors import Refused
 from xfm.core.ledger import part_name
+from xfm.core.schema import PART
 from xfm.engine.learn import Prepared, recipe_of, task_of
 from xfm.engine.learn_config import FinetuneConfig
 from xfm.judging.labelled import SplitWithContent, labelled_rows
@@ -24,7 +25,7 @@ from xfm.training.tokens import TokenParts, TokenStore, token_parts
 @pytest.fixture
 def parts(tmp_path) -> TokenParts:
     """12 pictures, 8 to train on, and a class by number, 0 to 3."""
-    table = pictures(range(12), [0] * 12).drop_columns(["part"])
+    table = pictures(range(12), [0] * 12).drop_columns([PART])
     table = table.append_column("number", pa.array([i % 4 for i in range(12)], pa.int32()))
     table = table.append_column("split", pa.array(["train"] * 8 + ["validation"] * 2 + ["test"] * 2))
     path = tmp_path / part_name("a")

@@ -14,6 +14,7 @@ from tests.rounding import UNIT, assert_same_but_rounding
 from tests.tasks.classification.sentiment import Memory, learner, memory, tokenised, worker
 from tests.text_examples import NAMES, sentences, write_encoder
 from xfm.core.parts import TEST, TRAIN, VALIDATION
+from xfm.core.schema import INPUT_IDS
 from xfm.core.tokenizer import Tokens
 from xfm.judging.labelled import SplitWithContent
 from xfm.models.headed import freeze_unreached, put_head
@@ -59,7 +60,7 @@ def test_the_first_loss_and_gradient_are_those_of_transformers(encoder):
     reference.classifier.load_state_dict(head.classifier.state_dict())
     _, parts, numbers = ours.order.batch(0)
     table = ours.rows.take(parts, numbers)
-    ids = [torch.tensor(row) for row in table["input_ids"].to_pylist()]
+    ids = [torch.tensor(row) for row in table[INPUT_IDS].to_pylist()]
     padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(row)) for row in ids], batch_first=True).long()
     codes = torch.tensor([NAMES.index(name) for name in table["label"].to_pylist()])

@@ -17,6 +17,7 @@ from pydantic import PositiveInt, field_validator, model_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
+from xfm.core.schema import Carried
 from xfm.core.source import Shard
 from xfm.sources.cell_split import SPLIT, CellSplit, RowParts, refuse_no_split, with_split, without_split
 from xfm.sources.cells import cell_batch, cell_schema, embedding_batch, embedding_schema
@@ -59,7 +60,7 @@ class Census(Config):
     """Which cells, in SOMA's language: "tissue_general == 'lung' and disease == 'normal'"."""
     primary_only: bool = True
     """Leave out cells that another data set of Census also holds: is_primary_data == True is added to the filter."""
-    obs: tuple[str, ...] = ()
+    obs: Carried = ()
     """obs columns to carry along, e.g. cell_type,donor_id. Categories become strings."""
     obsm: tuple[str, ...] = ()
     """Embeddings to carry along as columns obsm_NAME: a layer of obsm, else `embedding_uri`, else one hosted by Census

@@ -17,7 +17,7 @@ from xfm.core.errors import EnvironmentProblem, Refused
 from xfm.core.hub import BUSY
 from xfm.core.parts import SYNONYMS, part_of
 from xfm.sources.files.parquet import SAVED
-from xfm.sources.paths import is_hub, local_root, parse
+from xfm.sources.paths import files_below, is_hub, local_root, matching, parse
 
 # As the library `datasets` names splits from files: a word of its own, or NAME-00000-of-00001.
 _WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(SYNONYMS)}|unsupervised)(?![a-z0-9])")
@@ -92,10 +92,10 @@ def is_split(folder: str) -> bool:
 
 def _in_folder(path: str, suffixes: Sequence[str]) -> tuple[str, Path, list[str]]:
     given, root = Path(path), local_root(path, None)
-    one = [given] if given.exists() else [Path(file) for file in glob.glob(path, recursive=True)]
-    found = given.rglob("*") if given.is_dir() else one
+    one = [given] if given.exists() else matching(path)
+    found = files_below(given) if given.is_dir() else one
     wanted = [file for file in found if file.suffix in (*suffixes, SAVED) and not file.match(f"cache-*{SAVED}")]
-    return "", root, [file.relative_to(root).as_posix() for file in wanted if file.is_file()]
+    return "", root, [file.relative_to(root).as_posix() for file in wanted]
 
 
 def _in_snapshot(path: str, suffixes: Sequence[str], beside: Sequence[str]) -> tuple[str, Path, list[str]]:
@@ -105,7 +105,7 @@ def _in_snapshot(path: str, suffixes: Sequence[str], beside: Sequence[str]) -> t
     folder = f"{pattern}/" if pattern else ""
     patterns = (pattern,) if exact else tuple(f"{folder}*{suffix}" for suffix in suffixes)
     root = snapshot(address.repo, address.revision, (*patterns, *beside))
-    names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
+    names = [file.relative_to(root).as_posix() for file in files_below(root)]
     chosen = [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
     return root.name, root, [name for name in chosen if name.endswith(tuple(suffixes))]
 

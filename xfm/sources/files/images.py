@@ -18,7 +18,7 @@ from pydantic import PositiveInt, field_validator
 
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.hub import Place
-from xfm.core.schema import IMAGE
+from xfm.core.schema import IMAGE, Carried
 from xfm.core.source import Shard
 from xfm.sources.files import images_folder, images_tar, parquet
 from xfm.sources.files.class_names import TABLES, ClassTable, name_classes, read_table, warn_of_duplicates
@@ -52,7 +52,7 @@ class HubImages(RowFiles):
     """Column of the picture; detected by name and type where not given."""
     class_names: str | None = None
     """A table that turns WordNet ids and folder names into words: imagenet, tiny_imagenet, imagenette or eurosat."""
-    obs: tuple[str, ...] = ()
+    obs: Carried = ()
     """Columns to carry along, e.g. label,split,caption. `label` and `caption` mean whatever the files call them."""
     shard_rows: PositiveInt = 512
     """Rows in one shard."""

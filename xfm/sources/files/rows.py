@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.hub import Place
 from xfm.core.random import key64, mix
-from xfm.core.schema import RESERVED
+from xfm.core.schema import Carried
 from xfm.core.source import Shard, cut, row_batch, row_schema
 from xfm.sources.cell_split import SPLIT
 from xfm.sources.files.columns import Layout, Outline, Rows, find_label, is_class, is_text, named, read_labels
@@ -45,19 +45,12 @@ class RowFiles(Config):
     """Column of the label; detected by name where not given."""
     label_names: tuple[str, ...] = ()
     """Names of the classes 0, 1, ..., where the files do not state them, e.g. neg,pos."""
-    obs: tuple[str, ...] = ()
+    obs: Carried = ()
     """Columns to carry along, e.g. label,split. Labels become names where those are known; `split` is the file's."""
     shard_rows: PositiveInt = 2048
     """Rows in one shard."""
     shuffle: bool = False
     """Deal all rows of all files over the shards, in keyed order. Every shard then reads every file."""
-
-    @field_validator("obs")
-    @classmethod
-    def _not_ours(cls, obs: tuple[str, ...]) -> tuple[str, ...]:
-        if taken := [name for name in obs if name in RESERVED]:
-            raise ValueError(f"{taken[0]!r} is a name that xfm uses itself; rename that column of the files")
-        return obs
 
     @classmethod
     def not_in_fingerprint(cls) -> set[str]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.sources.h5ad.file import H5adFile, Values
-from xfm.sources.paths import is_hub, local_root, parse, stamp
+from xfm.sources.paths import files_below, is_hub, local_root, matching, parse, stamp
 
 SUFFIXES = (".h5ad", ".h5ad.gz")
 CHUNK_BYTES = 2**20
@@ -53,8 +53,8 @@ def list_local(path: str, metadata_csv: str | None) -> list[Entry]:
     elif given.is_file():
         names = [given.relative_to(root).as_posix()]
     else:
-        found = given.rglob("*") if given.is_dir() else map(Path, glob.glob(path, recursive=True))
-        names = [file.relative_to(root).as_posix() for file in found if file.name.endswith(SUFFIXES) and file.is_file()]
+        found = files_below(given) if given.is_dir() else matching(path)
+        names = [file.relative_to(root).as_posix() for file in found if file.name.endswith(SUFFIXES)]
     if not names:
         besides = f", listed in {metadata_csv}" if metadata_csv else ""
         raise Refused("NO_FILES", f"no {' or '.join(SUFFIXES)} file at {path}{besides}")

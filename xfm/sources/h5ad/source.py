@@ -19,6 +19,7 @@ from pydantic import PositiveInt, ValidationInfo, field_validator
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
+from xfm.core.schema import Carried
 from xfm.core.source import Shard, cut
 from xfm.sources.cells import CheckedRows, cell_batch, cell_schema
 from xfm.sources.gene_table import encode_genes
@@ -42,7 +43,7 @@ class H5ad(Config):
     names are unique, else FILE/ROW."""
     shard_rows: PositiveInt = 4096
     """Cells in one shard of a plain local file. A compressed or remote file is one shard, whatever its size."""
-    obs: tuple[str, ...] = ()
+    obs: Carried = ()
     """obs columns to carry along, e.g. cell_type,donor_id. Categories become strings."""
     layer: str = "auto"
     """Matrix to read: X, raw, or the name of a layer. auto: the first of layers['counts'], raw.X, X that holds

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
-from xfm.core.schema import RESERVED
+from xfm.core.schema import Carried
 from xfm.core.source import Shard, cut
 from xfm.sources.cell_split import CellSplit, RowParts, refuse_no_split, split_rows, with_split, without_split
 from xfm.sources.cells import embedding_batch, embedding_schema
@@ -36,19 +36,12 @@ class Embeddings(Config):
     """OUTPUT of an embed job (folder or URI), or an .h5ad or .zarr with embeddings in obsm."""
     column: str
     """Which embedding: mean_l07 of an OUTPUT, X_scgpt_cls_l07 or any other name in obsm."""
-    obs: tuple[str, ...] = ()
+    obs: Carried = ()
     """obs columns to carry along as text, e.g. cell_type,donor_id,sex,dataset_id."""
     split: CellSplit | None = None
     """Draws a column `split`: stratified_cell, random_cell or held_out_types. It hides one of that name in the data."""
     shard_rows: PositiveInt = 2048
     """Rows in one shard."""
-
-    @field_validator("obs")
-    @classmethod
-    def _not_ours(cls, obs: tuple[str, ...]) -> tuple[str, ...]:
-        if taken := [name for name in obs if name in RESERVED]:
-            raise ValueError(f"{taken[0]!r} is a name that xfm uses itself; it cannot be an obs column")
-        return obs
 
     @classmethod
     def not_in_fingerprint(cls) -> set[str]:

@@ -24,7 +24,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from xfm.core.errors import Refused
 from xfm.core.random import U64, key64, mix, rng_for, uniform
-from xfm.core.schema import EMBEDDING, ROW_ID
+from xfm.core.schema import EMBEDDING, ROW_ID, Carried
 from xfm.sources.cell_split import CellSplit, RowParts, split_rows, with_split
 from xfm.sources.cells import vector_array
 from xfm.sources.gene_table import missing
@@ -79,7 +79,7 @@ class Atlas(MadeRows):
     """Share of donors whose sex is stated as "unknown", rounded up; the vectors have it all the same."""
     split: CellSplit | None = CellSplit()
     """Draws the column `split`: stratified_cell, random_cell or held_out_types."""
-    obs: tuple[str, ...] = COLUMNS
+    obs: Carried = COLUMNS
     """Columns to carry along."""
 
     @model_validator(mode="after")

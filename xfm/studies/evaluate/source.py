@@ -15,7 +15,7 @@ from xfm.core.backbone import BackboneConfig
 from xfm.core.config import Config
 from xfm.core.errors import OK, QUARANTINED, REFUSED_INPUT, Refused
 from xfm.core.ledger import REPORT
-from xfm.core.schema import EMBEDDING, RESERVED, SHARD
+from xfm.core.schema import EMBEDDING, ROW_ID, SHARD
 from xfm.core.source import Source
 from xfm.core.storage import below, open_storage
 from xfm.core.tokenizer import Tokens
@@ -29,14 +29,16 @@ from xfm.studies.evaluate.config import EvaluateJob
 from xfm.studies.evaluate.question import Question
 from xfm.track.redact import redact
 
+STORED = "embedding"  # what vectors without a name of their own are stored as
+
 
 def stored_name(source: Any) -> str:
     """What a source's vectors are stored as: the name it knows them by, e.g. mean_l07 or geneformer, else embedding."""
     for field in ("column", "embedding"):
         name = getattr(source, field, None)
-        if isinstance(name, str) and name not in RESERVED and name not in getattr(source, "obs", ()):
+        if isinstance(name, str) and name != ROW_ID and name not in getattr(source, "obs", ()):
             return name
-    return EMBEDDING
+    return STORED
 
 
 @dataclass(frozen=True, slots=True)

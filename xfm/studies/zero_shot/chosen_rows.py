@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xfm.core.errors import Refused, ShardRefused
-from xfm.core.schema import REFUSED
+from xfm.core.schema import REFUSED, spoken
 from xfm.core.source import Shard, Source
 
 SHOWN = 60  # letters of a value in a message
@@ -151,5 +151,5 @@ def check_columns(source: Source, wanted: Sequence[str]) -> None:
 
 def _words(batch: pa.RecordBatch, name: str) -> list[str | None]:
     if name not in batch.schema.names:
-        raise ShardRefused("NO_COLUMN", f"there is no column {name!r}, only {', '.join(batch.schema.names)}")
+        raise ShardRefused("NO_COLUMN", f"there is no column {name!r}, only {spoken(batch.schema.names)}")
     return [None if value is None else str(value) for value in batch[name].to_pylist()]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from xfm.compute.embed import INTERNAL, batches, check_identity
+from xfm.compute.embed import batches, carried, check_identity
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import layer_column
 from xfm.metrics.zero_shot import TOP
@@ -75,7 +75,7 @@ class LensScorer:
         Raises:
             ShardRefused: NOT_FINITE.
         """
-        out = tokens.select([name for name in tokens.column_names if name not in INTERNAL])
+        out = tokens.select(carried(tokens))
         for name, values in self.score(tokens).items():
             if not np.isfinite(values).all():
                 raise ShardRefused("NOT_FINITE", f"{name} is not finite: are the weights wrong?")

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xfm.core.parts import LEFT_OUT, TEST, TRAIN, VALIDATION, Part
-from xfm.core.schema import PART, ROW_ID
+from xfm.core.schema import ROW_ID
 from xfm.judging.classifier_scores import TASK, name_of
 from xfm.judging.eval_set import EvalSet, Targets
 from xfm.judging.labelled import FEW, JudgedRows, check_copies, leaks, stored_copies, stored_split, together
@@ -115,7 +115,7 @@ def prediction_table(outcome: Mapping[str, F32], rows: RegressionRows) -> pa.Tab
         tables.append(
             pa.table({
                 ROW_ID: [rows.judged.row_ids[place] for place in places],
-                PART: [part.word] * len(places),
+                "part": [part.word] * len(places),
                 "true": pa.array(rows.target.values[places], pa.float64(), from_pandas=True),
                 "predicted": predicted(outcome, rows, part),
             })
