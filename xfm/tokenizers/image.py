@@ -25,7 +25,7 @@ from xfm.core.tokenizer import Tokens
 U8 = NDArray[np.uint8]
 LEAST_AREA = 0.08  # of a random crop, as torchvision has it
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 # Eight bits a channel. Pillow cuts 16-bit and float samples off at 255 instead of scaling them: a white square.
 MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 LARGEST = 89_478_485  # pixels, Pillow's own bound of what is no decompression bomb; also of a picture once resized

@@ -18,6 +18,7 @@ from xfm.core.errors import EnvironmentProblem, Refused, ShardRefused
 from xfm.core.schema import IMAGE, REFUSED, ROW_ID, SHARD
 from xfm.sources.files import found, images
 from xfm.sources.files.images import HubImages
+from xfm.tokenizers.image import decode
 
 PICTURES = [picture(NAMES[i % 3], (8 + i, 7), ("png", "jpeg", "webp")[i // 3]) for i in range(9)]
 LABELS = [i % 3 for i in range(9)]
@@ -367,3 +368,42 @@ def test_no_network_and_no_copy_is_a_problem_of_the_environment(hub, monkeypatch
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(EnvironmentProblem, match="hf download --repo-type dataset owner/shapes"):
         HubImages(path="hf://owner/shapes").shards()
+
+
+def laid(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture("red") if name.endswith(("png", "jfif", "avif")) else b"no picture")
+    return str(folder)
+
+
+def test_a_class_may_be_called_train_beside_others(tmp_path):
+    path = laid(tmp_path, "bus/a.png", "car/b.png", "train/c.png")
+    assert {row["label"] for row in rows_of(HubImages(path=path, obs=("label",)))} == {"bus", "car", "train"}
+
+
+@pytest.mark.parametrize(
+    ("names", "instead"),
+    [
+        (("seg_train/seg_train/sea/a.png", "seg_test/seg_test/sea/b.png"), "seg_test"),
+        (("training_set/cats/a.png", "test_set/cats/b.png"), "test_set"),
+        (("training_set/a.png", "test_set/b.png"), "test_set"),
+        (("train/train/cats/a.png", "test/test/cats/b.png"), "train"),
+    ],
+)
+def test_parts_of_a_data_set_do_not_become_its_classes(tmp_path, names, instead):
+    with pytest.raises(Refused, match=f"CLASS_FOLDERS.*hardly the classes.*e.g. .*{instead}"):
+        HubImages(path=laid(tmp_path, *names), obs=("label",)).shards()
+
+
+def test_all_that_pillow_reads_is_read_and_what_is_left_out_is_named_by_class(tmp_path, caplog):
+    avif = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(avif, "AVIF")
+    path = laid(tmp_path, "cat/a.jfif", "cat/b.AVIF", "cat/c.heic", "dog/d.heic", "dog/e.heic", "fox/f.png")
+    (tmp_path / "cat" / "b.AVIF").write_bytes(avif.getvalue())
+    rows = rows_of(HubImages(path=path, obs=("label",)))
+    assert {row[ROW_ID] for row in rows} == {"cat/a.jfif", "cat/b.AVIF", "fox/f.png"}
+    assert decode(avif.getvalue()).size == (9, 9)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("cat: left out, as no picture: 1 .heic" in line for line in said)
+    assert any("dog: no picture that can be read, only 2 .heic" in line for line in said)

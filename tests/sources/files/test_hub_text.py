@@ -306,7 +306,7 @@ def test_a_data_set_of_the_hub_is_read_at_one_commit(hub):
         "files": {"data/test-00000-of-00001.parquet": f"sha256:{digest}"}, "revision": COMMIT,
     }  # fmt: skip
     assert asked == [
-        ("owner/reviews", "dataset", "main", ("*.parquet", "*.jsonl", "*.csv")),
+        ("owner/reviews", "dataset", "main", ("*.parquet", "*.jsonl", "*.csv", "*.tsv")),
         ("owner/reviews", "dataset", COMMIT, ("data/test-00000-of-00001.parquet",)),
     ]
 
@@ -332,3 +332,38 @@ def test_no_network_and_no_copy_is_a_problem_of_the_environment(hub, monkeypatch
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(EnvironmentProblem, match="hf download --repo-type dataset owner/reviews"):
         HubText(path="hf://owner/reviews").shards()
+
+
+@pytest.mark.parametrize(("separator", "said"), [(";", "';'"), ("\t", "tab")])
+def test_a_csv_with_another_separator_is_refused_with_the_flag_that_reads_it(tmp_path, separator, said):
+    (tmp_path / "a.csv").write_text(f"text{separator}label\nfine, really{separator}pos\n")
+    with pytest.raises(Refused, match=f"SEPARATOR: .*--source.separator {said}"):
+        HubText(path=str(tmp_path), obs=("label",)).shards()
+    rows = rows_of(HubText(path=str(tmp_path), obs=("label",), separator="tab" if separator == "\t" else separator))
+    assert [(row[TEXT], row["label"]) for row in rows] == [("fine, really", "pos")]
+
+
+def test_tabs_part_the_values_of_a_tsv(tmp_path):
+    (tmp_path / "a.tsv").write_text("text\tlabel\nfine, really\tpos\n")
+    assert [row[TEXT] for row in rows_of(HubText(path=str(tmp_path)))] == ["fine, really"]
+
+
+def test_half_an_emoji_costs_its_row_only(tmp_path):
+    whole = '{"text": "a whole one \\ud83d\\ude00", "label": "a"}'
+    half = '{"text": "half \\ud83d", "label": "b"}'
+    (tmp_path / "a.jsonl").write_text(f"{whole}\n{half}\n{whole}\n")
+    rows = rows_of(HubText(path=str(tmp_path), obs=("label",)))
+    assert [row[TEXT] for row in rows] == ["a whole one \U0001f600", None, "a whole one \U0001f600"]
+    assert "BAD_ROW: line 2 holds half a character" in rows[1][REFUSED]
+
+
+def test_a_value_may_be_as_long_as_it_likes(tmp_path):
+    long = "word " * 50_000  # twice Python's own limit
+    (tmp_path / "a.csv").write_text(f"text,label\n{long},pos\nshort,neg\n")
+    assert [len(row[TEXT]) for row in rows_of(HubText(path=str(tmp_path)))] == [len(long), 5]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path, encoding):
+    (tmp_path / "a.csv").write_bytes("\ufefftext,label\nnaïve,pos\n".encode(encoding))
+    assert [row[TEXT] for row in rows_of(HubText(path=str(tmp_path)))] == ["naïve"]

@@ -11,7 +11,9 @@ from xfm.sources.gene_table import missing
 
 # Names that public data sets give a label, the most common first.
 LABEL_NAMES = ("label", "labels", "cls", "fine_label", "sentiment", "target", "class", "category", "polarity")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif",
+)  # fmt: skip
 
 
 class Outline(NamedTuple):

@@ -1,6 +1,8 @@
 """Pictures in a folder per class: ROOT/CLASS/..., or ROOT/SPLIT/CLASS/... where a folder bears the name of a split."""
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
@@ -10,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xfm.core.errors import ShardRefused
+from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import IMAGE
 from xfm.sources.files.columns import IMAGE_SUFFIXES, Layout, Outline, Rows
 from xfm.sources.files.found import DataFile, is_split, split_of
 from xfm.sources.files.parquet import SUFFIXES as TABLES
-from xfm.sources.paths import SAMPLED_FROM_BYTES
+from xfm.sources.paths import SAMPLED_FROM_BYTES, files_below
+
+logger = logging.getLogger(__name__)
 
 LABEL = "label"
 ROOT = "pictures"  # stands for the root itself, whose pictures' ids begin with their class
@@ -37,9 +41,56 @@ def folders_of_pictures(root: Path, location: str) -> list[DataFile]:
     if not root.is_dir() or not _pictures(root):
         return []
     parts = [each for each in _entries(root)[1] if _pictures(root / each)]
-    if any(is_split(each) for each in parts):
+    # A class may be called train, beside car and bus: what holds pictures of its own is a split only where all are.
+    splits = [each for each in parts if is_split(each)]
+    if splits and (splits == parts or any(not _own_pictures(root / each) for each in splits)):
+        for each in parts:
+            _check_classes(root / each)
+            _tell_what_is_left_out(root / each)
         return [folder(root / each, f"{location.rstrip('/')}/{each}", location) for each in parts]
+    _check_classes(root)
+    _tell_what_is_left_out(root)
     return [folder(root, location.rstrip("/"), location)]
+
+
+def _check_classes(root: Path) -> None:
+    """Refuses folders that can hardly be classes: none holds a picture of its own, or all are named after splits.
+
+    Raises:
+        Refused: CLASS_FOLDERS, with the folder to name instead.
+    """
+    classes = [each for each in _entries(root)[1] if _pictures(root / each)]
+    if not classes:
+        return
+    holds_none = all(not _own_pictures(root / each) for each in classes)
+    named_so = len(classes) > 1 and all(split_of(each) is not None for each in classes)
+    if holds_none or named_so:
+        why = "hold folders and no picture of their own" if holds_none else "are named like parts of a data set"
+        inner = next((root / each for each in classes if _entries(root / each)[1]), root / classes[0])
+        raise Refused(
+            "CLASS_FOLDERS",
+            f"{root}: the folders {', '.join(classes[:5])} {why}, so that they are hardly the classes. Name the folder "
+            f"whose folders are the classes, e.g. {inner}; folders that are called train, validation and test are "
+            "understood as they are",
+        )
+
+
+def _own_pictures(path: Path) -> bool:
+    return any(name.lower().endswith(IMAGE_SUFFIXES) for name in _entries(path)[0])
+
+
+def _tell_what_is_left_out(root: Path) -> None:
+    """Warns of a class folder without a picture, and of other files beside pictures, by their suffixes."""
+    for each in _entries(root)[1]:
+        others: Counter[str] = Counter()
+        for file in files_below(root / each):
+            if not file.name.startswith(".") and not file.name.lower().endswith(_KEPT):
+                others[file.suffix.lower() or file.name] += 1
+        left = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
+        if not _pictures(root / each):
+            logger.warning("%s: no picture that can be read%s", root / each, f", only {left}" if left else "")
+        elif left:
+            logger.warning("%s: left out, as no picture: %s", root / each, left)
 
 
 def folder(path: Path, location: str, root: str) -> DataFile:
