@@ -4,12 +4,13 @@
 # make test-all     and what starts further processes, kills or repeats
 # make test-nightly    at night: what the others show too, at more places
 # make resolve whether the tested versions install on each Python, from wheels alone; reads metadata, installs nothing
+# make mutants    at night: small faults put into a copy of the code, one at a time; the tests must notice each
 # make test-numeric   at night: the tests that compute, with the kernels of other CPUs and on one and two threads
 PYTHON ?= python3
 BIN := .venv/bin
 PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo test test-all test-nightly test-numeric check resolve clean
+.PHONY: setup demo test test-all test-nightly test-numeric mutants check resolve clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -39,6 +40,9 @@ test-nightly: .venv/.ready-dev
 
 test-numeric: .venv/.ready-dev
 	.ci/numeric
+
+mutants: .venv/.ready-dev
+	$(BIN)/python .ci/mutants
 
 check: .venv/.ready-dev
 	$(BIN)/ruff check .

@@ -58,3 +58,39 @@ def test_pseudotime_follows_a_planted_line_and_not_a_shuffled_one():
     assert right["trajectory", "unreachable"].value == 0
     wrong = scores_of(line, judged_cells(codes, time=rng.permutation(time)), "trajectory")
     assert abs(wrong["trajectory", "spearman_exact"].value) < 0.3
+
+
+def test_scores_of_all_cells_vary_with_groups_and_not_with_cells(codes):
+    """Twenty donors, whose cells are alike: had each cell been drawn, an interval would be far too narrow."""
+    rng = np.random.default_rng(4)
+    donors = np.arange(400) // 20
+    vectors = (np.eye(6)[codes] * 3 + rng.normal(0, 1.5, (20, 6))[donors] + rng.standard_normal((400, 6))).astype(
+        np.float32
+    )
+    batch = Labels("batch", (donors % 2).astype(np.int32), ("one", "two"))
+    more = {"batch": batch, "time": rng.random(400)}
+    by_donor, by_cell = (
+        scores_of(vectors, judged_cells(codes, groups=groups, **more), "clustering", "integration", "trajectory")
+        for groups in (donors, None)
+    )
+    for key in (("clustering", "silhouette_score"), ("integration", "asw_batch"), ("trajectory", "spearman")):
+        assert (by_donor[key].groups, by_cell[key].groups) == (20, 400)
+        assert by_donor[key].value == pytest.approx(by_cell[key].value)
+    wider = (
+        by_donor["clustering", "silhouette_score"].draws.std() / by_cell["clustering", "silhouette_score"].draws.std()
+    )
+    assert wider > 1.5
+
+
+def test_what_reclusters_has_no_interval(codes):
+    rng = np.random.default_rng(0)
+    found = scores_of(rng.standard_normal((400, 6)).astype(np.float32), judged_cells(codes), "clustering")
+    assert found["clustering", "normalized_mutual_info"].draws is None
+    assert found["clustering", "adjusted_rand_index"].draws is None
+    assert found["clustering", "silhouette_score"].draws is not None
+
+
+def test_the_digest_of_cells_holds_their_labels(codes):
+    other = np.where(np.arange(400) == 7, (codes + 1) % 4, codes).astype(np.int32)
+    assert judged_cells(codes).cells_digest() == judged_cells(codes).cells_digest()
+    assert judged_cells(codes).cells_digest() != judged_cells(other).cells_digest()

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, precision_score
 from statsmodels.stats.multitest import multipletests
 
 from xfm.metrics.classification import bootstrap_scores
-from xfm.metrics.paired import bootstrap_difference, holm, permutation_test
+from xfm.metrics.paired import bootstrap_difference, holm, permutation_test, sign_flip_test
 from xfm.metrics.resampling import GroupDraws, estimate
 
 
@@ -196,3 +196,20 @@ def test_holm_is_that_of_statsmodels_and_does_not_count_tests_not_made(seed):
 def test_holm_of_no_test():
     assert holm(np.array([])).shape == (0,)
     assert np.isnan(holm(np.array([np.nan]))).all()
+
+
+def test_signs_of_groups_turned_round_by_hand():
+    # Of 1 and 2 the sums are 3, 1, -1, -3: two of four are as far from 0. Of 1, 2, 4 only 7 and -7 are.
+    rng = np.random.default_rng(0)
+    assert sign_flip_test(np.array([1.0, 2.0]), rng) == 2 / 4
+    assert sign_flip_test(np.array([1.0, 2.0, 4.0, 0.0]), rng) == 2 / 8  # without a difference a group says nothing
+    assert sign_flip_test(np.array([1.0, -1.0]), rng) == 1
+    assert sign_flip_test(np.zeros(3), rng) == 1
+    assert np.isnan(sign_flip_test(np.zeros(0), rng))
+
+
+def test_signs_of_many_groups_are_drawn_and_come_close_to_the_exact_binomial():
+    # All of one size: the sum says how many are positive, which is a sign test. 21 of 30 are, two-sided .0428.
+    differences = np.where(np.arange(30) < 21, 1.0, -1.0)
+    found = sign_flip_test(differences, np.random.default_rng(0))
+    assert found == pytest.approx(binomtest(21, 30).pvalue, abs=0.006)

@@ -127,6 +127,11 @@ def test_one_group_claims_no_certainty():
     assert interval.why == "1 group, and it takes 3"
 
 
+def test_two_groups_do_not_say_how_much_groups_vary():
+    found = estimate(*means_of(GroupDraws(np.arange(2), seed=0, resamples=20), np.arange(2.0)), 2)
+    assert (found.value, found.low, found.why) == (0.5, None, "2 groups, and it takes 3")
+
+
 @pytest.mark.parametrize("n_groups", [3, 5, 12, 40])
 def test_the_interval_of_a_mean_over_few_even_groups_is_students(n_groups):
     values = np.random.default_rng(n_groups).normal(size=n_groups)

@@ -237,3 +237,18 @@ def test_the_halves_of_the_fitting_cells_are_whole_cells_and_together_all_of_the
             assert sorted(counts) == [0, len(cells[row][0])]
             alone[row] = counts
     np.testing.assert_allclose(np.sum(list(alone.values()), axis=0), [first[2, 2], second[2, 2]])
+
+
+def test_a_group_lies_in_one_half_of_the_fitting_cells():
+    """Else the penalty would be chosen on cells of donors that it was fitted on."""
+    donors = np.arange(60) % 12
+    table = token_table(random_cells(60, 12)).append_column("donor", pa.array([f"d{donor}" for donor in donors]))
+    design, seen = make_design(modes=("visible",), group="donor"), set()
+    for donor in range(12):
+        fitted = FitLayers(FakeConfig(), design)(table.filter(pa.array(donors == donor))).to_pydict()
+        grams = dict(zip(fitted["name"], fitted["values"], strict=True))
+        if grams:
+            counts = [np.reshape(grams[f"visible_gram{half}_l01"], (4, 4))[2, 2] for half in (0, 1)]
+            assert min(counts) == 0 < max(counts)
+            seen.add(int(np.argmax(counts)))
+    assert seen == {0, 1}
