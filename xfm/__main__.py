@@ -25,13 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     doctor.add_argument("--json", action="store_true", help="the same for programs")
     doctor.add_argument("--start-ray", action="store_true", help="also start Ray (or join RAY_ADDRESS): half a minute")
     arguments = parser.parse_args(argv)
-    if arguments.command == "doctor":
-        return _doctor(arguments)  # before anything is imported that may be missing
+    prog = f"python -m xfm {arguments.command}"
+    if arguments.command == "doctor":  # what the net below imports may be missing
+        try:
+            return _doctor(arguments)
+        except Exception as error:  # noqa: BLE001 - the last resort of a machine that is being examined
+            print(f"{prog}: {type(error).__name__}: {error}. Please report this", file=sys.stderr)
+            return errors.FAULT
     from xfm.engine.job import guarded, set_up_logging
 
     set_up_logging()
     run = {"list": _list, "export": _export, "sync": _sync}[arguments.command]
-    return guarded(lambda: run(arguments), f"python -m xfm {arguments.command}")
+    return guarded(lambda: run(arguments), prog)
 
 
 def _list(_arguments: argparse.Namespace) -> int:

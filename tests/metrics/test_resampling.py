@@ -128,7 +128,9 @@ def test_one_group_claims_no_certainty():
 
 
 def test_two_groups_do_not_say_how_much_groups_vary():
-    found = estimate(*means_of(GroupDraws(np.arange(2), seed=0, resamples=20), np.arange(2.0)), 2)
+    resampled = means_of(GroupDraws(np.arange(2), seed=0, resamples=20), np.arange(2.0))
+    assert np.isnan(resampled.draws).all()
+    found = estimate(*resampled, 2)
     assert (found.value, found.low, found.why) == (0.5, None, "2 groups, and it takes 3")
 
 

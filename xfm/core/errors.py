@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 OK = 0
+FAULT = 1  # of xfm, or of a package below it; the traceback lies in a file
 USAGE = 2
 QUARANTINED = 3
 REFUSED_INPUT = 4

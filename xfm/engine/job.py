@@ -13,11 +13,13 @@ from typing import NoReturn, TypeVar
 from xfm.core import errors
 from xfm.core.config import Config
 from xfm.engine.cluster import disconnect, prepare
+from xfm.engine.fault import as_problem, in_one_line
 from xfm.engine.settings import UsageError, exit_usage, parse
 
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Config)
+BROKEN_PIPE = 141  # as a shell calls what ended for want of a reader
 PACKAGES = ("xfm", "torch", "transformers", "ray", "numpy", "pyarrow", "anndata", "tiledbsoma", "mlflow")
 
 
@@ -29,19 +31,30 @@ def main(config_type: type[C], run: Callable[[C], int], name: str, argv: Sequenc
     """The whole life of a job's process. `run` returns its exit code."""
     prog = f"jobs/{name}.py"
     set_up_logging()
-    prepare()
-    try:
-        config = parse(config_type, sys.argv[1:] if argv is None else argv, os.environ, prog)
-    except UsageError as error:
-        exit_usage(str(error), prog)
-    code = guarded(lambda: run(config), prog)
+    given = sys.argv[1:] if argv is None else argv
+    config: C | None = None
+
+    def settled() -> int:
+        nonlocal config
+        prepare()
+        try:
+            config = parse(config_type, given, os.environ, prog)
+        except UsageError as error:
+            exit_usage(str(error), prog)
+        return run(config)
+
+    code = guarded(settled, prog, lambda: getattr(config, "output", None))
     disconnect()
     sys.stdout.flush()
     raise SystemExit(code)
 
 
-def guarded(run: Callable[[], int], prog: str) -> int:
-    """Turns the ways a job can end into exit codes, with one clear message each."""
+def guarded(run: Callable[[], int], prog: str, output: Callable[[], str | None] = lambda: None) -> int:
+    """Turns the ways a job can end into exit codes, with one clear message each; no traceback reaches a user.
+
+    Args:
+        output: gives the folder of the job, where the traceback of a fault is kept, once it is known.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return run()
@@ -51,10 +64,16 @@ def guarded(run: Callable[[], int], prog: str) -> int:
     except KeyboardInterrupt:
         logger.warning("interrupted; what is committed stays, the same command continues")
         return 130
-    except BaseException as error:
-        problem = find_cause(error)
+    except SystemExit:
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; nothing more is written
+        return BROKEN_PIPE
+    except BaseException as error:  # noqa: BLE001 - the net below everything
+        problem = find_cause(error) or as_problem(error)
         if problem is None:
-            raise
+            sys.stderr.write(f"{prog}: {in_one_line(error, output())}\n")
+            return errors.FAULT
         sys.stderr.write(f"{prog}: {problem}\n")
         return errors.REFUSED_INPUT if isinstance(problem, errors.Refused) else errors.ENVIRONMENT
 

@@ -38,7 +38,7 @@ class Comparison:
         """BEATS, WORSE, EVEN or UNTESTABLE."""
         if self.needs:
             return UNTESTABLE
-        if not self.p < ALPHA:
+        if self.p >= ALPHA:
             return EVEN
         return BEATS if (self.difference.value > 0) != self.lower_is_better else WORSE
 
