@@ -18,6 +18,14 @@ from xfm.core.source import row_batch, row_schema
 F32 = NDArray[np.float32]
 # Above this, float32 no longer tells neighbouring integers apart.
 MAX_COUNT = 2**24
+NEARLY = 1e-4  # a count this near to a whole number is one, but for the arithmetic that it has been through
+
+
+def is_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values pass for whole numbers."""
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.bool_] = np.abs(values - np.rint(values)) <= NEARLY
+    return found
 
 
 class CheckedRows(NamedTuple):
@@ -26,6 +34,13 @@ class CheckedRows(NamedTuple):
     indptr: NDArray[np.int64]  # (R + 1,) int64, starts at 0
     indices: NDArray[Any]  # (N,) gene of each entry, already known to lie in the gene table
     data: NDArray[Any]  # (N,) values in the type they were stored in
+
+
+def of_genes(rows: CheckedRows, is_gene: NDArray[np.bool_]) -> CheckedRows:
+    """The same rows without the columns that are no genes; the others are numbered anew."""
+    kept = is_gene[rows.indices]
+    indptr = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
+    return CheckedRows(indptr, (np.cumsum(is_gene) - 1)[rows.indices[kept]], rows.data[kept])
 
 
 def cell_schema(obs: Mapping[str, pa.DataType]) -> pa.Schema:
@@ -43,10 +58,14 @@ def cell_batch(
         rows: R rows, columns in any order.
         row_ids: R names, unique over the job.
         genes: the encoded gene table, see `gene_table.encode_genes`.
-        counts: whether values must be whole numbers up to 2**24, else merely finite and not negative.
+        counts: whether values must be whole numbers up to 2**24, and are rounded where they nearly are; else they must
+            merely be finite and not negative.
     """
     rows = _sorted(CheckedRows(rows.indptr, rows.indices.astype(np.int32, copy=False), rows.data))
     refused = _reasons(rows, counts)
+    if counts and rows.data.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            rows = rows._replace(data=np.rint(rows.data))  # of rows that stay, each is whole but for round-off
     with np.errstate(over="ignore", invalid="ignore"):
         values = rows.data.astype(np.float32)
     keep = values != 0
@@ -114,7 +133,7 @@ def _reasons(rows: CheckedRows, counts: bool) -> dict[int, str]:
     limit = MAX_COUNT if counts else float(np.finfo(np.float32).max)
     # NaN fails every comparison, so a batch that passes here holds none.
     is_sound = len(data) == 0 or (data.min() >= 0 and data.max() <= limit and steps.min() > 0)
-    if is_sound and (not counts or data.dtype.kind in "iu" or (data == np.rint(data)).all()):
+    if is_sound and (not counts or data.dtype.kind in "iu" or is_whole(data).all()):
         return {}
     infinite = np.isinf(data) if data.dtype.kind == "f" else np.zeros(len(data), dtype=bool)
     checks = [
@@ -123,7 +142,7 @@ def _reasons(rows: CheckedRows, counts: bool) -> dict[int, str]:
         ("NEGATIVE", data < 0, "counts and log values are never negative"),
         ("TOO_LARGE", data > limit, "more than 2**24" if counts else "more than float32 can hold"),
         ("DUPLICATE_ENTRY", steps == 0, "the gene is stored twice in this row"),
-        ("NOT_COUNTS", (data != np.rint(data)) & counts, "counts are whole numbers"),
+        ("NOT_COUNTS", ~is_whole(data) & counts, "counts are whole numbers"),
     ]
     found: dict[int, str] = {}
     for code, bad, why in checks:

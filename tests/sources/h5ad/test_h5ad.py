@@ -3,6 +3,7 @@
 import gzip
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -253,3 +254,81 @@ def test_rows_without_genes_stay(dense, tmp_path, cells, counts):
     source = H5ad(path=written(cells, tmp_path / "a.h5ad"))
     np.testing.assert_array_equal(dense(source, 30)[1], truth)
     assert next(iter(source.read(source.shards()[0])))[ROW_ID].to_pylist()[0] == "cell-0"
+
+
+def rows_of(source):
+    return [row for shard in source.shards() for batch in source.read(shard) for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_proteins_beside_genes_are_left_out_and_said(cells, counts, dense, tmp_path, caplog, form):
+    """As 10x stores CITE-seq: antibodies are called like the genes whose proteins they bind."""
+    truth = counts(cells)
+    proteins = np.full((40, 3), 300, np.float32)
+    both = anndata.AnnData(
+        FORMATS[form](np.hstack([truth[:, :10], proteins, truth[:, 10:]])), obs=cells.obs,
+        var=pd.DataFrame({"feature_types": ["Gene Expression"] * 10 + ["Antibody Capture"] * 3
+                          + ["Gene Expression"] * 20},
+                         index=[*cells.var_names[:10], "GENE1_P", "GENE2_P", "GENE3_P", *cells.var_names[10:]]),
+    )  # fmt: skip
+    source = H5ad(path=written(both, tmp_path / "a.h5ad"))
+    np.testing.assert_array_equal(dense(source, 30)[1], truth)
+    assert source.genes()["index"].to_pylist() == list(cells.var_names)
+    assert any("3 of 33 features of X are no genes" in record.getMessage() for record in caplog.records)
+
+
+def test_a_poorer_matrix_of_counts_is_read_with_a_word_on_the_fuller_one(cells, counts, dense, tmp_path, caplog):
+    truth = counts(cells)
+    some = cells[:, :12].copy()
+    some.layers["counts"], some.raw, some.X = some.X.copy(), cells, np.log1p(some.X.toarray())
+    path = written(some, tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(dense(H5ad(path=path), 12)[1], truth[:, :12])
+    assert any("layers/counts is read, with 12 genes, and raw holds counts of 30: --source.layer raw reads those"
+               in record.getMessage() for record in caplog.records)  # fmt: skip
+    np.testing.assert_array_equal(dense(H5ad(path=path, layer="raw"), 30)[1], truth)
+
+
+def test_a_matrix_of_zeros_is_passed_over_where_another_holds_counts(cells, counts, dense, tmp_path, caplog):
+    cells.layers["counts"] = cells.X * 0
+    np.testing.assert_array_equal(dense(H5ad(path=written(cells, tmp_path / "a.h5ad")), 30)[1], counts(cells))
+    assert any("layers/counts holds nothing but zeros" in record.getMessage() for record in caplog.records)
+
+
+def test_a_broken_matrix_is_passed_over_where_another_is_good(cells, counts, dense, tmp_path, caplog):
+    cells.raw = cells.copy()
+    path = written(cells, tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["raw/X/indptr"][-1] += 1
+    np.testing.assert_array_equal(dense(H5ad(path=path), 30)[1], counts(cells))
+    assert any("passed over: raw of a.h5ad" in record.getMessage() for record in caplog.records)
+    with pytest.raises(Refused, match="BAD_INDICES"):
+        H5ad(path=path, layer="raw").shards()
+
+
+@pytest.mark.parametrize("frames", [("obs",), ("obs", "var")])
+def test_nullable_names_are_read_as_plain_ones_are(cells, counts, dense, tmp_path, frames):
+    """As pandas 3 and recent anndata write an index: values and a mask in a group of their own."""
+    path = written(cells, tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        for frame in frames:
+            name = file[frame].attrs["_index"]
+            values = file[frame][name][:]
+            del file[frame][name]
+            group = file[frame].create_group(name)
+            group.attrs["encoding-type"] = "nullable-string-array"
+            group["values"], group["mask"] = values, np.zeros(len(values), bool)
+    ids, found = dense(H5ad(path=path, obs=("cell_type",)), 30)
+    assert ids == list(cells.obs_names)
+    np.testing.assert_array_equal(found, counts(cells))
+
+
+def test_counts_with_round_off_are_counts_and_decimals_are_none(cells, counts, dense, tmp_path, caplog):
+    truth = counts(cells)
+    off = truth.astype(np.float64) * (1 + np.random.default_rng(0).choice([0, 1e-7, -1e-7], truth.shape))
+    cells.X = scipy.sparse.csr_matrix(off)
+    np.testing.assert_array_equal(dense(H5ad(path=written(cells, tmp_path / "a.h5ad")), 30)[1], truth)
+    assert any("counts of X are rounded; they differ from whole numbers by up to" in r.getMessage()
+               for r in caplog.records)  # fmt: skip
+    cells.X = scipy.sparse.csr_matrix(truth * 0.9995)
+    with pytest.raises(Refused, match=r"NOT_COUNTS: .*X holds 0\.9995"):
+        H5ad(path=written(cells, tmp_path / "b.h5ad")).shards()

@@ -10,12 +10,15 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from xfm.core.errors import Refused, ShardRefused
 from xfm.sources.gene_table import identifier_columns, missing
 from xfm.sources.h5ad.matrix import CSC, CSR, Dense, Matrix
 
 Values = Literal["auto", "counts", "log"]
+FEATURE_TYPES = ("feature_types", "feature_type")  # columns of var that tell genes from proteins and peaks
+GENES = "Gene Expression"
 
 
 class H5adFile:
@@ -60,7 +63,7 @@ class H5adFile:
                 kind = "an old layout, written before anndata 0.7" if part in file else "missing"
                 raise ShardRefused("NOT_ANNDATA", f"{self.name}: an HDF5 file, but its {part!r} is {kind}")
         self.obs_columns = [name for name in file["obs"] if name not in (_index(file["obs"]), "__categories")]
-        self.n_obs = len(file["obs"][_index(file["obs"])])
+        self.n_obs = _length(file["obs"], _index(file["obs"]))
         named = sorted(f"layers/{name}" for name in file.get("layers", ()))
         usual = ["layers/counts"] * ("layers/counts" in named) + ["raw"] * ("raw/X" in file) + ["X"] * ("X" in file)
         self.layers = usual + [name for name in named if name not in usual]
@@ -85,7 +88,7 @@ class H5adFile:
             values = node if dense else node.get("data")
             if values is None or values.dtype.kind not in "iufb":
                 raise ShardRefused("NOT_ANNDATA", f"{label}: not a matrix of numbers")
-            wanted = (self.n_obs, len(var[_index(var)]))
+            wanted = (self.n_obs, _length(var, _index(var)))
             found = values.shape if dense else shape
             if tuple(found) != wanted:
                 raise ShardRefused("NOT_ANNDATA", f"{label}: shape {tuple(found)}, but obs x var is {wanted}")
@@ -97,11 +100,14 @@ class H5adFile:
                 return kind(node, wanted, label)
         raise ShardRefused("NOT_ANNDATA", f"{label}: encoding {encoding!r}; csr_matrix, csc_matrix or dense are known")
 
-    def choose(self, layer: str, values: Values) -> str:
-        """The matrix to read: the one named, or the first of layers['counts'], raw, X that holds counts.
+    def choose(self, layer: str, values: Values) -> tuple[str, tuple[str, ...]]:
+        """The matrix to read: the one named, or the first of layers['counts'], raw, X that holds counts; and what a
+        reader should know of the choice.
+
+        A matrix that contradicts itself, or holds nothing but zeros, is passed over where another one holds counts.
 
         Raises:
-            ShardRefused: NO_LAYER or NOT_COUNTS.
+            ShardRefused: NO_LAYER, NOT_COUNTS, or why no matrix can be read.
         """
         if layer != "auto":
             named = [name for name in (layer, f"layers/{layer}") if name in self.layers]
@@ -112,14 +118,31 @@ class H5adFile:
         else:
             candidates = [name for name in self.layers if name in ("layers/counts", "raw", "X")] or self.layers
         if values == "log":
-            return "X" if layer == "auto" and "X" in self.layers else candidates[0]
+            return "X" if layer == "auto" and "X" in self.layers else candidates[0], ()
         if values == "counts" and layer != "auto":
-            return candidates[0]
+            return candidates[0], ()
+        broken: list[ShardRefused] = []
+        zeros: list[str] = []
         with self.reading():
-            for name in candidates:
-                if self.matrix(name).looks_like_counts():
-                    return name
-            odd = "; ".join(f"{name} holds {self.matrix(name).example()}" for name in candidates)
+            for number, name in enumerate(candidates):
+                try:
+                    matrix = self.matrix(name)
+                    is_counts = matrix.looks_like_counts()
+                except ShardRefused as problem:
+                    broken.append(problem)
+                    continue
+                if is_counts and matrix.is_empty():
+                    zeros.append(name)
+                elif is_counts:
+                    notes = [f"passed over: {problem.message}" for problem in broken]
+                    notes += [f"{self.name}: passed over: {each} holds nothing but zeros" for each in zeros]
+                    return name, (*notes, *self._beside(name, candidates[number + 1 :]))
+            if zeros:
+                return zeros[0], ()
+            if len(broken) == len(candidates):
+                raise broken[0]
+            readable = [name for name in candidates if not any(f"{name} of" in each.message for each in broken)]
+            odd = "; ".join(f"{name} holds {self.matrix(name).example()}" for name in readable)
         others = [name.removeprefix("layers/") for name in self.layers if name not in candidates]
         raise ShardRefused(
             "NOT_COUNTS",
@@ -127,8 +150,36 @@ class H5adFile:
             f"If the counts are elsewhere, name them: --source.layer NAME (besides there are: {others or 'none'})",
         )
 
+    def _beside(self, chosen: str, others: list[str]) -> Iterator[str]:
+        """Matrices that hold counts of more genes than the chosen one."""
+        own = _length(self._var(chosen), _index(self._var(chosen)))
+        for other in others:
+            found = _length(self._var(other), _index(self._var(other)))
+            if found <= own:
+                continue
+            try:
+                is_counts = self.matrix(other).looks_like_counts()
+            except ShardRefused:
+                continue
+            if is_counts:
+                yield (f"{self.name}: {chosen} is read, with {own:,} genes, and {other} holds counts of {found:,}: "
+                       f"--source.layer {other.removeprefix('layers/')} reads those")  # fmt: skip
+
+    def is_gene(self, layer: str) -> NDArray[np.bool_] | None:
+        """(G,) which columns of a matrix are genes, where var tells them from proteins and peaks; None where it does
+        not, or where all are."""
+        with self.reading():
+            var = self._var(layer)
+            for name in FEATURE_TYPES:
+                if name in var and _is_text(var, name):
+                    words = _column(var, name, 0, None).cast(pa.string()).to_pylist()
+                    found = np.array([word == GENES for word in words], bool)
+                    return found if found.any() and not found.all() else None
+        return None
+
     def genes(self, layer: str, gene_column: str | None) -> pa.Table:
-        """The gene table of one matrix: var_names as `index`, and every other identifier of var."""
+        """The gene table of one matrix: var_names as `index`, and every other identifier of var; genes alone, see
+        `is_gene`."""
         with self.reading():
             var = self._var(layer)
             index = _index(var)
@@ -140,7 +191,8 @@ class H5adFile:
             kept = identifier_columns(list(columns), gene_column)
         except Refused as error:
             raise ShardRefused(error.code, f"{self.name}: {error.message}") from error
-        return pa.table({name: columns[name] for name in kept})
+        table, is_gene = pa.table({name: columns[name] for name in kept}), self.is_gene(layer)
+        return table if is_gene is None else table.filter(pa.array(is_gene))
 
     def row_names(self, start: int = 0, stop: int | None = None) -> list[str]:
         """The obs names of some rows."""
@@ -176,6 +228,14 @@ def _open(path: Path, name: str) -> Any:
 def _index(frame: Any) -> str:
     """Name of the data set that holds the row names."""
     return str(frame.attrs["_index"])
+
+
+def _length(frame: Any, name: str) -> int:
+    """Rows of a column: of its values or codes, where it is stored as several arrays."""
+    import h5py
+
+    node = frame[name]
+    return len(node.get("values", node.get("codes"))) if isinstance(node, h5py.Group) else len(node)
 
 
 def _is_text(frame: Any, name: str) -> bool:

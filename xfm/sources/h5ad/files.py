@@ -162,6 +162,7 @@ class Outline(NamedTuple):
     rows: int
     layer: str
     unique_names: bool
+    notes: tuple[str, ...] = ()  # what a reader should know of the matrix
 
 
 def is_plain(location: str) -> bool:
@@ -179,9 +180,17 @@ def cached_outline(path: Path, size: int, modified_ns: int, name: str, layer: st
 def survey(file: H5adFile, layer: str, values: Values) -> Outline:
     """Rows, the matrix to read with its structure checked, and whether obs names repeat."""
     names = file.row_names()
-    chosen = file.choose(layer, values)
-    file.matrix(chosen)
-    return Outline(file.n_obs, chosen, len(set(names)) == len(names))
+    chosen, notes = file.choose(layer, values)
+    matrix, is_gene = file.matrix(chosen), file.is_gene(chosen)
+    if is_gene is not None:
+        left = int((~is_gene).sum())
+        notes += (f"{file.name}: {left:,} of {len(is_gene):,} features of {chosen} are no genes (var says another type "
+                  "than Gene Expression) and are left out",)  # fmt: skip
+    with file.reading():
+        off = matrix.off_whole() if values == "auto" else 0.0
+    if off:
+        notes += (f"{file.name}: counts of {chosen} are rounded; they differ from whole numbers by up to {off:.1g}",)
+    return Outline(file.n_obs, chosen, len(set(names)) == len(names), notes)
 
 
 @contextmanager

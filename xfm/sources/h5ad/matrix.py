@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfm.core.errors import ShardRefused
-from xfm.sources.cells import CheckedRows
+from xfm.sources.cells import NEARLY, CheckedRows, is_whole
 
 BATCH_ROWS = 1024
 DENSE_ENTRIES = 2**24  # a dense slice is cut shorter than BATCH_ROWS where genes are many
@@ -54,18 +54,29 @@ class Matrix(ABC):
             return True
         with np.errstate(invalid="ignore"):
             valid = np.isfinite(values) & (values >= 0)
-            whole = values == np.rint(values)
+        whole = is_whole(values)
         _, row = np.unique(rows, return_inverse=True)
         row_valid = np.bincount(row, ~valid) == 0
         row_whole = row_valid & (np.bincount(row, valid & ~whole) == 0)
         return bool(row_whole.sum() >= max(1, row_valid.sum() / 2))
 
+    def is_empty(self) -> bool:
+        """Whether the sample holds no value but zero."""
+        return len(self.sample()[1]) == 0
+
+    def off_whole(self) -> float:
+        """How far sampled counts are from whole numbers at most, of those that pass for whole."""
+        _, values = self.sample()
+        with np.errstate(invalid="ignore"):
+            off = np.abs(values - np.rint(values))
+        return float(off[off <= NEARLY].max(initial=0.0))
+
     def example(self) -> str:
         """A value that is no count, for a message; empty where the sample holds none."""
         _, values = self.sample()
         with np.errstate(invalid="ignore"):
-            odd = values[~(np.isfinite(values) & (values >= 0) & (values == np.rint(values)))]
-        return f"{odd[0]:.6g}" if len(odd) else ""
+            odd = values[~(np.isfinite(values) & (values >= 0) & is_whole(values))]
+        return str(odd[0]) if len(odd) else ""
 
 
 class Dense(Matrix):

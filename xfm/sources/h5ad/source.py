@@ -21,7 +21,7 @@ from xfm.core.config import Config
 from xfm.core.errors import Refused, ShardRefused
 from xfm.core.schema import Carried
 from xfm.core.source import Shard, cut
-from xfm.sources.cells import CheckedRows, cell_batch, cell_schema
+from xfm.sources.cells import CheckedRows, cell_batch, cell_schema, of_genes
 from xfm.sources.gene_table import encode_genes
 from xfm.sources.h5ad import files
 from xfm.sources.h5ad.file import H5adFile
@@ -108,6 +108,8 @@ class H5ad(Config):
             code = Counter(error.code for error in broken).most_common(1)[0][0]
             reasons = "; ".join(str(error) for error in broken[:3])
             raise Refused(code, f"none of {len(entries)} files at {self.path} can be used: {reasons}")
+        for note in (note for outline in outlines if isinstance(outline, files.Outline) for note in outline.notes[:3]):
+            logger.warning("%s", note)
         layers = Counter(outline.layer for outline in outlines if isinstance(outline, files.Outline))
         where = ", ".join(f"{layer} of {count:,}" for layer, count in layers.items()) or "known once read"
         logger.info(
@@ -125,13 +127,13 @@ class H5ad(Config):
         name = self._name(shard.path)
         with files.local_copy(shard.path, name) as path, H5adFile(path, name) as file:
             if files.is_plain(shard.path):
-                rows, layer, unique = files.cached_outline(*stamp(path, name), name, self.layer, self.values)
+                rows, layer, unique, _ = files.cached_outline(*stamp(path, name), name, self.layer, self.values)
             else:
-                rows, layer, unique = files.survey(file, self.layer, self.values)
+                rows, layer, unique, _ = files.survey(file, self.layer, self.values)
             start, stop = (0, rows) if shard.rows is None else (shard.start, shard.stop)
             if stop > rows:
                 raise ShardRefused("ROWS_CHANGED", f"{name}: rows up to {stop} promised, {rows} found")
-            matrix = file.matrix(layer)
+            matrix, is_gene = file.matrix(layer), file.is_gene(layer)
             genes = encode_genes(file.genes(layer, self.gene_column))
             by_name = unique and self._is_single()
             if not files.is_plain(shard.path):
@@ -140,6 +142,7 @@ class H5ad(Config):
             counts = self.values != "log"
             for low, block in _blocks(file, matrix, start, stop, self.shard_rows):
                 high = low + len(block.indptr) - 1
+                block = block if is_gene is None else of_genes(block, is_gene)
                 row_ids = file.row_names(low, high) if by_name else [f"{name}/{row}" for row in range(low, high)]
                 obs = file.obs(self.obs, low, high)
                 yield cell_batch(block, row_ids=row_ids, shard=shard.key, obs=obs, genes=genes, counts=counts)
