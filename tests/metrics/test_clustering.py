@@ -9,16 +9,7 @@ import sklearn.metrics
 from scipy.sparse import csr_matrix
 
 from xfm.metrics import silhouette as silhouette_module
-from xfm.metrics.clustering import (
-    RESOLUTIONS,
-    SCORES,
-    ari_of_counts,
-    best_clustering,
-    clustering_scores,
-    in_largest_component,
-    leiden,
-    nmi_of_counts,
-)
+from xfm.metrics.clustering import RESOLUTIONS, SCORES, best_clustering, clustering_scores, in_largest_component, leiden
 from xfm.metrics.neighbours import Neighbours, connectivities, neighbours
 from xfm.metrics.resampling import GroupDraws
 from xfm.metrics.silhouette import silhouette_samples
@@ -46,79 +37,6 @@ def known(found):
     from scib_metrics.nearest_neighbors import NeighborsResults
 
     return NeighborsResults(indices=found.indices, distances=found.distances)
-
-
-def table_of(first, second):
-    return sklearn.metrics.cluster.contingency_matrix(first, second)
-
-
-# Partitions
-
-
-def margins(tables):
-    return tables.reshape(*tables.shape[:-2], -1), tables.sum(axis=-1), tables.sum(axis=-2)
-
-
-def nmi(tables):
-    return nmi_of_counts(*margins(tables))
-
-
-def ari(tables):
-    return ari_of_counts(*margins(tables))
-
-
-PARTITIONS = [
-    (np.arange(40) % 5, np.arange(40) // 9),
-    (np.arange(40) % 5, np.arange(40) % 5 + 3),
-    (np.arange(40) % 2, np.arange(40) // 2 % 2),  # independent
-    (np.arange(40) % 5, np.zeros(40, dtype=int)),
-    (np.zeros(40, dtype=int), np.arange(40) % 3),
-    (np.zeros(40, dtype=int), np.zeros(40, dtype=int)),
-    (np.arange(40), np.arange(40) % 4),
-    (np.arange(40), np.arange(40)),
-    (np.zeros(1, dtype=int), np.zeros(1, dtype=int)),
-    *[tuple(np.random.default_rng(seed).integers(0, seed + 2, (2, 200))) for seed in range(6)],
-]
-
-
-@pytest.mark.parametrize("pair", PARTITIONS, ids=range(len(PARTITIONS)))
-def test_nmi_and_ari_are_those_of_scikit_learn(pair):
-    table = table_of(*pair)
-    assert nmi(table) == pytest.approx(sklearn.metrics.normalized_mutual_info_score(*pair), abs=1e-12)
-    assert ari(table) == pytest.approx(sklearn.metrics.adjusted_rand_score(*pair), abs=1e-12)
-
-
-def test_many_tables_are_scored_at_once_and_empty_classes_change_nothing():
-    rng = np.random.default_rng(0)
-    tables = rng.integers(0, 9, (4, 3, 5, 6))
-    tables[0, 0, 2] = 0
-    tables[0, 1, :, 4] = 0
-    for score in (nmi, ari):
-        whole = score(tables)
-        assert whole.shape == (4, 3)
-        for index in np.ndindex(4, 3):
-            table = tables[index]
-            dense = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
-            assert whole[index] == pytest.approx(score(dense), abs=1e-12)
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (3, 7), (6, 5)])
-def test_independent_partitions_share_exactly_nothing(shape):
-    shares = np.random.default_rng(0).integers(1, 9, (50, shape[0], 1)) * np.arange(1, shape[1] + 1)
-    np.testing.assert_array_equal(nmi(shares), np.zeros(50))
-
-
-def test_no_cell_has_no_agreement():
-    assert np.isnan([nmi(np.zeros((3, 2))), ari(np.zeros((3, 2)))]).all()
-
-
-def test_large_tables_lose_no_digits():
-    table = np.diag([4e6, 3e6, 2e6]) + 1
-    first, second = np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3)
-    # NMI depends on shares alone: scikit-learn sees a thousandth of the cells.
-    small = np.repeat([first, second], np.rint(table.ravel() / 1e3).astype(int), axis=1)
-    assert nmi(table) == pytest.approx(sklearn.metrics.normalized_mutual_info_score(*small), rel=1e-4)
-    assert 0.999 < ari(table) < 1
 
 
 # Leiden
@@ -257,21 +175,21 @@ def test_scores_and_draws_are_those_of_repeated_cells():
     assert tuple(scores) == SCORES
     assert scores["normalized_mutual_info"].note == f"{clusters.max() + 1} clusters at resolution {RESOLUTIONS[best]:g}"
 
+    for name, score in (("normalized_mutual_info", "normalized_mutual_info_score"),
+                        ("adjusted_rand_index", "adjusted_rand_score")):  # fmt: skip
+        assert scores[name].value == getattr(sklearn.metrics, score)(LABELS, clusters)
+        assert np.isnan(scores[name].draws).all()
+
     def expected(repeats):
         labels = np.repeat(LABELS, repeats)
         mean = np.repeat(samples, repeats).mean()
         inside = np.repeat(is_inside, repeats)
-        return [
-            sklearn.metrics.normalized_mutual_info_score(labels, np.repeat(clusters, repeats)),
-            sklearn.metrics.adjusted_rand_score(labels, np.repeat(clusters, repeats)),
-            mean,
-            (mean + 1) / 2,
-            np.mean([inside[labels == label].mean() for label in set(labels)]),
-        ]
+        return [mean, (mean + 1) / 2, np.mean([inside[labels == label].mean() for label in set(labels)])]
 
-    np.testing.assert_allclose([score.value for score in scores.values()], expected(np.ones(len(x), int)), atol=1e-6)
+    drawn_ones = [scores[name] for name in SCORES[2:]]
+    np.testing.assert_allclose([score.value for score in drawn_ones], expected(np.ones(len(x), int)), atol=1e-6)
     drawn = np.array([expected(row[draws.codes]) for row in np.vstack(list(draws.blocks()))])
-    np.testing.assert_allclose(np.stack([score.draws for score in scores.values()], axis=1), drawn, atol=1e-6)
+    np.testing.assert_allclose(np.stack([score.draws for score in drawn_ones], axis=1), drawn, atol=1e-6)
 
 
 def test_labels_apart_are_found_and_shuffled_labels_are_not():
@@ -284,10 +202,7 @@ def test_labels_apart_are_found_and_shuffled_labels_are_not():
     assert true["asw_label"].value > 0.8
     shuffled = np.random.default_rng(0).permutation(LABELS)
     chance = clustering_scores(x, found, shuffled, draws, clusterings=clusterings)
-    # ARI is corrected for chance; the interval of a score that was never above chance must hold 0.
-    low, high = np.quantile(chance["adjusted_rand_index"].draws, [0.025, 0.975])
-    assert low < 0.02
-    assert high < 0.1
+    assert abs(chance["adjusted_rand_index"].value) < 0.05  # corrected for chance
     assert chance["silhouette_score"].value < 0
 
 
@@ -313,8 +228,7 @@ def test_cells_without_a_label_shape_the_clusters_and_enter_no_score():
         GroupDraws(draws.codes[held], 0, 20),
         clusterings=clusterings[:, held],
     )
-    for name in rest:
-        np.testing.assert_allclose(scores[name].draws, own[name].draws)
+    np.testing.assert_allclose(scores["silhouette_score"].draws, own["silhouette_score"].draws)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
@@ -325,7 +239,6 @@ def test_a_constant_representation_is_one_cluster_and_has_no_shape(noise):
     scores = clustering_scores(x, neighbours(x, 15), LABELS, GroupDraws(np.arange(150), 0, 20))
     for name in ("normalized_mutual_info", "adjusted_rand_index"):
         assert scores[name].value == 0
-        np.testing.assert_array_equal(scores[name].draws, np.zeros(20))
     for name in ("silhouette_score", "asw_label", "graph_connectivity"):
         assert scores[name].value is None
         assert np.isnan(scores[name].draws).all()
@@ -362,16 +275,6 @@ def test_very_few_cells_break_nothing(cells):
     labels = np.arange(cells) % 2
     scores = clustering_scores(x, neighbours(x, 15), labels, GroupDraws(np.arange(cells), 0, 5))
     assert tuple(scores) == SCORES
-
-
-@pytest.mark.usefixtures("bootstrap_of_few_groups")
-def test_a_label_that_is_alone_in_a_resample_leaves_agreement_undefined_there():
-    x, labels = blobs(6.0), np.where(LABELS > 0, 1, 0)
-    draws = GroupDraws(labels, 0, 60)  # two groups, the labels themselves
-    scores = clustering_scores(x, neighbours(x, 15), labels, draws, clusterings=labels[None])
-    alone = [set(np.flatnonzero(row)) != {0, 1} for row in np.vstack(list(draws.blocks()))]
-    np.testing.assert_array_equal(np.isnan(scores["normalized_mutual_info"].draws), alone)
-    assert 0 < sum(alone) < 60
 
 
 def test_sizes_that_do_not_match_are_refused():

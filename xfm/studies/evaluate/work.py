@@ -76,10 +76,12 @@ def judge_named(work: Work, name: str) -> pa.Table:
     labels = [label for label in work.judged.labels if representation.label in (None, label.name)]
     # A mix was learned for one label: it is no representation of anything else.
     targets = work.judged.targets if representation.label is None else ()
+    # Clusters of all cells would agree with the labels of training cells by heart.
+    tasks = work.tasks if representation.how != "mix" else tuple(task for task in work.tasks if task != "clustering")
     vectors, mix = vectors_of(work, representation)
 
     def scores() -> Iterator[Score]:
-        yield from judge(vectors, work.judged, work.tasks, labels, targets, unseeing=name)
+        yield from judge(vectors, work.judged, tasks, labels, targets, unseeing=name)
         if mix is not None:
             for column, weight in zip(representation.columns, mix.weights, strict=True):
                 note = f"best after {mix.steps} steps"
