@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 
 from xfm.core.parts import TEST, TRAIN, VALIDATION
 from xfm.judging import probe
-from xfm.judging.probe import SVM_COSTS, linear_probe, linear_svm, nearest_neighbours
+from xfm.judging.probe import COSTS, SVM_COSTS, linear_probe, linear_svm, nearest_neighbours
 
 
 @pytest.fixture
@@ -121,3 +121,10 @@ def test_a_class_that_training_cells_lack_is_missed_and_nothing_fails(cells):
     codes = np.where((codes == 2) & (parts == TRAIN), 1, codes)
     for classify in (linear_probe, linear_svm):
         assert not (classify(vectors, codes, parts, 3).test == 2).any()
+
+
+def test_of_fits_that_are_equally_good_the_first_and_most_penalised_one_is_taken():
+    codes = (np.arange(120) % 2).astype(np.int32)
+    parts = np.repeat([TRAIN, VALIDATION, TEST], 40).astype(np.int8)
+    vectors = (10 * np.eye(2)[codes] + 0.01 * np.random.default_rng(0).normal(size=(120, 2))).astype(np.float32)
+    assert linear_probe(vectors, codes, parts, 2).note.startswith(f"C = {COSTS[0]:g}, each feature scaled")

@@ -173,3 +173,40 @@ def test_the_learning_rate_grows_then_falls_by_the_schedule():
     assert [linear.lr_at(step, 0.0) for step in (9, 10, 60, 85, 110)] == pytest.approx([1.0, 1.0, 0.5, 0.25, 0.0])
     decay = replace(cosine, schedule="decay", warmup=0)
     assert decay.lr_at(100, 0.0) == pytest.approx(0.99)
+
+
+def test_each_step_drops_out_anew_and_each_seed_its_own():
+    def drawn(seed):
+        run, found = trainer(replace(SETTINGS, steps=4, seed=seed)), []
+        backward = run.learner.backward
+
+        def noted(*given):
+            found.append(torch.rand(1).item())  # what dropout draws from
+            return backward(*given)
+
+        run.learner.backward = noted
+        run.run(lambda: None)
+        return found
+
+    once = drawn(3)
+    assert len(set(once)) == 4
+    assert drawn(3) == once
+    assert not set(drawn(4)) & set(once)
+
+
+@pytest.mark.parametrize(("clip", "most"), [(0.5, 0.5), (1e9, None)])
+def test_no_step_takes_a_gradient_longer_than_allowed(clip, most):
+    run, lengths = trainer(replace(SETTINGS, steps=5, clip=clip)), []
+    step = run.optimizer.step
+
+    def noted():
+        lengths.append(torch.cat([each.grad.flatten() for each in run.parameters]).norm().item())
+        return step()
+
+    run.optimizer.step = noted
+    run.run(lambda: None)
+    assert len(lengths) == 5
+    if most is None:
+        assert max(lengths) > 1, "else nothing is clipped below"
+    else:
+        assert max(lengths) == pytest.approx(most, rel=1e-4)
