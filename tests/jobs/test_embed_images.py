@@ -13,7 +13,7 @@ from PIL import Image
 from tests.clip_examples import pictures, write_clip
 from xfm.core.schema import OURS
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]  # pictures by a job: test_zero_shot.py, by day
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,6 @@ def test_a_broken_picture_is_quarantined_with_its_reason(made):
     assert (refused["code"], refused["key"].rsplit("/", 1)[-1]) == ("BAD_IMAGE", "05.jpg")
 
 
-@pytest.mark.slow
 def test_what_needs_expression_or_words_is_refused(cluster, made):
     folder, words = made
     printed = cluster.run("layerwise", *words, "--output", str(folder / "layerwise"), cwd=folder, expect=4)

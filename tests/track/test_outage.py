@@ -12,8 +12,6 @@ import pytest
 from tests.track.mlflow_server import running
 from xfm.__main__ import main as xfm
 
-pytestmark = pytest.mark.slow
-
 STEPS = 400
 # What a job does, without its computation. It pauses once, so that the server can be struck in between.
 JOB = """
@@ -106,6 +104,7 @@ def assert_all_there_once(client):
     assert version.run_id == root.info.run_id
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_mid_run_costs_the_job_nothing_and_a_sync_sends_all_once(tmp_path, capsys):
     store, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "output"
     with running(store, tmp_path / "server") as server:
@@ -132,6 +131,7 @@ def test_a_server_killed_in_mid_run_costs_the_job_nothing_and_a_sync_sends_all_o
         assert_all_there_once(client)
 
 
+@pytest.mark.nightly  # by day: a server in any mood, in test_mlflow.py
 def test_a_server_that_takes_connections_and_never_answers_costs_the_job_nothing_either(tmp_path):
     with running(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "server") as server:
         job = start_job(tmp_path / "output", server.uri)

@@ -64,7 +64,7 @@ def test_without_a_donor_effect_accuracy_within_the_data_set_is_chance():
     assert within == pytest.approx(1 / 3, abs=error)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_corrected_adversary_unlearns_a_planted_direction_of_sex_and_the_doubled_sign_does_not():
     """Twenty donors. The probe is read in donors that were held out; with twenty of them it moves by about .12 from
     one draw of donors to the next where nothing leaks, so that the mean over three atlases is held to the bound."""
