@@ -46,7 +46,8 @@ def test_mean_squared_errors_of_the_report_are_those_of_the_parts(demo):
     report = json.loads((demo / "layerwise" / "report.json").read_text())
     table = next(table for table in report["tables"] if table["name"] == "masked_summary")
     parts = [pq.read_table(p) for p in sorted((demo / "layerwise" / "score" / "parts").glob("*.parquet"))]
-    for row, column in ((table["rows"][1], "masked_gene_mean"), (table["rows"][3], "masked_ridge_l00")):
+    rows = {row[0]: row for row in table["rows"]}
+    for row, column in ((rows["mean of the gene"], "masked_gene_mean"), (rows["layer 0"], "masked_ridge_l00")):
         sums = np.concatenate([np.stack(part[column].to_pylist()) for part in parts if part.num_rows])
         assert row[3]["value"] == pytest.approx(sums[:, 1].sum() / sums[:, 0].sum())
         assert row[3]["low"] < row[3]["value"] < row[3]["high"]

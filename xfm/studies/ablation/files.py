@@ -188,8 +188,8 @@ def _note(table: Ablation, marks: Mapping[str, int]) -> str:
     if table.against:
         tests = sum(row.against is not None for row in table.rows)
         parts.append(
-            f"minus {table.against}: paired difference on shared resamples of test rows, with the 95 % interval of a "
-            f"seed against a seed; p is corrected for {tests} tests."
+            f"minus {table.against}: paired difference on shared resamples of test rows, with its 95 % interval, in "
+            f"which the spread over seeds is part where there are several; p is corrected for {tests} tests."
         )
     if any(map(is_leakage, table.columns)):
         parts.append(
